@@ -1,0 +1,190 @@
+"""What stages hand to each other: small frozen handles, JSON on disk, never tensors or tables.
+
+`path` says where the files are and never enters a key; `fingerprint` says what they contain, and is all that
+downstream keys depend on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from apf_tasks.frozen import Frozen
+from apf_tasks.params import SplitName, TrainParams
+
+Score = float
+Interval = tuple[float, float]
+
+
+class Artifact(Frozen):
+    """The result of a stage: a folder and the fingerprint of its content."""
+
+    path: Path
+    """The artifact's folder."""
+    fingerprint: str
+    """blake2b of the content, hexadecimal."""
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return ""
+
+
+class RawData(Artifact):
+    """Normalised rows: `rows.parquet`, and `rejected.jsonl` with file, row number and reason."""
+
+    source: str
+    rows: dict[str, int]
+    """Rows per published split; `all` when the source has none."""
+    columns: tuple[str, ...]
+    rejected_rows: int
+    left_out_rows: int
+    """Rows whose number lies in no label range, or beyond `max_rows`."""
+
+    def describe(self) -> str:
+        parts = [f"{n:,} rows" if s == "all" else f"{s} {n:,}" for s, n in self.rows.items()]
+        left_out = [f"{self.left_out_rows:,} left out"] if self.left_out_rows else []
+        return " · ".join([*parts, *left_out, f"{self.rejected_rows:,} rejected"])
+
+
+class Split(Artifact):
+    """`train.parquet`, `validation.parquet`, `test.parquet`, and the leak report `leaks.json`."""
+
+    rows: dict[SplitName, int]
+    dropped_duplicates: int
+    dropped_conflicts: int
+    """Rows left out because the same text carries different labels."""
+    near_duplicate_groups: int
+    dropped_near_duplicates: int
+    label_names: tuple[str, ...]
+    """Sorted, from the train split. Empty where the family has no labels."""
+    method: str
+    seed: int
+
+    def describe(self) -> str:
+        parts = [f"{name} {count:,}" for name, count in self.rows.items()]
+        dropped = self.dropped_duplicates + self.dropped_conflicts
+        return (
+            " · ".join(parts) + f" · left out: {dropped:,} duplicates, {self.dropped_near_duplicates:,} near-duplicates"
+        )
+
+
+class TokenizedSplit(Artifact):
+    """`tokens.arrow` (input_ids, labels, …) and `rows.parquet` (the rows themselves), in the same order."""
+
+    name: SplitName
+    tokenizer: str
+    """Base and revision of the tokenizer."""
+    rows: int
+    tokens: int
+    supervised_tokens: int
+    """Targets that count in the loss: labels that are not IGNORE_INDEX."""
+    truncated_rows: int
+    unknown_fraction: float
+    max_tokens: int
+    label_names: tuple[str, ...]
+
+    def describe(self) -> str:
+        cut = f" · {self.truncated_rows:,} truncated at {self.max_tokens}" if self.truncated_rows else ""
+        return f"{self.name} {self.rows:,} rows · {self.tokens:,} tokens{cut}"
+
+
+class TrainedModel(Artifact):
+    """`model/` (HF format), `validation.parquet` (predictions), `checkpoint/` (resumable), `history.jsonl`."""
+
+    run_id: str
+    """The MLflow child run of this trial."""
+    base: str
+    train: TrainParams
+    """What it was trained with."""
+    label_names: tuple[str, ...]
+    best_step: int
+    optimizer_steps: int
+    metric: str
+    scores: dict[str, Score]
+    """Validation scores at best_step."""
+    parameters: int
+    trainable_parameters: int
+    parameters_changed: int
+    peak_memory_gib: float
+    tokens_per_second: float
+    """Useful (non-padding) tokens per second of training."""
+    padding_fraction: float
+    train_seconds: float
+    resumed_from_step: int | None = None
+
+    @model_validator(mode="after")
+    def _everything_is_trained(self) -> TrainedModel:
+        if self.trainable_parameters != self.parameters:
+            raise ValueError(f"only {self.trainable_parameters:,} of {self.parameters:,} parameters are trainable")
+        return self
+
+    def describe(self) -> str:
+        score = (
+            f"validation {self.metric} {self.scores[self.metric]:.4f} at step {self.best_step}/{self.optimizer_steps}"
+        )
+        return f"{score} · {self.tokens_per_second:,.0f} tokens/s"
+
+
+class Candidate(Frozen):
+    """One trained combination as selection sees it."""
+
+    trial: dict[str, str | float | int | bool | None]
+    """The parameters in which the candidates differ."""
+    run_id: str
+    model_fingerprint: str
+    score: Score
+    interval: Interval
+    best_step: int
+
+
+class Selection(Artifact):
+    """`candidates.json`: the choice made on validation. Only this opens the test split."""
+
+    chosen: TrainedModel
+    metric: str
+    compared: int
+    """How many candidates the validation split was asked about."""
+    candidates: Annotated[tuple[Candidate, ...], Field(min_length=1, max_length=3)]
+    """The best three, best first; all are in `candidates.json`."""
+    tie_break: str
+    """One sentence: why this one."""
+
+    def describe(self) -> str:
+        return f"{self.metric} {self.candidates[0].score:.4f} · {self.tie_break}"
+
+
+class TestReport(Artifact):
+    """`predictions.parquet` (row_id, reference, prediction, …), `report.json`, `confusion.png`."""
+
+    model_fingerprint: str
+    rows: int
+    metric: str
+    scores: dict[str, Score]
+    intervals: dict[str, Interval]
+    baselines: dict[str, dict[str, Score]]
+    """Baseline -> metric -> score on the same rows."""
+    verdict: str
+    """One sentence: is the model reliably better than the best baseline?"""
+
+    def describe(self) -> str:
+        low, high = self.intervals[self.metric]
+        return f"{self.metric} {self.scores[self.metric]:.4f} [{low:.4f}, {high:.4f}] · {self.verdict}"
+
+
+class RegisteredModel(Artifact):
+    """A version in the MLflow registry."""
+
+    name: str
+    version: int
+    model_uri: str
+    """`models:/NAME/VERSION`"""
+    aliases: tuple[str, ...]
+    run_id: str
+    """The MLflow run that the version was logged in."""
+    replayed_rows: int
+    """Test rows whose predictions were equal after loading the model back."""
+
+    def describe(self) -> str:
+        return f"{self.model_uri} ({', '.join(self.aliases)}) · {self.replayed_rows} rows replayed alike"

@@ -1,0 +1,78 @@
+"""Digests of code: what a stage's result depends on, by syntax tree, so that comments and docstrings do not count.
+
+Followed from a stage's module through every import of apf_tasks, wherever in a module it stands. Modules that only
+report, record or name things cannot change a result and are not followed.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+from apf_tasks.store import digest
+
+PACKAGE = Path(__file__).parent
+WITHOUT_INFLUENCE = frozenset(
+    f"apf_tasks.{name}"
+    for name in (
+        *("artifacts", "errors", "families", "frozen", "params"),  # values: they enter keys as inputs
+        *("code_digest", "progress", "stage", "store", "tracking"),  # they print, record and keep
+        *("package_index", "pip_settings", "sources", "unpacking"),  # they fetch bytes whose identity is in the key
+    )
+)
+
+
+def code_digests(modules: Iterable[str], family: str | None = None) -> dict[str, str]:
+    """Module -> digest for the given modules (names below apf_tasks), all they import, and the family's own module."""
+    wanted = {f"apf_tasks.{name}" for name in modules}
+    if family is not None:
+        wanted.add(f"apf_tasks.families.{family}")
+    followed: dict[str, str] = {}
+    while wanted:
+        name = wanted.pop()
+        followed[name], imports = _read(_source(name))
+        # a family's imports outside its folder belong to the stages that use them, not to the family
+        inside = {
+            i for i in imports if not name.startswith("apf_tasks.families.") or i.startswith("apf_tasks.families._")
+        }
+        wanted |= inside - WITHOUT_INFLUENCE - followed.keys()
+    return dict(sorted(followed.items()))
+
+
+def _source(module: str) -> Path:
+    path = PACKAGE.joinpath(*module.split(".")[1:])
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def _read(path: Path) -> tuple[str, frozenset[str]]:
+    status = path.stat()
+    return _parse(path, status.st_mtime_ns, status.st_size)
+
+
+@cache
+def _parse(path: Path, modified_ns: int, size: int) -> tuple[str, frozenset[str]]:
+    """Digest and apf_tasks imports of one module, remembered for as long as the file does not change."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body:
+            node.body = [b for b in body if not _is_docstring(b)] or [ast.Pass()]  # type: ignore[attr-defined]
+    imports = {name for node in ast.walk(tree) for name in _imported(node)}
+    return digest(ast.dump(tree)), frozenset(imports)
+
+
+def _is_docstring(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _imported(node: ast.AST) -> list[str]:
+    """The apf_tasks modules that one import statement names."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names if alias.name.startswith("apf_tasks.")]
+    if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("apf_tasks"):
+        return []
+    module = str(node.module)
+    modules = [name for alias in node.names if _source(name := f"{module}.{alias.name}").is_file()]
+    return modules if modules or module == "apf_tasks" else [module]

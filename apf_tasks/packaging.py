@@ -1,0 +1,220 @@
+"""The chosen model as one MLflow model that serves as it was evaluated; replayed before it is registered."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from apf_tasks import tracking
+from apf_tasks.artifacts import RegisteredModel, Selection, TestReport
+from apf_tasks.errors import RegistryError
+from apf_tasks.families import get_family
+from apf_tasks.params import FamilyParams, ModelParams, RuntimeParams
+from apf_tasks.store import fingerprint_files
+
+REPLAYED_ROWS = 32
+PROBABILITY_TOLERANCE = 1e-3
+"""Rows are padded among other neighbours when they are replayed, so the last digits may differ."""
+SERVING_LIBRARIES = (
+    "mlflow",
+    "torch",
+    "transformers",
+    "safetensors",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "pydantic",
+    "psutil",
+)
+
+
+def register(
+    out: Path,
+    selection: Selection,
+    report: TestReport,
+    model: ModelParams,
+    family: FamilyParams,
+    runtime: RuntimeParams,
+    name: str,
+) -> RegisteredModel:
+    """Log the chosen model, replay test rows through it, register it as `challenger` (the first also as `champion`).
+
+    Raises RegistryError when it does not answer as it did in the evaluation; nothing is registered then.
+    """
+    folder = out / "model"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(selection.chosen.path / "model", folder, copy_function=_link_or_copy)
+    (folder / "README.md").write_text(model_card(selection, report, name), encoding="utf-8")
+    run_id = tracking.current_run(name)
+    uri, model_id = _log(folder, run_id, selection, model, family, runtime)
+    replayed = _replay(uri, report, family)
+    number, aliases = _register(name, model_id, run_id, selection, report)
+    return RegisteredModel(
+        path=out,
+        fingerprint=fingerprint_files(out, ["model"]),
+        name=name,
+        version=number,
+        model_uri=f"models:/{name}/{number}",
+        aliases=aliases,
+        run_id=run_id,
+        replayed_rows=replayed,
+    )
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _log(
+    folder: Path,
+    run_id: str,
+    selection: Selection,
+    model: ModelParams,
+    family: FamilyParams,
+    runtime: RuntimeParams,
+) -> tuple[str, str]:
+    """Log the folder as a pyfunc with its signature. Returns the model's URI and id."""
+    tracking.client()
+    import mlflow
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import ColSpec, Schema
+
+    functions = get_family(family.name)
+    signature = ModelSignature(
+        inputs=Schema([ColSpec("string", column) for column in functions.example]),
+        outputs=Schema([ColSpec(kind, column) for column, kind in functions.output_columns.items()]),
+    )
+    package = Path(__file__).parent
+    with mlflow.start_run(run_id=run_id):
+        info = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(package / "served_model.py"),
+            artifacts={"model": str(folder)},
+            code_paths=[str(package)],
+            model_config={
+                "family": family.model_dump(mode="json"),
+                "label_names": list(selection.chosen.label_names),
+                "max_tokens": model.max_tokens,
+                "precision": runtime.precision,
+            },
+            signature=signature,
+            input_example=pd.DataFrame([dict(functions.example)]),
+            pip_requirements=[f"{library}=={version(library).split('+')[0]}" for library in SERVING_LIBRARIES],
+        )
+    return str(info.model_uri), str(info.model_id)
+
+
+def _replay(uri: str, report: TestReport, family: FamilyParams) -> int:
+    """Compare the logged model's answers with the evaluation's on test rows. Raises RegistryError on a difference."""
+    import mlflow
+
+    columns = get_family(family.name).output_columns
+    rows = pd.read_parquet(report.path / "predictions.parquet").head(REPLAYED_ROWS)
+    answers = mlflow.pyfunc.load_model(uri).predict(rows[list(get_family(family.name).example)])
+    for column, kind in columns.items():
+        expected, found = rows[column].tolist(), answers[column].tolist()
+        alike = (
+            np.isclose(expected, found, atol=PROBABILITY_TOLERANCE) if kind == "double" else np.equal(expected, found)
+        )
+        if not np.all(alike):
+            at = int(np.argmin(alike))
+            raise RegistryError(
+                f"replay of {uri}, column {column}, row {rows['row_id'].iloc[at]}",
+                repr(expected[at]),
+                repr(found[at]),
+                "It is not registered. This is a bug in how the model is packaged; please report it.",
+            )
+    return len(rows)
+
+
+def _register(
+    name: str, model_id: str, run_id: str, selection: Selection, report: TestReport
+) -> tuple[int, tuple[str, ...]]:
+    """A new version with its fingerprints and score as tags. Returns its number and aliases."""
+    from mlflow.exceptions import MlflowException
+
+    client = tracking.client()
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise RegistryError(f"registry {name}", "to create the model", str(error), "Check the name.") from error
+    low, high = report.intervals[report.metric]
+    tags = {
+        "apf.model": selection.chosen.fingerprint,
+        "apf.test": report.fingerprint,
+        f"test.{report.metric}": f"{report.scores[report.metric]:.4f} [{low:.4f}, {high:.4f}]",
+        "apf.verdict": report.verdict,
+        "apf.trial_run": selection.chosen.run_id,
+    }
+    created = client.create_model_version(name, f"models:/{model_id}", run_id, tags=tags, model_id=model_id)
+    number = int(created.version)
+    aliases = ["challenger"]
+    if "champion" not in client.get_registered_model(name).aliases:
+        aliases.append("champion")
+    for alias in aliases:
+        client.set_registered_model_alias(name, alias, str(number))
+    return number, tuple(aliases)
+
+
+def still_registered(handle: RegisteredModel) -> bool:
+    """Whether the registry still has the version."""
+    try:
+        tracking.find_version(handle.model_uri)
+    except RegistryError:
+        return False
+    return True
+
+
+def model_card(selection: Selection, report: TestReport, name: str) -> str:
+    """README.md of the model: what it is, how it was chosen, how good it is."""
+    chosen, metric = selection.chosen, report.metric
+    low, high = report.intervals[metric]
+    scores = "\n".join(
+        f"| {score} | {value:.4f} | {report.intervals[score][0]:.4f} to {report.intervals[score][1]:.4f} |"
+        for score, value in report.scores.items()
+    )
+    baselines = "\n".join(f"| {n} | {s[metric]:.4f} |" for n, s in report.baselines.items())
+    return f"""---
+base_model: {chosen.base}
+tags: [full-parameter-fine-tuning]
+---
+# {name}
+
+{chosen.base}, all {chosen.parameters:,} parameters fine-tuned. Labels: {", ".join(chosen.label_names) or "none"}.
+
+Chosen on validation among {selection.compared} candidate(s) by {metric}: {selection.tie_break}.
+Tested once on {report.rows:,} rows: {metric} {report.scores[metric]:.4f} ({low:.4f} to {high:.4f}), {report.verdict}.
+
+| score on test | value | interval |
+|---|---|---|
+{scores}
+
+| baseline on the same rows | {metric} |
+|---|---|
+{baselines}
+
+Trained with:
+
+```json
+{json.dumps(chosen.train.model_dump(mode="json"), indent=1)}
+```
+"""
+
+
+def load_registered(uri: str) -> Any:
+    """The registered model, ready to predict. Raises RegistryError."""
+    tracking.find_version(uri)
+    import mlflow
+
+    return mlflow.pyfunc.load_model(uri)

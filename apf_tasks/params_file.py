@@ -1,0 +1,186 @@
+"""Reading a params file: YAML, dotted overrides, and every problem at once with the nearest known key."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import re
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from apf_tasks.errors import ParamsError
+from apf_tasks.params import Params, TrainParams
+
+Trial = dict[str, Any]
+"""One point of the search: dotted name -> value."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML where 3e-5 is a number, `no` is a word, and a key written twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [
+        (tag, pattern) for tag, pattern in resolvers if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")
+    ]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|false|False)$"), list("tTfF"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf)$|^\.nan$"),
+    list("-+0123456789."),
+)
+
+
+def load_params(params: str | Path, overrides: Mapping[str, Any] | Sequence[str] = ()) -> Params:
+    """The experiment in a params file, with dotted overrides (`train.learning_rate=3e-5`, or a mapping).
+
+    `params` is a path, or the bare name of a file in params/. Raises ParamsError naming every problem.
+    """
+    path = find_params(params)
+    try:
+        written = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(str(path), "YAML in UTF-8", str(error).replace("\n", " "), "Correct the file.") from error
+    except OSError as error:
+        raise ParamsError(str(path), "a readable file", str(error), "Check the path.") from error
+    if not isinstance(written, dict):
+        found = "an empty file" if written is None else type(written).__name__
+        raise ParamsError(str(path), "sections such as family, data and model", found, "See params/sentiment.yaml.")
+    for name, value in parse_overrides(overrides).items():
+        _put(written, name, value)
+    return validate({"name": path.stem, **written}, str(path))
+
+
+def find_params(params: str | Path) -> Path:
+    """The file that a path or a bare name means. Raises ParamsError with the nearest existing name."""
+    candidates = [Path(params), Path("params") / f"{params}.yaml", Path("params") / str(params)]
+    for path in candidates:
+        if path.is_file():
+            return path
+    known = {path.stem: path for path in sorted(Path("params").rglob("*.yaml"))}
+    near = nearest(Path(params).stem, list(known))
+    do = f"Did you mean {known[near]}?" if near else "Write the path of a YAML file."
+    raise ParamsError("params", "an existing params file", str(params), do)
+
+
+def parse_overrides(overrides: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
+    """`["train.epochs=2"]` or a mapping -> dotted name -> value, values read as YAML."""
+    if isinstance(overrides, Mapping):
+        return dict(overrides)
+    parsed = {}
+    for text in overrides:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise ParamsError("overrides", "name=value", repr(text), "Write for example train.learning_rate=3e-5.")
+        try:
+            parsed[name.strip()] = yaml.load(value, _Loader)
+        except yaml.YAMLError as error:
+            raise ParamsError(f"override {name}", "a YAML value", repr(value), "Quote it for YAML.") from error
+    return parsed
+
+
+def validate(written: dict[str, Any], where: str) -> Params:
+    """Params from plain values. Raises ParamsError with all problems, each with its path, the value and a hint."""
+    try:
+        params = Params.model_validate(written)
+    except ValidationError as error:
+        problems = [_problem(dict(e)) for e in error.errors()]
+        found = f"{len(problems)} problem(s)\n" + "\n".join(problems) + "\n"
+        raise ParamsError(where, "valid params", found, "docs/PARAMS.md lists every key.") from None
+    trials(params, where)
+    return params
+
+
+def trials(params: Params, where: str = "search") -> list[tuple[Trial, TrainParams]]:
+    """Every combination of the search space with its train section; without a space, the section as it is written."""
+    names = list(params.search.space)
+    found: list[tuple[Trial, TrainParams]] = []
+    problems: dict[str, None] = {}
+    for values in itertools.product(*params.search.space.values()):
+        trial = dict(zip(names, values, strict=True))
+        section: dict[str, Any] = params.train.model_dump()
+        for name, value in trial.items():
+            _put(section, name.removeprefix("train."), value)
+        try:
+            train = TrainParams.model_validate(section)
+        except ValidationError as error:
+            problems |= dict.fromkeys(_problem({**e, "loc": ("train", *e["loc"])}) for e in error.errors())
+            continue
+        found.append((trial, train))
+    if problems:
+        listed = "\n" + "\n".join(problems) + "\n"
+        raise ParamsError(f"{where}: search.space", "values that train allows", listed, "Correct the search.")
+    return found
+
+
+def _put(section: dict[str, Any], dotted: str, value: Any) -> None:
+    """Set a dotted name in nested dictionaries; `search.space` keeps its dotted keys whole."""
+    if dotted.startswith("search.space."):
+        section.setdefault("search", {}).setdefault("space", {})[dotted.removeprefix("search.space.")] = value
+        return
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        inner = section.get(parent)
+        section[parent] = section = inner if isinstance(inner, dict) else {"name": inner} if inner else {}
+    section[last] = value
+
+
+def _problem(error: dict[str, Any]) -> str:
+    """One line for one pydantic error."""
+    path = [str(part) for part in error["loc"] if not _is_union_branch(str(part))]
+    name = ".".join(path)
+    if error["type"] == "extra_forbidden":
+        near = nearest(path[-1], known_keys(path[:-1]))
+        return f"  {name}: unknown key" + (f". Did you mean {near!r}?" if near else "")
+    if error["type"] == "missing":
+        return f"  {name}: is missing"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    shown = "" if isinstance(error["input"], dict) else f", found {error['input']!r}"
+    return f"  {name}: {message[:1].lower()}{message[1:]}{shown}"
+
+
+def _is_union_branch(part: str) -> bool:
+    """Pydantic adds the tried type of a union to a path: `str`, `dict[...]`, `tuple[...]`."""
+    return bool(
+        re.match(r"^(str|int|float|bool|(dict|tuple|list|literal|constrained|function|nullable)[-\[].*)$", part)
+    )
+
+
+def nearest(word: str, known: Sequence[str]) -> str | None:
+    """The known word most like `word`, or one that contains it."""
+    inside = [k for k in known if len(word) > 2 and (word in k or k in word)]
+    return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=0.6) or inside), None)
+
+
+def known_keys(path: Sequence[str]) -> list[str]:
+    """Keys that may be written in the section at `path`."""
+    section: type[BaseModel] | None = Params
+    for part in path:
+        section = _section(section.model_fields[part].annotation) if section and part in section.model_fields else None
+    if section is None:
+        return []
+    return [field.alias or name for name, field in section.model_fields.items()]
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    if get_origin(annotation) in (Union, UnionType):
+        return next((s for a in get_args(annotation) if (s := _section(a))), None)
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None

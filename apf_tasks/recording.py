@@ -1,0 +1,48 @@
+"""A pipeline's journal -> its MLflow run. Written from handles, so a reused stage is recorded like one that ran."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from apf_tasks import tracking
+from apf_tasks.artifacts import Selection, Split, TestReport, TokenizedSplit, TrainedModel
+from apf_tasks.params import Params
+from apf_tasks.stage import Visit
+
+
+def record(run_id: str, params: Params, visits: Sequence[Visit]) -> None:
+    """Datasets, candidates, scores and files of what was done; earlier trials are linked, not claimed."""
+    handles = [visit.handle for visit in visits if visit.handle is not None]
+    splits: dict[str, TokenizedSplit] = {h.name: h for h in handles if isinstance(h, TokenizedSplit)}
+    tracking.log_datasets(run_id, splits, json.dumps(params.data.source))
+    tags = {f"apf.stage.{v.stage}{'.' + v.label if v.label else ''}": v.status for v in visits}
+    reused = [v.handle.run_id for v in visits if isinstance(v.handle, TrainedModel) and v.status == "reused"]
+    if reused:
+        tags["apf.reused_trial_runs"] = ", ".join(reused)
+        tags["mlflow.note.content"] = "Trained earlier, reused here: " + ", ".join(f"run `{r}`" for r in reused)
+    files: dict[Path, str] = {}
+    for handle in handles:
+        if isinstance(handle, Split):
+            files[handle.path / "leaks.json"] = "split"
+        elif isinstance(handle, Selection):
+            files[handle.path / "candidates.json"] = "selection"
+            best = handle.candidates[0]
+            tracking.log_metrics(run_id, {f"validation/{handle.metric}": best.score})
+            tags |= {"apf.selection": handle.tie_break, "apf.chosen_run": handle.chosen.run_id}
+        elif isinstance(handle, TestReport):
+            files |= {handle.path / name: "test" for name in ("report.json", "predictions.parquet", "confusion.png")}
+            tracking.log_metrics(run_id, _test_metrics(handle))
+            tags["apf.verdict"] = handle.verdict
+    tracking.set_tags(run_id, tags)
+    tracking.log_files(run_id, {path: folder for path, folder in files.items() if path.is_file()})
+
+
+def _test_metrics(report: TestReport) -> dict[str, float]:
+    metrics = {f"test/{name}": score for name, score in report.scores.items()}
+    for name, (low, high) in report.intervals.items():
+        metrics |= {f"test/{name}_low": low, f"test/{name}_high": high}
+    for baseline, scores in report.baselines.items():
+        metrics |= {f"baseline/{baseline}/{name}": score for name, score in scores.items()}
+    return metrics

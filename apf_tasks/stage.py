@@ -1,0 +1,247 @@
+"""stage(fn) -> a cached Prefect task over a plain function.
+
+A stage function takes the folder to write into, then handles and params, and returns one handle. Calling the stage
+computes a key from all that the function depends on; it returns the stored handle, or runs the function as a Prefect
+task.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, get_type_hints
+
+from apf_tasks import store
+from apf_tasks.artifacts import Artifact
+from apf_tasks.code_digest import code_digests
+from apf_tasks.frozen import Frozen
+from apf_tasks.params import FamilyParams
+
+P = ParamSpec("P")
+R = TypeVar("R", bound=Artifact)
+
+logger = logging.getLogger("apf")
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One stage call in a plan or a report."""
+
+    stage: str
+    label: str
+    status: str
+    """`reused`, `ran`, or (in a plan) `runs`."""
+    reason: str
+    seconds: float
+    handle: Artifact | None
+
+
+class Unknown:
+    """What a stage that was only planned hands on: its content is not known yet."""
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+
+
+@dataclass
+class Journal:
+    """What the stages of one pipeline did (or, when `dry`, would do), in order."""
+
+    dry: bool = False
+    run_id: str = ""
+    """The MLflow run of the pipeline."""
+    visits: list[Visit] = field(default_factory=list)
+
+
+_journal: ContextVar[Journal | None] = ContextVar("apf_journal", default=None)
+_label: ContextVar[str] = ContextVar("apf_label", default="")
+
+
+@contextmanager
+def journal(dry: bool = False) -> Iterator[Journal]:
+    """Collect what stages do inside the block; one journal is open at a time, an inner block writes into the outer one.
+
+    With `dry`, nothing runs: stored handles or Unknown come back.
+    """
+    if (outer := _journal.get()) is not None:
+        yield outer
+        return
+    token = _journal.set(book := Journal(dry))
+    try:
+        yield book
+    finally:
+        _journal.reset(token)
+
+
+def current_label() -> str:
+    """How the running stage call is called in front of people: the searched values of a trial, the name of a split."""
+    return _label.get()
+
+
+def no_identity(*args: Any, **kwargs: Any) -> dict[str, str]:
+    """The identity of a stage that depends on nothing outside its arguments."""
+    return {}
+
+
+@dataclass(frozen=True)
+class Stage(Generic[P, R]):
+    """A stage function and what its result depends on."""
+
+    function: Callable[Concatenate[Path, P], R]
+    code: tuple[str, ...]
+    """Modules below apf_tasks whose code (with all they import) decides the result."""
+    libraries: tuple[str, ...]
+    """Distributions whose major.minor version is part of the key."""
+    identity: Callable[..., dict[str, str]]
+    """Identity of what the arguments only name: files, packages, Hub revisions."""
+    still_valid: Callable[[Any], bool]
+    """Whether what a stored handle points to outside the store is still there."""
+    resumable: bool
+    label: str = ""
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return self.function.__name__
+
+    def labelled(self, label: str) -> Stage[P, R]:
+        """The same stage with a name for this call."""
+        return replace(self, label=label)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """The stored handle, or the function's. In a dry journal: the stored handle or Unknown."""
+        book = _journal.get()
+        unknown = next((a.stage for a in _leaves([args, kwargs]) if isinstance(a, Unknown)), None)
+        if unknown is not None:
+            return self._planned(f"because {unknown} runs")
+        record = self.record(*args, **kwargs)
+        handle = self.stored(record.key)
+        if book is not None and book.dry:
+            return self._planned(store.explain(record)) if handle is None else self._note("reused", "", 0.0, handle)
+        reason = store.explain(record) if handle is None else ""
+        if handle is None:
+            logger.info("%-10s runs: %s", self.title, reason)
+        from apf_tasks.prefect_task import as_task  # prefect takes seconds to import, and a plan does without
+
+        started = time.perf_counter()
+        task, ran = as_task(self, record)
+        result = task(*args, **kwargs)
+        status = "ran" if ran else "reused"  # by another process, perhaps, while this one waited for the lock
+        return self._note(status, reason if ran else "", time.perf_counter() - started, result)
+
+    def record(self, *args: P.args, **kwargs: P.kwargs) -> store.Record:
+        """Everything the result depends on, and its key."""
+        arguments = inspect.signature(functools.partial(self.function, Path())).bind(*args, **kwargs).arguments
+        inputs = _inputs(arguments) | self.identity(*args, **kwargs)
+        family = next((a.name for a in arguments.values() if isinstance(a, FamilyParams)), None)
+        code = code_digests(self.code, family)
+        libraries = {name: ".".join(version(name).split(".")[:2]) for name in self.libraries}
+        key = store.digest([self.name, inputs, code, libraries])
+        return store.Record(stage=self.name, key=key, inputs=inputs, code=code, libraries=libraries, seconds=0)
+
+    def stored(self, key: str) -> R | None:
+        """The verified handle of an earlier call."""
+        handle = store.load(self.name, key, self.returns)
+        return handle if handle is not None and self.still_valid(handle) else None
+
+    @property
+    def returns(self) -> type[R]:
+        """The class of the handle."""
+        return cast(type[R], get_type_hints(self.function)["return"])
+
+    def run(self, record: store.Record, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
+        """Run the plain function into a partial folder and make it the stored result."""
+        started = time.perf_counter()
+        token = _label.set(self.label)
+        try:
+            out = store.prepare(self.name, record.key, self.resumable)
+            handle = self.function(out, *args, **kwargs)
+            seconds = round(time.perf_counter() - started, 3)
+            return cast(R, store.commit(out, handle, record.model_copy(update={"seconds": seconds})))
+        except OSError as error:
+            raise store.no_space(error, self.name) from error
+        finally:
+            _label.reset(token)
+
+    @property
+    def title(self) -> str:
+        """Name and label of this call."""
+        return f"{self.name} {self.label}".strip()
+
+    def _planned(self, reason: str) -> R:
+        self._note("runs", reason, 0.0, None)
+        return cast(R, Unknown(self.name))
+
+    def _note(self, status: str, reason: str, seconds: float, handle: R | None) -> R:
+        book = _journal.get()
+        if book is not None:
+            book.visits.append(Visit(self.name, self.label, status, reason, seconds, handle))
+        if handle is not None and not (book and book.dry):
+            took = "reused" if status == "reused" else f"{seconds:.1f} s"
+            logger.info("%-10s %s: %s", self.title, took, handle.describe())
+        return cast(R, handle)
+
+
+def stage(
+    code: Sequence[str],
+    libraries: Sequence[str] = (),
+    identity: Callable[..., dict[str, str]] = no_identity,
+    still_valid: Callable[[Any], bool] = lambda handle: True,
+    resumable: bool = False,
+) -> Callable[[Callable[Concatenate[Path, P], R]], Stage[P, R]]:
+    """Decorate a stage function. See Stage for the meaning of each argument."""
+    return lambda function: Stage(function, tuple(code), tuple(libraries), identity, still_valid, resumable)
+
+
+def _inputs(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Dotted name -> value of params sections; `content of X` -> fingerprint of handles."""
+    inputs: dict[str, Any] = {}
+    for name, value in arguments.items():
+        if isinstance(value, Artifact):
+            inputs[f"content of {name}"] = value.fingerprint
+        elif isinstance(value, tuple) and value and all(isinstance(v, Artifact) for v in value):
+            inputs[f"content of {name}"] = [v.fingerprint for v in value]
+        elif isinstance(value, Frozen):
+            section = (
+                "family" if isinstance(value, FamilyParams) else type(value).__name__.removesuffix("Params").lower()
+            )
+            inputs |= {
+                f"{section}.{k}": v for k, v in _flat(value.model_dump(mode="json", exclude=_outside_key(value)))
+            }
+        else:
+            inputs[name] = value
+    return inputs
+
+
+def _outside_key(section: Frozen) -> set[str]:
+    """Fields that say how a result is made but not what it is."""
+    fields = type(section).model_fields.items()
+    return {
+        n for n, f in fields if isinstance(f.json_schema_extra, dict) and f.json_schema_extra.get("in_key") is False
+    }
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, inner in value.items():
+        if isinstance(inner, dict) and inner:
+            yield from _flat(inner, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", inner
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _leaves(inner)
+    else:
+        yield value

@@ -1,0 +1,134 @@
+"""The stages as a table: what each takes and hands on, the code and libraries its result depends on.
+
+The functions behind are imported when they run: a plan needs neither torch nor mlflow.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from apf_tasks.artifacts import RawData, RegisteredModel, Selection, Split, TestReport, TokenizedSplit, TrainedModel
+from apf_tasks.params import (
+    DataParams,
+    FamilyParams,
+    ModelParams,
+    RuntimeParams,
+    SplitName,
+    SplitParams,
+    TestParams,
+    TrainParams,
+)
+from apf_tasks.stage import stage
+
+
+def _data_identity(data: DataParams, family: FamilyParams) -> dict[str, str]:
+    from apf_tasks.sources import data_identity
+
+    return {"content of data.source": data_identity(data)}
+
+
+def _base_identity(*args: Any, **kwargs: Any) -> dict[str, str]:
+    from apf_tasks.sources import model_identity
+
+    model = next(a for a in (*args, *kwargs.values()) if isinstance(a, ModelParams))
+    return {"content of model.base": model_identity(model)}
+
+
+def _registry_identity(*args: Any, **kwargs: Any) -> dict[str, str]:
+    from apf_tasks.tracking import tracking_uri
+
+    return {"registry": tracking_uri()}
+
+
+def _still_registered(handle: RegisteredModel) -> bool:
+    from apf_tasks.packaging import still_registered
+
+    return still_registered(handle)
+
+
+@stage(code=["ingestion"], libraries=["pandas", "pyarrow"], identity=_data_identity)
+def ingest(out: Path, data: DataParams, family: FamilyParams) -> RawData:
+    """Rows of the source, checked and normalised."""
+    from apf_tasks import ingestion
+
+    return ingestion.ingest(out, data, family)
+
+
+@stage(code=["splitting"], libraries=["pandas", "pyarrow", "datasketch", "scikit-learn"])
+def split_rows(out: Path, raw: RawData, split: SplitParams, family: FamilyParams) -> Split:
+    """Train, validation and test without a row, or its like, on two sides."""
+    from apf_tasks import splitting
+
+    return splitting.split_rows(out, raw, split, family)
+
+
+@stage(code=["tokenization"], libraries=["transformers", "tokenizers", "pyarrow"], identity=_base_identity)
+def tokenize(out: Path, split: Split, name: SplitName, model: ModelParams, family: FamilyParams) -> TokenizedSplit:
+    """One split as token ids and labels."""
+    from apf_tasks import tokenization
+
+    return tokenization.tokenize(out, split, name, model, family)
+
+
+@stage(code=["training", "metrics"], libraries=["torch", "transformers"], identity=_base_identity, resumable=True)
+def train_model(
+    out: Path,
+    train: TokenizedSplit,
+    validation: TokenizedSplit,
+    model: ModelParams,
+    family: FamilyParams,
+    params: TrainParams,
+    runtime: RuntimeParams,
+    metric: str,
+) -> TrainedModel:
+    """One trial: every parameter updated on train, the best weights by validation."""
+    from apf_tasks import training
+
+    return training.train_model(out, train, validation, model, family, params, runtime, metric)
+
+
+@stage(code=["selection"], libraries=["numpy"])
+def select(out: Path, models: tuple[TrainedModel, ...], family: FamilyParams, intervals: TestParams) -> Selection:
+    """The best candidate on validation."""
+    from apf_tasks import selection
+
+    return selection.select(out, models, family, intervals)
+
+
+@stage(code=["evaluation", "baselines"], libraries=["torch", "transformers", "scikit-learn"])
+def evaluate(
+    out: Path,
+    selection: Selection,
+    train: TokenizedSplit,
+    test: TokenizedSplit,
+    model: ModelParams,
+    family: FamilyParams,
+    settings: TestParams,
+    runtime: RuntimeParams,
+) -> TestReport:
+    """The one test of the chosen model, beside the baselines."""
+    from apf_tasks import evaluation
+
+    return evaluation.evaluate(out, selection, train, test, model, family, settings, runtime)
+
+
+@stage(
+    code=["packaging", "served_model"],
+    libraries=["mlflow", "transformers"],
+    identity=_registry_identity,
+    still_valid=_still_registered,
+)
+def register(
+    out: Path,
+    selection: Selection,
+    report: TestReport,
+    model: ModelParams,
+    family: FamilyParams,
+    runtime: RuntimeParams,
+    name: str,
+) -> RegisteredModel:
+    """The chosen model in the registry, replayed before."""
+    from apf_tasks import packaging
+
+    return packaging.register(out, selection, report, model, family, runtime, name)

@@ -1,0 +1,220 @@
+"""The stage store: one folder per result under `mlruns/stages/<stage>/<key>/`.
+
+A stage writes into `<key>.partial`; when it is done its files are flushed, `record.json` (inputs, code, file list) and
+`handle.json` are added, and one rename makes the folder appear. So a folder with its final name is complete: a crash
+leaves a `.partial`, never a half result. Deleting a folder is how a result is invalidated.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import Field, ValidationError
+
+from apf_tasks.artifacts import Artifact
+from apf_tasks.errors import StoreError
+from apf_tasks.frozen import Frozen
+
+logger = logging.getLogger("apf")
+
+A = TypeVar("A", bound=Artifact)
+
+DIGEST_BYTES = 16
+HANDLE, RECORD = "handle.json", "record.json"
+
+
+def root() -> Path:
+    """The folder of everything apf records: `mlruns` here, or where APF_MLRUNS points."""
+    return Path(os.environ.get("APF_MLRUNS", "mlruns")).resolve()
+
+
+def stage_folder(stage: str, key: str = "") -> Path:
+    """Where the results of a stage, or one of them, live."""
+    return root() / "stages" / stage / key
+
+
+def partial_folder(stage: str, key: str) -> Path:
+    """Where a result is while it is being made."""
+    return root() / "stages" / stage / f"{key}.partial"
+
+
+def digest(value: Any) -> str:
+    """blake2b of a JSON value in canonical form."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return blake2b(text.encode(), digest_size=DIGEST_BYTES).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """blake2b of a file's bytes."""
+    hasher = blake2b(digest_size=DIGEST_BYTES)
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 22):
+            hasher.update(chunk)
+    return hasher.hexdigest()
+
+
+def fingerprint_files(folder: Path, names: Sequence[str]) -> str:
+    """Fingerprint of the named files (or all files of a named folder) together, by relative name and content."""
+    found = {n: folder / n for n in names if not (folder / n).is_dir()}
+    found |= {str(p.relative_to(folder)): p for n in names for p in sorted((folder / n).rglob("*")) if p.is_file()}
+    return digest({name: file_digest(path) for name, path in sorted(found.items())})
+
+
+class StoredFile(Frozen):
+    """One line of a result's file list."""
+
+    bytes: int
+    modified_ns: int
+    digest: str
+
+
+class Record(Frozen):
+    """How a result came to be: enough to verify it, and to say why another call is different."""
+
+    stage: str
+    key: str
+    inputs: dict[str, Any]
+    """Dotted parameter or `content of X` -> value."""
+    code: dict[str, str]
+    """Module -> digest of its syntax tree."""
+    libraries: dict[str, str]
+    seconds: float
+    files: dict[str, StoredFile] = Field(default_factory=dict)
+
+
+def prepare(stage: str, key: str, resumable: bool) -> Path:
+    """An empty `.partial` folder; a resumable stage finds what its interrupted predecessor left."""
+    partial = partial_folder(stage, key)
+    if partial.exists() and not resumable:
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True, exist_ok=True)
+    return partial
+
+
+def commit(partial: Path, handle: Artifact, record: Record) -> Artifact:
+    """Make a finished `.partial` folder the result: flush, list, add the handle, rename. Returns the final handle."""
+    final = partial.with_name(record.key)
+    handle = handle.model_copy(update={"path": final})
+    files = {str(p.relative_to(partial)): _flush(p) for p in sorted(partial.rglob("*")) if p.is_file()}
+    (partial / RECORD).write_text(record.model_copy(update={"files": files}).model_dump_json(indent=1))
+    (partial / HANDLE).write_text(handle.model_dump_json())
+    for name in (RECORD, HANDLE):
+        _fsync(partial / name)
+    _fsync(partial)
+    if final.exists():  # damaged or without a handle, or load() would have returned it
+        shutil.rmtree(final)
+    partial.rename(final)
+    _fsync(final.parent)
+    return handle
+
+
+def load(stage: str, key: str, kind: type[A]) -> A | None:
+    """The verified result, or None when there is none. A damaged one is said, and counts as none."""
+    folder = stage_folder(stage, key)
+    if not (folder / HANDLE).is_file():
+        return None
+    if problem := damage(folder):
+        logger.warning("%s: the stored result %s is damaged (%s); it is made again", stage, folder, problem)
+        return None
+    try:
+        return kind.model_validate_json((folder / HANDLE).read_text()).model_copy(update={"path": folder})
+    except ValidationError:
+        return None  # written by another version of the handle's class
+
+
+def damage(folder: Path) -> str:
+    """What is wrong with a stored result, "" when nothing is.
+
+    A file whose size and modification time are as recorded is believed; otherwise its content is read again.
+    """
+    try:
+        record = Record.model_validate_json((folder / RECORD).read_text())
+    except (OSError, ValidationError, UnicodeDecodeError):
+        return f"{RECORD} cannot be read"
+    for name, expected in record.files.items():
+        try:
+            status = (folder / name).stat()
+        except OSError:
+            return f"{name} is missing"
+        if status.st_size != expected.bytes:
+            return f"{name} has {status.st_size:,} bytes, not {expected.bytes:,}"
+        if status.st_mtime_ns != expected.modified_ns and file_digest(folder / name) != expected.digest:
+            return f"{name} has other content"
+    return ""
+
+
+def explain(wanted: Record) -> str:
+    """Why this call is not in the store: the difference to the most similar earlier call of the stage."""
+    if partial_folder(wanted.stage, wanted.key).exists():
+        return "continues what was interrupted"
+    if stage_folder(wanted.stage, wanted.key).exists():
+        return "its stored result is damaged"
+    differences = [(_differences(old, wanted), age) for age, old in _records(wanted.stage)]
+    if not differences:
+        return "first time"
+    nearest, _ = min(differences, key=lambda pair: (len(pair[0]), pair[1]))
+    shown = ", ".join(nearest[:3]) + (f" and {len(nearest) - 3} more" if len(nearest) > 3 else "")
+    return shown or "its stored result was deleted"
+
+
+def _records(stage: str) -> list[tuple[float, Record]]:
+    """Age in seconds and record of every result of a stage."""
+    found = []
+    for path in stage_folder(stage).glob(f"*/{RECORD}"):
+        try:
+            found.append((time.time() - path.stat().st_mtime, Record.model_validate_json(path.read_text())))
+        except (OSError, ValidationError, UnicodeDecodeError):
+            continue
+    return found
+
+
+def _differences(old: Record, new: Record) -> list[str]:
+    """What changed from one call to the other, in words."""
+    said = []
+    for name in sorted(old.inputs.keys() | new.inputs.keys()):
+        before, after = old.inputs.get(name), new.inputs.get(name)
+        if before != after:
+            said.append(f"{name} changed" if name.startswith("content of") else f"{name} {before} → {after}")
+    for module in sorted(old.code.keys() | new.code.keys()):
+        if old.code.get(module) != new.code.get(module):
+            said.append(f"code of {module} changed")
+    for library in sorted(old.libraries.keys() | new.libraries.keys()):
+        if (before := old.libraries.get(library)) != (after := new.libraries.get(library)):
+            said.append(f"{library} {before} → {after}")
+    return said
+
+
+def no_space(error: OSError, stage: str) -> StoreError:
+    """The error a person gets when the disk is full or cannot be written."""
+    free_gib = shutil.disk_usage(root().parent if not root().exists() else root()).free / 2**30
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        found, do = (
+            f"{free_gib:.1f} GiB free",
+            "Free some space and run the same command again: finished stages are kept.",
+        )
+    else:
+        found, do = str(error), "Make the folder writable, or point APF_MLRUNS at another one."
+    return StoreError(f"stage {stage}, writing under {root()}", "room to write its result", found, do)
+
+
+def _flush(path: Path) -> StoredFile:
+    _fsync(path)
+    status = path.stat()
+    return StoredFile(bytes=status.st_size, modified_ns=status.st_mtime_ns, digest=file_digest(path))
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

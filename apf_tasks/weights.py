@@ -1,0 +1,65 @@
+"""The weights of a model: each tensor once, the best so far on disk, and whether training moved all of them."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
+
+from apf_tasks.errors import ModelError
+
+
+def save_best(out: Path, network: PreTrainedModel, step: int) -> None:
+    """Keep the weights of `step`, beside those of earlier steps."""
+    beside = out / "best.new"
+    save_file({name: tensor.contiguous() for name, tensor in unique_weights(network).items()}, beside)
+    beside.replace(_best_path(out, step))
+
+
+def load_best(out: Path, network: PreTrainedModel, step: int) -> None:
+    """Go back to the weights of `step`."""
+    if _best_path(out, step).is_file():
+        network.load_state_dict(load_file(_best_path(out, step)), strict=False)  # tied weights are stored once
+    else:  # killed after the finished model was written and its copy dropped: the same weights
+        network.load_state_dict(type(network).from_pretrained(out / "model", dtype=torch.float32).state_dict())
+
+
+def drop_best_except(out: Path, step: int | None) -> None:
+    """Forget the weights of other steps, once a checkpoint names the best one: none can be asked for again."""
+    for path in out.glob("best-*.safetensors"):
+        if step is None or path != _best_path(out, step):
+            path.unlink()
+
+
+def _best_path(out: Path, step: int) -> Path:
+    return out / f"best-{step:08d}.safetensors"
+
+
+def unique_weights(network: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """The state with every shared tensor once."""
+    kept: dict[int, str] = {}
+    state = network.state_dict()
+    for name, tensor in state.items():
+        kept.setdefault(tensor.data_ptr(), name)
+    return {name: state[name] for name in kept.values()}
+
+
+def parameter_digests(network: PreTrainedModel) -> dict[str, str]:
+    """Digest of each parameter's values: a tenth of a second instead of a second copy of the model."""
+    return {
+        name: blake2b(parameter.detach().cpu().contiguous().numpy().data, digest_size=8).hexdigest()
+        for name, parameter in network.named_parameters()
+    }
+
+
+def check_moved(network: PreTrainedModel, before: dict[str, str]) -> int:
+    """How many parameters lie in tensors that training has changed. Raises ModelError unless these are all."""
+    still = [name for name, digest in parameter_digests(network).items() if digest == before[name]]
+    if still:
+        found = f"{len(still)} tensors as they were ({', '.join(still[:3])}, …)"
+        do = "They got no gradient: check model.base and that train.learning_rate is not 0."
+        raise ModelError("full-parameter training", "every parameter tensor changed", found, do)
+    return network.num_parameters()

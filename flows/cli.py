@@ -1,0 +1,195 @@
+"""The `apf` command: parse, call a flow, print. Everything heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from apf_tasks.errors import ApfError, Interrupted
+from apf_tasks.params_file import load_params
+
+if TYPE_CHECKING:
+    from apf_tasks.stage import Journal
+
+app = typer.Typer(
+    help="Full-parameter fine-tuning: one YAML file in, a tested and registered model out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out = Console()
+
+ParamsFile = Annotated[str, typer.Argument(help="A params file, or the bare name of one in params/.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Dotted overrides: train.learning_rate=3e-5", show_default=False)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+
+@app.command()
+def run(params: ParamsFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Run an experiment: reuse what is known, compute the rest, register the chosen model."""
+    from apf_tasks.params_file import parse_overrides
+    from flows.environment import console_logging
+
+    load_params(params, overrides or ())  # every problem at once, before prefect is even imported
+    console_logging()
+    from apf_tasks.stage import journal
+    from flows.fine_tune import fine_tune
+
+    with journal() as done:
+        fine_tune(params, parse_overrides(overrides or ()))
+    if as_json:
+        print(json.dumps(_document(done)))
+    else:
+        _print_outcome(done)
+
+
+@app.command()
+def plan(params: ParamsFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Show what would be reused and what would run, and why. Runs nothing."""
+    from apf_tasks.stage import journal
+    from flows.fine_tune import pipeline
+
+    experiment = load_params(params, overrides or ())
+    with journal(dry=True) as book:
+        pipeline(experiment)
+    if as_json:
+        print(
+            json.dumps(
+                {
+                    "stages": [
+                        {"stage": v.stage, "label": v.label, "status": v.status, "reason": v.reason}
+                        for v in book.visits
+                    ]
+                }
+            )
+        )
+        return
+    table = Table("stage", "call", "", "why", box=None, pad_edge=False)
+    for visit in book.visits:
+        style = "green" if visit.status == "reused" else "yellow"
+        why = visit.handle.describe() if visit.handle else visit.reason
+        table.add_row(visit.stage, visit.label, f"[{style}]{visit.status}[/]", why)
+    out.print(table)
+    runs = sum(v.status == "runs" for v in book.visits)
+    out.print(f"{len(book.visits) - runs} stage(s) reused, {runs} would run.")
+
+
+@app.command()
+def check(params: ParamsFile, overrides: Overrides = None) -> None:
+    """Check a params file: all problems at once."""
+    experiment = load_params(params, overrides or ())
+    combinations = 1
+    for values in experiment.search.space.values():
+        combinations *= len(values)
+    out.print(
+        f"{experiment.name}: fine. {experiment.family.name}, {experiment.model.base}, {combinations} combination(s)."
+    )
+
+
+@app.command()
+def predict(
+    model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS or models:/NAME/VERSION")],
+    file: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL or Parquet with the model's input columns.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="CSV, TSV, JSONL or Parquet to write.")],
+) -> None:
+    """Score a file with a registered model: one row out per row in."""
+    from flows.environment import console_logging
+    from flows.predict import predict_file
+
+    console_logging()
+    rows = predict_file(model, file, output)
+    out.print(f"{rows:,} rows → {output}")
+
+
+@app.command()
+def ui() -> None:
+    """Open MLflow's and Prefect's UIs over what was recorded, until Ctrl-C."""
+    from flows.servers import serve
+
+    serve(mlflow=True)
+
+
+@app.command()
+def up() -> None:
+    """Keep a Prefect server running, so that runs skip its start-up, until Ctrl-C."""
+    from flows.servers import serve
+
+    serve(mlflow=False)
+
+
+def _document(done: Journal) -> dict[str, Any]:
+    """The machine-readable outcome of a run."""
+    handles = {visit.stage: visit.handle for visit in done.visits}
+    selection, report, registered = (handles[n].model_dump(mode="json") for n in ("select", "evaluate", "register"))  # type: ignore[union-attr]
+    stages: dict[str, str] = {}
+    for visit in done.visits:
+        ran = visit.status == "ran" or stages.get(visit.stage) == "ran"
+        stages[visit.stage] = "ran" if ran else "reused"
+        if visit.label:
+            stages[f"{visit.stage} {visit.label}"] = visit.status
+    return {
+        "run_id": done.run_id,
+        "model_uri": registered["model_uri"],
+        "stages": stages,
+        "selection": {name: selection[name] for name in ("metric", "compared", "tie_break", "candidates")},
+        "test": {name: report[name] for name in ("metric", "rows", "scores", "intervals", "baselines", "verdict")},
+    }
+
+
+def _print_outcome(done: Journal) -> None:
+    """Candidates, test scores beside the baselines, and what was reused."""
+    document = _document(done)
+    selection, test = document["selection"], document["test"]
+    table = Table(
+        "candidate", f"validation {selection['metric']}", "interval", "", title="Selection", title_justify="left"
+    )
+    for i, candidate in enumerate(selection["candidates"]):
+        name = ", ".join(f"{k.removeprefix('train.')}={v}" for k, v in candidate["trial"].items()) or "train as written"
+        low, high = candidate["interval"]
+        table.add_row(name, f"{candidate['score']:.4f}", f"{low:.4f} – {high:.4f}", "chosen" if i == 0 else "")
+    out.print(table)
+    scores = Table(
+        "score",
+        "fine-tuned",
+        "interval",
+        *test["baselines"],
+        title=f"Test, {test['rows']:,} rows",
+        title_justify="left",
+    )
+    for name, value in test["scores"].items():
+        low, high = test["intervals"][name]
+        others = [f"{baseline[name]:.4f}" for baseline in test["baselines"].values()]
+        scores.add_row(name, f"[bold]{value:.4f}[/]", f"{low:.4f} – {high:.4f}", *others)
+    out.print(scores)
+    out.print(f"The fine-tuned model is {test['verdict']}.")
+    ran = [v for v in done.visits if v.status == "ran"]
+    trained = sum(v.stage == "train_model" for v in ran)
+    reused = len(done.visits) - len(ran)
+    did = f"{len(ran)} ran, {trained} of them trainings" if ran else "nothing was computed, nothing was trained"
+    out.print(
+        f"{document['model_uri']} · run {document['run_id']} · {reused} of {len(done.visits)} stages reused; {did}."
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point. An ApfError is one readable message and exit status 1; 130 after an interruption."""
+    try:
+        app(arguments)
+    except ApfError as error:
+        Console(stderr=True, highlight=False).print(f"[red]{type(error).__name__}[/]", end=" ")
+        print(error, file=sys.stderr)
+        return 130 if isinstance(error, Interrupted) else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

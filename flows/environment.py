@@ -1,0 +1,64 @@
+"""The settings apf needs from Prefect and MLflow, as defaults: what the user's environment says wins.
+
+Prefect reads its settings when it is imported, so `prepare` comes first. pyproject.toml says the same under
+[tool.prefect], for the `prefect` command; that table is honoured in the project's folder alone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import urllib.request
+from pathlib import Path
+
+from apf_tasks import store
+
+SERVER_FILE = "prefect_server.json"
+"""Written by `apf up` while its server lives."""
+
+
+def prepare() -> None:
+    """Set defaults for what is not set. Uses the server of `apf up` when one answers."""
+    database = store.root() / "prefect.db"
+    database.parent.mkdir(parents=True, exist_ok=True)
+    defaults = {
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database}",
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "apf",
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # plain functions log too
+        "DO_NOT_TRACK": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    if "PREFECT_API_URL" not in os.environ and (url := running_server()):
+        os.environ["PREFECT_API_URL"] = url
+
+
+def running_server() -> str | None:
+    """The API address of the server that `apf up` keeps, if it answers."""
+    try:
+        url = str(json.loads((store.root() / SERVER_FILE).read_text())["url"])
+        with urllib.request.urlopen(f"{url}/health", timeout=2):
+            return url
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def console_logging() -> None:
+    """apf's own lines on stderr; Prefect's only from warnings on (its UI has them all)."""
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "WARNING")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("apf")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+def project_folder() -> Path:
+    """Where params/ and mlruns/ are."""
+    return Path.cwd()

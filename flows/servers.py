@@ -1,0 +1,126 @@
+"""Local servers over what was recorded: Prefect's, and MLflow's when asked."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from apf_tasks import store
+from apf_tasks.errors import ApfError
+from flows.environment import SERVER_FILE, prepare, running_server
+
+START_SECONDS = 120
+out = Console()
+
+
+def serve(mlflow: bool) -> None:
+    """Start the servers, print their addresses, wait for Ctrl-C, and stop them cleanly."""
+    prepare()
+    started: list[subprocess.Popen[bytes]] = []
+    # SIGTERM ends as Ctrl-C does, so that the servers never outlive this process
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        if mlflow:
+            started.append(_start_mlflow())
+        if (url := running_server()) is None:
+            started.append(_start_prefect())
+        else:
+            out.print(f"Prefect  {url.removesuffix('/api')} (was running already)")
+        out.print("Ctrl-C stops what was started here.")
+        while all(process.poll() is None for process in started):
+            time.sleep(0.5)
+        raise ApfError("server", "to keep running", "that it ended", f"See the logs under {store.root() / 'logs'}.")
+    except KeyboardInterrupt:
+        out.print("stopping")
+    finally:
+        _stop(started)
+
+
+def _start_mlflow() -> subprocess.Popen[bytes]:
+    from apf_tasks import tracking
+
+    tracking.client()
+    port = _free_port(5000)
+    command = [
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        tracking.tracking_uri(),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
+    process = _start("mlflow", command)
+    _wait(process, f"http://127.0.0.1:{port}/health", "mlflow")
+    out.print(f"MLflow   http://127.0.0.1:{port}")
+    return process
+
+
+def _start_prefect() -> subprocess.Popen[bytes]:
+    port = _free_port(4200)
+    process = _start("prefect", ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)])
+    url = f"http://127.0.0.1:{port}/api"
+    _wait(process, f"{url}/health", "prefect")
+    (store.root() / SERVER_FILE).write_text(json.dumps({"url": url, "pid": process.pid}))
+    out.print(f"Prefect  http://127.0.0.1:{port}")
+    return process
+
+
+def _start(name: str, command: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Start a server in a process group of its own, its output in mlruns/logs."""
+    logs = store.root() / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    environment = {key: value for key, value in os.environ.items() if key != "PREFECT_API_URL"}
+    with (logs / f"{name}.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", *command], stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+            start_new_session=True, env=environment,
+        )  # fmt: skip
+
+
+def _wait(process: subprocess.Popen[bytes], url: str, name: str) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except OSError:
+            time.sleep(0.3)
+    _stop([process])
+    log = store.root() / "logs" / f"{name}.log"
+    raise ApfError(f"{name} server", f"an answer at {url} within {START_SECONDS} s", "none", f"See {log}.")
+
+
+def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    if processes:
+        (store.root() / SERVER_FILE).unlink(missing_ok=True)
+    for process in processes:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+    for process in processes:
+        try:
+            process.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _free_port(wanted: int) -> int:
+    """`wanted` if nothing listens there, else one the system chooses."""
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+                return int(probe.getsockname()[1])
+            except OSError:
+                continue
+    raise ApfError("network", "a free port", "none", "Close another server first.")

@@ -1,0 +1,169 @@
+"""What must hold of full-parameter training, on a model of a few thousand parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from apf_tasks.batching import Examples, token_table
+from apf_tasks.errors import Diverged
+from apf_tasks.families import Family, get_family
+from apf_tasks.loop import Place, predict, total_steps, train_steps
+from apf_tasks.params import ModelParams, TrainParams
+from apf_tasks.pretrained import load_tokenizer
+from tests.tiny import review_rows, tiny_bert
+
+PLACE = Place(torch.device("cpu"), torch.float32)
+NAMES = ("negative", "positive")
+
+
+class Setting:
+    """A tiny model and its examples, made anew from the same seed each time."""
+
+    def __init__(self, folder: Path, dropout: float = 0.0) -> None:
+        self.folder = tiny_bert(folder)
+        self.dropout = dropout
+        self.params = ModelParams(base=str(self.folder))
+        self.family: Family = get_family("sentiment")
+        self.tokenizer = load_tokenizer(self.folder, self.params)
+        self.rows = pd.DataFrame(review_rows(40))
+
+    def examples(self, rows: pd.DataFrame | None = None) -> Examples:
+        family_params = self.family.params(name="sentiment")
+        rows = self.rows if rows is None else rows
+        return Examples(token_table(self.family.encode(rows, self.tokenizer, family_params, NAMES, 64)))
+
+    def model(self) -> PreTrainedModel:
+        torch.manual_seed(1)
+        model = self.family.load_model(self.folder, self.params, self.family.params(name="sentiment"), NAMES)
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = self.dropout
+        return model
+
+    def train(
+        self, steps: int | None = None, rows: pd.DataFrame | None = None, **values: object
+    ) -> tuple[PreTrainedModel, list[float]]:
+        params = TrainParams(**{"learning_rate": 1e-3, "epochs": 2, "batch_size": 8, **values})  # type: ignore[arg-type]
+        model = self.model()
+        optimizer = params.optimizer.build(model, params.learning_rate, params.weight_decay)
+        torch.manual_seed(2)
+        losses = []
+        for step in train_steps(model, optimizer, self.examples(rows), self.family, params, PLACE, 0):
+            losses.append(step.loss)
+            if step.step == steps:
+                break
+        return model, losses
+
+
+@pytest.fixture
+def setting(tmp_path: Path) -> Setting:
+    return Setting(tmp_path / "tiny")
+
+
+def weights(model: PreTrainedModel) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def test_every_parameter_tensor_changes(setting: Setting) -> None:
+    before = {name: p.detach().clone() for name, p in setting.model().named_parameters()}
+    after = dict(setting.train()[0].named_parameters())
+    assert [name for name, p in before.items() if torch.equal(p, after[name])] == []
+
+
+def test_a_learning_rate_of_zero_changes_nothing(setting: Setting) -> None:
+    assert torch.equal(weights(setting.train(learning_rate=0.0)[0]), weights(setting.model()))
+
+
+def test_the_same_seed_gives_the_same_bits(tmp_path: Path) -> None:
+    setting = Setting(tmp_path / "tiny", dropout=0.1)
+    first, second = setting.train(), setting.train()
+    assert first[1] == second[1]
+    assert torch.equal(weights(first[0]), weights(second[0]))
+    assert setting.train(seed=7)[1] != first[1]
+
+
+def test_it_overfits_eight_rows(setting: Setting) -> None:
+    rows = setting.rows.head(8)
+    model, losses = setting.train(rows=rows, epochs=60, schedule="constant", weight_decay=0.0)
+    assert losses[-1] < 0.05
+    found = predict(model, setting.examples(rows), setting.family, NAMES, PLACE, 0)
+    assert [p["prediction"] for p in found] == rows["label"].tolist()
+
+
+@pytest.mark.parametrize("micro_batch_tokens", [1, 40, 100])
+def test_how_a_step_is_cut_does_not_change_it(setting: Setting, micro_batch_tokens: int) -> None:
+    whole, whole_losses = setting.train(micro_batch_tokens=10**6)
+    cut, cut_losses = setting.train(micro_batch_tokens=micro_batch_tokens)
+    assert cut_losses == pytest.approx(whole_losses, rel=1e-4)
+    torch.testing.assert_close(weights(cut), weights(whole), atol=2e-5, rtol=1e-4)
+
+
+def test_more_padding_is_the_same_loss(setting: Setting) -> None:
+    examples, model = setting.examples(), setting.model()
+    short = examples.collate(np.arange(3), 0, PLACE.device)
+    longer = {}
+    for name, tensor in short.items():
+        wide = name != "labels"
+        longer[name] = torch.nn.functional.pad(tensor, (0, 9)) if wide else tensor
+    torch.testing.assert_close(setting.family.loss(model.eval(), longer), setting.family.loss(model.eval(), short))
+
+
+def test_a_loss_that_is_no_number_stops_before_the_update(setting: Setting) -> None:
+    with pytest.raises(Diverged, match=r"training step \d+: expected a finite loss"):
+        setting.train(learning_rate=1e12, max_grad_norm=None, epochs=50)
+    model = setting.model()
+    with torch.no_grad():
+        model.classifier.weight[0, 0] = math.nan
+    params = TrainParams()
+    optimizer = params.optimizer.build(model, 1e-3, 0.0)
+    before = model.bert.embeddings.word_embeddings.weight.detach().clone()
+    with pytest.raises(Diverged, match=r"Lower train\.learning_rate"):
+        next(train_steps(model, optimizer, setting.examples(), setting.family, params, PLACE, 0))
+    assert torch.equal(model.bert.embeddings.word_embeddings.weight, before)
+
+
+def test_a_fraction_of_an_epoch_and_the_last_small_step(setting: Setting) -> None:
+    assert total_steps(40, TrainParams(epochs=0.5, batch_size=8)) == 2
+    assert total_steps(41, TrainParams(epochs=1, batch_size=8)) == 6
+    assert total_steps(1, TrainParams(epochs=0.1, batch_size=8)) == 1
+    assert len(setting.train(rows=setting.rows.head(11), epochs=2)[1]) == 4
+
+
+def test_predictions_keep_the_order_of_the_rows(setting: Setting) -> None:
+    model, examples = setting.model().eval(), setting.examples()
+    together = predict(model, examples, setting.family, NAMES, PLACE, 0)
+    for i in (0, 7, 39):
+        alone = predict(model, setting.examples(setting.rows.iloc[[i]]), setting.family, NAMES, PLACE, 0)
+        assert alone[0]["probability"] == pytest.approx(together[i]["probability"], abs=1e-5)
+
+
+def trajectory(setting: Setting, make: Callable[[PreTrainedModel], torch.optim.Optimizer]) -> torch.Tensor:
+    """Ten textbook steps on whole batches in the loop's order: zero_grad, backward, clip, step."""
+    from apf_tasks.batching import epoch_order
+
+    model, examples = setting.model(), setting.examples()
+    optimizer = make(model)
+    order = [rows for epoch in range(2) for rows in epoch_order(examples.lengths, 8, 0, epoch)]
+    for rows in order:
+        optimizer.zero_grad()
+        batch = examples.collate(rows, 0, PLACE.device)
+        labels = batch.pop("labels").squeeze(1)
+        model.train()
+        torch.nn.functional.cross_entropy(model(**batch).logits, labels).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    return weights(model)
+
+
+def test_the_loop_is_the_textbook_loop(setting: Setting) -> None:
+    ours = setting.train(schedule="constant", warmup_fraction=0.0, weight_decay=0.0)[0]
+    theirs = trajectory(setting, lambda model: torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0))
+    torch.testing.assert_close(weights(ours), theirs, atol=2e-5, rtol=1e-4)

@@ -1,0 +1,55 @@
+"""What in the code makes a stage run again, and what does not."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from apf_tasks import code_digest
+from apf_tasks.code_digest import code_digests
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the package's source to edit."""
+    copy = tmp_path / "apf_tasks"
+    shutil.copytree(code_digest.PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(code_digest, "PACKAGE", copy)
+    return copy
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def test_a_comment_and_a_docstring_do_not_count(package: Path) -> None:
+    before = code_digests(["schedules"])
+    edit(package / "schedules.py", "warmup = round", "# rounded to the nearest step\n    warmup = round")
+    edit(package / "schedules.py", '"""The peak, to the end."""', '"""Always the peak."""')
+    assert code_digests(["schedules"]) == before
+
+
+def test_an_expression_counts(package: Path) -> None:
+    before = code_digests(["schedules"])
+    edit(package / "schedules.py", "(step + 1) / warmup", "(step + 2) / warmup")
+    assert code_digests(["schedules"]) != before
+
+
+def test_imports_are_followed_and_reporting_is_not(package: Path) -> None:
+    modules = code_digests(["training"], "sentiment").keys()
+    assert {"apf_tasks.training", "apf_tasks.loop", "apf_tasks.schedules", "apf_tasks.families.sentiment"} <= modules
+    assert not {"apf_tasks.tracking", "apf_tasks.progress", "apf_tasks.errors", "apf_tasks.store"} & modules
+    before = code_digests(["training"], "sentiment")
+    edit(package / "progress.py", "LINE_SECONDS = 10", "LINE_SECONDS = 20")
+    assert code_digests(["training"], "sentiment") == before
+    edit(package / "schedules.py", "return 1 - progress", "return 1 - progress / 2")
+    assert code_digests(["training"], "sentiment") != before
+
+
+def test_another_family_does_not_count(package: Path) -> None:
+    before = code_digests(["training"], "sentiment")
+    (package / "families" / "toy.py").write_text("X = 1\n")
+    assert code_digests(["training"], "sentiment") == before
