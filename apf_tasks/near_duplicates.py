@@ -4,7 +4,8 @@ A shingle is six bytes of UTF-8 that begin at a character: six Latin letters, th
 characters, so roughly a word in each script. Punctuation does not count. Six bytes fit into one integer, so shingles
 are the integers themselves and never collide.
 
-Candidates come from prefix filtering (Chaudhuri, Ganti & Kaushik 2006; Bayardo, Ma & Srikant 2007): with the shingles
+Candidates come from prefix filtering (Chaudhuri, Ganti & Kaushik 2006; Bayardo, Ma & Srikant 2007;
+Xiao et al. 2008): with the shingles
 of every text sorted from the rarest, two sets of similarity s or more must share one within the first
 n - ceil(s * n) + 1. MinHash would be approximate here, and miss pairs that this finds.
 
@@ -79,28 +80,35 @@ class Shingles:
         Batch k pairs every text with the k-th next one, by size, that has the same rare shingle. The caller changes
         `kind` in place (equal kinds: settled; LEFT_OUT: of no interest), so copies of one template stay cheap.
         """
-        row, shingle = self._prefixes(similarity)
+        row, shingle, rest = self._prefixes(similarity)
         size, begins = self.sizes[row], np.flatnonzero(np.diff(shingle, prepend=-1))
+        share = similarity / (1 + similarity)  # a Jaccard of s means that s / (1 + s) of both sizes together is shared
         left, distance = np.arange(len(row)), 1
         while len(left := left[left + distance < len(row)]):
             right = left + distance
             possible = (shingle[left] == shingle[right]) & (size[left] >= similarity * size[right] - ROUNDING)
             left = left[possible]  # sorted by size: what fails here fails at every greater distance
-            one, other = row[left], row[left + distance]
+            right = left + distance
+            wanted = np.minimum(rest[left], rest[right]) >= share * (size[left] + size[right]) - ROUNDING
+            one, other = row[left[wanted]], row[right[wanted]]
             open_pair = (kind[one] != kind[other]) & (np.minimum(kind[one], kind[other]) > LEFT_OUT)
             yield one[open_pair], other[open_pair]
             if distance.bit_count() == 1:  # now and then is enough: it costs as much as a batch
                 left = left[_unsettled(kind[row], begins)[left]]
             distance += 1
 
-    def _prefixes(self, similarity: float) -> tuple[Indices, Indices]:
-        """(text, shingle) of all prefixes, sorted by shingle, then by the text's size."""
+    def _prefixes(self, similarity: float) -> tuple[Indices, Indices, Indices]:
+        """All shingles of all prefixes, by shingle, then by size of the text: text, shingle, how many from it on.
+
+        Where two texts have their first shingle in common, they cannot share more than what is left from it on.
+        """
         row = np.repeat(np.arange(len(self.sizes)), self.sizes)
         length = self.sizes - np.ceil(similarity * self.sizes - ROUNDING) + 1
-        kept = np.arange(len(row)) - self.matrix.indptr[row] < length[row]
-        row, shingle = row[kept], self.matrix.indices[kept]
+        position = np.arange(len(row)) - self.matrix.indptr[row]
+        kept = position < length[row]
+        row, shingle, rest = row[kept], self.matrix.indices[kept], (self.sizes[row] - position)[kept]
         order = np.lexsort((row, self.sizes[row], shingle))
-        return row[order], shingle[order]
+        return row[order], shingle[order], rest[order]
 
 
 def merge_groups(group: Indices, left: Indices, right: Indices) -> Indices:
@@ -117,7 +125,8 @@ def _unsettled(kind: Indices, begins: Indices) -> Mask:
     """Which entries can still be the left of an open pair; a shingle's entries begin at each of `begins`."""
     lowest = np.minimum.reduceat(np.where(kind == LEFT_OUT, np.iinfo(np.int64).max, kind), begins)
     different = lowest < np.maximum.reduceat(kind, begins)
-    return np.repeat(different, np.diff(begins, append=len(kind))) & (kind != LEFT_OUT)
+    unsettled: Mask = np.repeat(different, np.diff(begins, append=len(kind))) & (kind != LEFT_OUT)
+    return unsettled
 
 
 def _shingle_matrix(texts: Sequence[str]) -> sparse.csr_array:
@@ -144,4 +153,5 @@ def _shingle_matrix(texts: Sequence[str]) -> sparse.csr_array:
 def _distinct(values: Indices) -> Indices:
     """Sorted, each once. (np.unique goes by hashing, and took 15 times as long on these.)"""
     values = np.sort(values)
-    return values[np.diff(values, prepend=-1) != 0]
+    distinct: Indices = values[np.diff(values, prepend=-1) != 0]
+    return distinct

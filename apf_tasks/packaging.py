@@ -7,7 +7,6 @@ import os
 import shutil
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +16,7 @@ from apf_tasks.artifacts import RegisteredModel, Selection, TestReport
 from apf_tasks.errors import RegistryError
 from apf_tasks.families import get_family
 from apf_tasks.params import FamilyParams, ModelParams, RuntimeParams
+from apf_tasks.registry import register_version
 from apf_tasks.store import fingerprint_files
 
 REPLAYED_ROWS = 32
@@ -55,7 +55,7 @@ def register(
     run_id = tracking.current_run(name)
     uri, model_id = _log(folder, run_id, selection, model, family, runtime)
     replayed = _replay(uri, report, family)
-    number, aliases = _register(name, model_id, run_id, selection, report)
+    number, aliases = register_version(name, model_id, run_id, selection, report)
     return RegisteredModel(
         path=out,
         fingerprint=fingerprint_files(out, ["model"]),
@@ -137,45 +137,6 @@ def _replay(uri: str, report: TestReport, family: FamilyParams) -> int:
     return len(rows)
 
 
-def _register(
-    name: str, model_id: str, run_id: str, selection: Selection, report: TestReport
-) -> tuple[int, tuple[str, ...]]:
-    """A new version with its fingerprints and score as tags. Returns its number and aliases."""
-    from mlflow.exceptions import MlflowException
-
-    client = tracking.client()
-    try:
-        client.create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise RegistryError(f"registry {name}", "to create the model", str(error), "Check the name.") from error
-    low, high = report.intervals[report.metric]
-    tags = {
-        "apf.model": selection.chosen.fingerprint,
-        "apf.test": report.fingerprint,
-        f"test.{report.metric}": f"{report.scores[report.metric]:.4f} [{low:.4f}, {high:.4f}]",
-        "apf.verdict": report.verdict,
-        "apf.trial_run": selection.chosen.run_id,
-    }
-    created = client.create_model_version(name, f"models:/{model_id}", run_id, tags=tags, model_id=model_id)
-    number = int(created.version)
-    aliases = ["challenger"]
-    if "champion" not in client.get_registered_model(name).aliases:
-        aliases.append("champion")
-    for alias in aliases:
-        client.set_registered_model_alias(name, alias, str(number))
-    return number, tuple(aliases)
-
-
-def still_registered(handle: RegisteredModel) -> bool:
-    """Whether the registry still has the version."""
-    try:
-        tracking.find_version(handle.model_uri)
-    except RegistryError:
-        return False
-    return True
-
-
 def model_card(selection: Selection, report: TestReport, name: str) -> str:
     """README.md of the model: what it is, how it was chosen, how good it is."""
     chosen, metric = selection.chosen, report.metric
@@ -210,11 +171,3 @@ Trained with:
 {json.dumps(chosen.train.model_dump(mode="json"), indent=1)}
 ```
 """
-
-
-def load_registered(uri: str) -> Any:
-    """The registered model, ready to predict. Raises RegistryError."""
-    tracking.find_version(uri)
-    import mlflow
-
-    return mlflow.pyfunc.load_model(uri)

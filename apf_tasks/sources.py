@@ -133,9 +133,9 @@ def model_folder(model: ModelParams) -> Path:
     base = model.base
     local = Path(base).expanduser()
     if base.startswith(REGISTRY):
-        from apf_tasks import tracking
+        from apf_tasks import registry
 
-        folder = tracking.download_model(base)
+        folder = registry.download_model(base)
     elif base.startswith(PYPI):
         folder = _package_path(base, model.sha256)
     elif local.is_dir():
@@ -210,9 +210,9 @@ def model_identity(model: ModelParams) -> str:
     """What tells this base model from any other, without a download."""
     base, local = model.base, Path(model.base).expanduser()
     if base.startswith(REGISTRY):
-        from apf_tasks import tracking
+        from apf_tasks import registry
 
-        return tracking.model_identity(base)
+        return registry.model_identity(base)
     if base.startswith(PYPI):
         return f"{model.sha256}/{parse_pypi(base).inside}"
     if local.is_dir():

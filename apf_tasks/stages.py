@@ -42,7 +42,7 @@ def _registry_identity(*args: Any, **kwargs: Any) -> dict[str, str]:
 
 
 def _still_registered(handle: RegisteredModel) -> bool:
-    from apf_tasks.packaging import still_registered
+    from apf_tasks.registry import still_registered
 
     return still_registered(handle)
 

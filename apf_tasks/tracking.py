@@ -22,7 +22,6 @@ import psutil
 
 from apf_tasks import store
 from apf_tasks.artifacts import TokenizedSplit
-from apf_tasks.errors import RegistryError
 from apf_tasks.params import Params
 
 if TYPE_CHECKING:
@@ -283,34 +282,3 @@ def log_files(run_id: str, files: Mapping[Path, str]) -> None:
     """File -> folder among the run's artifacts."""
     for path, folder in files.items():
         client().log_artifact(run_id, str(path), folder)
-
-
-def find_version(uri: str) -> Any:
-    """The model version that `models:/NAME/VERSION` or `models:/NAME@ALIAS` names. Raises RegistryError."""
-    from mlflow.exceptions import MlflowException
-
-    name, at, alias = uri.removeprefix("models:/").partition("@")
-    try:
-        if at:
-            return client().get_model_version_by_alias(name, alias)
-        name, _, version = name.partition("/")
-        return client().get_model_version(name, version)
-    except MlflowException as error:
-        raise RegistryError(
-            uri, "a registered model version", str(error), f"Look at `apf ui` ({tracking_uri()})."
-        ) from error
-
-
-def model_identity(uri: str) -> str:
-    """What a registry address means now: the fingerprint of the model's weights."""
-    version = find_version(uri)
-    return str(version.tags.get("apf.model", f"{version.name}/{version.version}"))
-
-
-def download_model(uri: str) -> Path:
-    """The Hugging Face folder inside a registered model."""
-    import mlflow
-
-    version = find_version(uri)
-    folder = Path(mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.version}"))
-    return folder / "artifacts" / "model"

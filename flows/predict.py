@@ -19,8 +19,8 @@ WRITERS = {
 
 def predict_file(model_uri: str, file: Path, output: Path) -> int:
     """Write the input's columns with the predictions beside them; returns the number of rows, which is the input's."""
-    from apf_tasks.packaging import load_registered
     from apf_tasks.progress import progress
+    from apf_tasks.registry import load_registered
 
     if output.suffix not in WRITERS:
         do = "Choose one of these endings."

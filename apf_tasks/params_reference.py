@@ -1,0 +1,101 @@
+"""docs/PARAMS.md, generated from the params classes: `python -m apf_tasks.params_reference > docs/PARAMS.md`."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import types
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from apf_tasks.families import family_names, get_family
+from apf_tasks.params import Params
+
+HEAD = """# What a params file may say
+
+One YAML file in `params/` is one experiment. Every key below can be overridden on the command line by its dotted name
+(`apf run params/sentiment.yaml train.epochs=2`), and every key of `train` can be searched over
+(`search.space`). `apf check FILE` names all problems at once. This page is generated from the classes
+(`python -m apf_tasks.params_reference`); a test keeps it true.
+"""
+
+
+def reference() -> str:
+    """The whole page."""
+    sections = [HEAD, _table("", Params)]
+    for name, field in Params.model_fields.items():
+        section = _section(field.annotation)
+        if section is not None and name != "family":
+            sections.append(_part(field.alias or name, section))
+    for name in family_names():
+        sections.append(_part(f"family (name: {name})", get_family(name).params))
+    return "\n".join(sections)
+
+
+def _part(title: str, section: type[BaseModel]) -> str:
+    text = inspect.getdoc(section) or ""
+    parts = [f"## {title}\n\n{text}\n", _table(title, section)]
+    for name, field in section.model_fields.items():
+        inner = _section(field.annotation)
+        if inner is not None:
+            parts.append(f"### {title}.{name}\n\n{inspect.getdoc(inner)}\n\n{_table(f'{title}.{name}', inner)}")
+    return "\n".join(parts)
+
+
+def _table(title: str, section: type[BaseModel]) -> str:
+    rows = ["| key | value | default | |", "|---|---|---|---|"]
+    for name, field in section.model_fields.items():
+        text = " ".join((field.description or "").split())
+        rows.append(f"| `{field.alias or name}` | {_kind(field)} | {_default(field)} | {text} |")
+    return "\n".join(rows) + "\n"
+
+
+def _kind(field: FieldInfo) -> str:
+    limits = {}
+    for bound in field.metadata:
+        for sign, name in ((">", "gt"), ("≥", "ge"), ("<", "lt"), ("≤", "le")):
+            if getattr(bound, name, None) is not None:
+                limits[sign] = getattr(bound, name)
+    kind = _words(field.annotation)
+    return " ".join([kind, *(f"{sign} {value}" for sign, value in limits.items())]).replace("|", "\\|")
+
+
+def _words(annotation: Any) -> str:
+    """A type in words."""
+    if get_origin(annotation) is Annotated:
+        return _words(get_args(annotation)[0])
+    if get_origin(annotation) is Literal:
+        return ", ".join(f"`{value}`" for value in get_args(annotation))
+    if get_origin(annotation) in (Union, types.UnionType):
+        return " or ".join("empty" if a is type(None) else _words(a) for a in get_args(annotation))
+    if get_origin(annotation) in (dict, list, tuple):
+        kinds = {dict: "mapping", list: "list", tuple: "range"}
+        inner = ", ".join(_words(a) for a in get_args(annotation))
+        return f"{kinds[get_origin(annotation)]} of {inner}"
+    if _section(annotation) is not None:
+        return "section"
+    names = {"str": "text", "float": "number", "int": "whole number", "bool": "true or false", "Any": "anything"}
+    return names.get(getattr(annotation, "__name__", str(annotation)), str(annotation))
+
+
+def _default(field: FieldInfo) -> str:
+    if field.default_factory is not None:
+        return ""
+    if field.default is PydanticUndefined:
+        return "required"
+    return (
+        "empty"
+        if field.default is None
+        else f"`{re.sub('^(True|False)$', lambda m: m[0].lower(), str(field.default))}`"
+    )
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+if __name__ == "__main__":
+    print(reference(), end="")
