@@ -57,11 +57,9 @@ def split_rows(out: Path, raw: RawData, split: SplitParams, family: FamilyParams
     sides = {name: rows[(rows["role"] == name) & (near < 0)] for name in SPLIT_NAMES}
     _check_not_empty(sides, published, split)
     label_names = _check_labels(sides, record.label_column)
-    for name, side in sides.items():
-        side.drop(columns="role").to_parquet(out / f"{name}.parquet", index=False)
     return Split(
         path=out,
-        fingerprint=fingerprint_files(out, [f"{name}.parquet" for name in SPLIT_NAMES]),
+        fingerprint=_write(out, sides),
         rows={name: len(side) for name, side in sides.items()},
         dropped_duplicates=leaks["exact_duplicates"]["count"],
         dropped_conflicts=leaks["conflicting_labels"]["count"],
@@ -77,6 +75,13 @@ def _read(path: Path) -> pd.DataFrame:
     """The rows, with the role train where the source has no splits."""
     rows = pd.read_parquet(path)
     return rows.assign(role=rows["role"].astype(object).replace("all", "train") if "role" in rows else "train")
+
+
+def _write(out: Path, sides: dict[SplitName, pd.DataFrame]) -> str:
+    """One file per split; their common fingerprint."""
+    for name, side in sides.items():
+        side.drop(columns="role").to_parquet(out / f"{name}.parquet", index=False)
+    return fingerprint_files(out, [f"{name}.parquet" for name in sides])
 
 
 def comparable_texts(rows: pd.DataFrame, columns: tuple[str, ...]) -> pd.Series[str]:
@@ -127,7 +132,7 @@ def _roles(
     rows: pd.DataFrame, texts: pd.Series[str], group: Indices, published: set[str], split: SplitParams, family: Family
 ) -> Roles:
     """The role of every row, (N,): the published one, or one of those that the source lacks, carved out of train."""
-    roles = rows["role"].to_numpy(dtype=object)
+    roles = rows["role"].to_numpy(dtype=object, copy=True)
     pool = np.flatnonzero(roles == "train")
     shares = (
         0.0 if "test" in published else split.test_fraction,

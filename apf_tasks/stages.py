@@ -55,7 +55,7 @@ def ingest(out: Path, data: DataParams, family: FamilyParams) -> RawData:
     return ingestion.ingest(out, data, family)
 
 
-@stage(code=["splitting"], libraries=["pandas", "pyarrow", "datasketch", "scikit-learn"])
+@stage(code=["splitting"], libraries=["pandas", "pyarrow", "numpy", "scipy"])
 def split_rows(out: Path, raw: RawData, split: SplitParams, family: FamilyParams) -> Split:
     """Train, validation and test without a row, or its like, on two sides."""
     from apf_tasks import splitting

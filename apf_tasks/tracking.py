@@ -275,7 +275,7 @@ def log_metrics(run_id: str, metrics: Mapping[str, float]) -> None:
 def set_tags(run_id: str, tags: Mapping[str, str]) -> None:
     """Tags of a run."""
     for name, value in tags.items():
-        client().set_tag(run_id, name, value[:5000])
+        client().set_tag(run_id, _legal(name), value[:5000])
 
 
 def log_files(run_id: str, files: Mapping[Path, str]) -> None:

@@ -107,14 +107,14 @@ def baselines(train: pd.DataFrame, test: pd.DataFrame, seed: int) -> dict[str, S
 
 
 def statistics(references: Sequence[Any], predictions: Sequence[Any], label_names: Sequence[str]) -> np.ndarray:
-    """(N, L*L): which cell of the confusion matrix each row falls in."""
+    """(N, 3 * L): per label, whether the row is rightly predicted, predicted, referenced as it."""
     from apf_tasks.metrics import confusion_statistics
 
     return confusion_statistics(references, predictions, label_names)
 
 
 def scores(sums: np.ndarray) -> dict[str, np.ndarray]:
-    """Accuracy and macro-averaged precision, recall and F1 from confusion counts (..., L*L)."""
+    """Accuracy and macro-averaged precision, recall and F1 from summed counts (..., 3 * L)."""
     from apf_tasks.metrics import classification_scores
 
     return classification_scores(sums)

@@ -56,7 +56,7 @@ def test_parse_pypi() -> None:
 
 @pytest.mark.parametrize("spec", ["pypi:p", "pypi:p==1", "pypi:p==1/", "pypi:p>=1/a", "pypi:==1/a", "pypi:p==1 /a"])
 def test_a_malformed_package_source_is_answered_with_an_example(spec: str) -> None:
-    with pytest.raises(SourceError, match="expected pypi:PACKAGE==VERSION/path/inside, found .* For example: pypi:"):
+    with pytest.raises(SourceError, match=r"expected pypi:PACKAGE==VERSION/path/inside, found .* For example: pypi:"):
         parse_pypi(spec)
 
 
@@ -89,7 +89,7 @@ def test_what_is_missing_is_answered_with_the_nearest_name(tmp_path: Path) -> No
 
 def test_one_file_cannot_be_train_and_test(tmp_path: Path) -> None:
     file = str(write(tmp_path, "a.csv") / "a.csv")
-    with pytest.raises(DataError, match="expected every file once, found .*a.csv twice"):
+    with pytest.raises(DataError, match=r"expected every file once, found .*a.csv twice"):
         data_identity(DataParams(source={"train": file, "test": file}))
 
 
@@ -157,7 +157,7 @@ def test_pickles_are_loaded_when_they_are_trusted(tmp_path: Path) -> None:
 def test_a_git_lfs_pointer_is_no_model(tmp_path: Path) -> None:
     folder = write(tmp_path / "model", "config.json")
     (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
-    with pytest.raises(ModelError, match="a Git LFS pointer in model.safetensors"):
+    with pytest.raises(ModelError, match=r"a Git LFS pointer in model.safetensors"):
         model_folder(ModelParams(base=str(folder)))
 
 
