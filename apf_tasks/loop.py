@@ -22,7 +22,7 @@ from apf_tasks.params import TrainParams
 from apf_tasks.runtime import autocast
 from apf_tasks.schedules import factor
 
-MICRO_BATCH_TOKENS = {"cpu": 1024, "mps": 8192, "cuda": 16384}
+MICRO_BATCH_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 16384}
 """Padded tokens per forward pass where the params do not say."""
 EVALUATION_TOKENS = {"cpu": 4096, "mps": 16384, "cuda": 65536}
 """The same without gradients, where activations are not kept."""

@@ -13,7 +13,7 @@ from apf_tasks.artifacts import Candidate, Selection, TrainedModel
 from apf_tasks.families import Family, get_family
 from apf_tasks.metrics import bootstrap, paired_bootstrap
 from apf_tasks.params import FamilyParams, TestParams
-from apf_tasks.store import fingerprint_files
+from apf_tasks.store import digest
 
 
 def select(out: Path, models: tuple[TrainedModel, ...], family: FamilyParams, intervals: TestParams) -> Selection:
@@ -44,7 +44,8 @@ def select(out: Path, models: tuple[TrainedModel, ...], family: FamilyParams, in
     )
     return Selection(
         path=out,
-        fingerprint=fingerprint_files(out, ["candidates.json"]),
+        # the choice alone: other losers beside the same winner repeat neither its test nor its registration
+        fingerprint=digest([models[order[0]].fingerprint, metric]),
         chosen=models[order[0]],
         metric=metric,
         compared=len(models),

@@ -121,10 +121,11 @@ class Stage(Generic[P, R]):
         book = _journal.get()
         unknown = next((a.stage for a in _leaves([args, kwargs]) if isinstance(a, Unknown)), None)
         if unknown is not None:
-            return self._planned(f"because {unknown} runs")
+            return self._planned(f"unless {unknown} gives what it gave before")
         record = self.record(*args, **kwargs)
-        handle = self.stored(record.key)
-        if book is not None and book.dry:
+        dry = book is not None and book.dry
+        handle = self.stored(record.key, look_outside=not dry)
+        if dry:
             return self._planned(store.explain(record)) if handle is None else self._note("reused", "", 0.0, handle)
         reason = store.explain(record) if handle is None else ""
         if handle is None:
@@ -147,10 +148,10 @@ class Stage(Generic[P, R]):
         key = store.digest([self.name, inputs, code, libraries])
         return store.Record(stage=self.name, key=key, inputs=inputs, code=code, libraries=libraries, seconds=0)
 
-    def stored(self, key: str) -> R | None:
-        """The verified handle of an earlier call."""
+    def stored(self, key: str, look_outside: bool = True) -> R | None:
+        """The verified handle of an earlier call. A plan does not ask whether the registry still has its model."""
         handle = store.load(self.name, key, self.returns)
-        return handle if handle is not None and self.still_valid(handle) else None
+        return None if handle is None or (look_outside and not self.still_valid(handle)) else handle
 
     @property
     def returns(self) -> type[R]:

@@ -5,6 +5,7 @@ The functions behind are imported when they run: a plan needs neither torch nor 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,7 @@ def _base_identity(*args: Any, **kwargs: Any) -> dict[str, str]:
 
 
 def _registry_identity(*args: Any, **kwargs: Any) -> dict[str, str]:
-    from apf_tasks.tracking import tracking_uri
-
-    return {"registry": tracking_uri()}
+    return {"registry": os.environ.get("MLFLOW_TRACKING_URI", "mlruns/mlflow.db")}  # stays when the folder moves
 
 
 def _still_registered(handle: RegisteredModel) -> bool:

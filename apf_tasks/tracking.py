@@ -53,8 +53,13 @@ def client() -> MlflowClient:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     uri = tracking_uri()
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
+    if mlflow.get_tracking_uri() != uri:
+        said = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(uri)
+        for name, value in said.items():  # mlflow writes them into the environment, where only the user's word belongs
+            os.environ.pop(name, None)
+            os.environ.update({name: value} if value else {})
     found = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
     if uri not in _ready:
         store.root().mkdir(parents=True, exist_ok=True)

@@ -37,13 +37,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdou
 def run(params: ParamsFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Run an experiment: reuse what is known, compute the rest, register the chosen model."""
     from apf_tasks.params_file import parse_overrides
-    from flows.environment import console_logging
+    from flows.environment import console_logging, start_together
 
     load_params(params, overrides or ())  # every problem at once, before prefect is even imported
     console_logging()
     from apf_tasks.stage import journal
     from flows.fine_tune import fine_tune
 
+    start_together()
     with journal() as done:
         fine_tune(params, parse_overrides(overrides or ()))
     if as_json:
@@ -56,7 +57,7 @@ def run(params: ParamsFile, overrides: Overrides = None, as_json: AsJson = False
 def plan(params: ParamsFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Show what would be reused and what would run, and why. Runs nothing."""
     from apf_tasks.stage import journal
-    from flows.fine_tune import pipeline
+    from flows.pipeline import pipeline
 
     experiment = load_params(params, overrides or ())
     with journal(dry=True) as book:

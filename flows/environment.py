@@ -6,14 +6,15 @@ Prefect reads its settings when it is imported, so `prepare` comes first. pyproj
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import sys
+import threading
 import urllib.request
-from pathlib import Path
 
-from apf_tasks import store
+from apf_tasks import store, tracking
 
 SERVER_FILE = "prefect_server.json"
 """Written by `apf up` while its server lives."""
@@ -59,6 +60,15 @@ def console_logging() -> None:
     logger.propagate = False
 
 
-def project_folder() -> Path:
-    """Where params/ and mlruns/ are."""
-    return Path.cwd()
+def start_together() -> None:
+    """Start Prefect's temporary server while MLflow is imported: each takes seconds, and they do not need each other."""
+    from prefect.client.orchestration import get_client
+
+    def wake() -> None:
+        with contextlib.suppress(Exception), get_client(sync_client=True) as prefect:
+            prefect.hello()  # an error comes again, in full, when the flow asks
+
+    waking = threading.Thread(target=wake, daemon=True)
+    waking.start()
+    tracking.client()
+    waking.join()

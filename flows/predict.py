@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +10,7 @@ import pandas as pd
 from apf_tasks.errors import DataError
 
 CHUNK_ROWS = 5_000
-WRITERS = {
+WRITERS: dict[str, Callable[[pd.DataFrame, Path], object]] = {
     ".csv": lambda frame, path: frame.to_csv(path, index=False),
     ".tsv": lambda frame, path: frame.to_csv(path, index=False, sep="\t"),
     ".jsonl": lambda frame, path: frame.to_json(path, orient="records", lines=True, force_ascii=False),
@@ -23,7 +24,7 @@ def predict_file(model_uri: str, file: Path, output: Path) -> int:
     from apf_tasks.registry import load_registered
 
     if output.suffix not in WRITERS:
-        do = "Choose one of these endings."
+        do = "Choose one of these endings for -o."
         raise DataError(str(output), "a file ending in " + ", ".join(WRITERS), output.suffix or "no ending", do)
     rows = read_rows(file)
     model = load_registered(model_uri)
@@ -32,8 +33,29 @@ def predict_file(model_uri: str, file: Path, output: Path) -> int:
         for start in range(0, len(rows), CHUNK_ROWS):
             parts.append(model.predict(rows.iloc[start : start + CHUNK_ROWS]))
             advance(min(start + CHUNK_ROWS, len(rows)), file.name)
-    answers = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    answers = pd.concat([rows, pd.concat(parts, ignore_index=True)], axis=1)
     beside = output.with_name(f".{output.name}.partial")
-    WRITERS[output.suffix](pd.concat([rows.reset_index(drop=True), answers], axis=1), beside)
+    try:
+        WRITERS[output.suffix](answers, beside)
+    except OSError as error:
+        raise DataError(str(output), "a place to write", str(error), "Choose another path for -o.") from error
     beside.replace(output)
     return len(rows)
+
+
+def read_rows(file: Path) -> pd.DataFrame:
+    """All rows of a CSV, TSV, JSONL or Parquet file as text. Raises DataError when one cannot be read."""
+    from apf_tasks.ingestion import plain
+    from apf_tasks.params import DataParams
+    from apf_tasks.reading import read_file
+    from apf_tasks.sources import missing
+
+    if not file.is_file():
+        raise missing("input", file)
+    table = read_file(file, file.name, DataParams(source=str(file)))
+    if table.rejected:
+        first = table.rejected[0]
+        found = f"{len(table.rejected):,} that cannot be read, first row {first.row}: {first.reason}"
+        raise DataError(str(file), "readable rows", found, "Repair them: every row gets its prediction.")
+    columns = {name: [plain(value) for value in table.values(i)] for i, name in enumerate(table.columns)}
+    return pd.DataFrame(columns)

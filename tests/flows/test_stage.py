@@ -88,7 +88,7 @@ def test_a_plan_runs_nothing_and_says_the_same() -> None:
         count(write("a b", SplitParams()))
     assert [(v.status, v.reason) for v in book.visits] == [
         ("runs", "text a b → a c"),
-        ("runs", "because write runs"),
+        ("runs", "unless write gives what it gave before"),
         ("reused", ""),
         ("reused", ""),
     ]
