@@ -29,6 +29,6 @@ bench: $(VENV)/.ready
 	$(BIN)/python -m benchmarks.run
 
 # After a change of dependencies in pyproject.toml. Digests, no index addresses: the lock installs through any mirror.
-lock:
+lock: $(VENV)/.ready
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
 		--extra dev --python-version 3.11 pyproject.toml -o requirements.lock

@@ -91,7 +91,7 @@ class TokenizedSplit(Artifact):
 
 
 class TrainedModel(Artifact):
-    """`model/` (HF format), `validation.parquet` (predictions), `checkpoint/` (resumable), `history.jsonl`."""
+    """`model/` (Hugging Face format), `validation.parquet` (predictions), `checkpoint.pt` (resumable)."""
 
     run_id: str
     """The MLflow child run of this trial."""
@@ -107,6 +107,9 @@ class TrainedModel(Artifact):
     parameters: int
     trainable_parameters: int
     parameters_changed: int
+    device: str
+    precision: str
+    """Of matrix products: fp32 or bf16."""
     peak_memory_gib: float
     tokens_per_second: float
     """Useful (non-padding) tokens per second of training."""

@@ -93,7 +93,7 @@ def micro_batches(indices: np.ndarray, lengths: np.ndarray, max_padded_tokens: i
     cuts: list[np.ndarray] = []
     start = 0
     while start < len(longest_first):
-        rows = max(1, max_padded_tokens // int(lengths[longest_first[start]]))
+        rows = max(1, max_padded_tokens // max(1, int(lengths[longest_first[start]])))
         cuts.append(longest_first[start : start + rows])
         start += rows
     return cuts

@@ -19,7 +19,13 @@ WITHOUT_INFLUENCE = frozenset(
     for name in (
         *("artifacts", "errors", "families", "frozen", "params"),  # values: they enter keys as inputs
         *("code_digest", "progress", "registry", "stage", "store", "tracking"),  # they print, record and keep
-        *("hub", "package_index", "pip_settings", "sources", "unpacking"),  # they fetch bytes whose identity is in the key
+        *(
+            "hub",
+            "package_index",
+            "pip_settings",
+            "sources",
+            "unpacking",
+        ),  # they fetch what is identified in the key
     )
 )
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from transformers import AutoTokenizer
 
 from apf_tasks.artifacts import Selection, TestReport, TokenizedSplit
 from apf_tasks.batching import Examples
@@ -16,6 +15,7 @@ from apf_tasks.families import Family, get_family
 from apf_tasks.loop import Place, predict
 from apf_tasks.metrics import bootstrap, paired_bootstrap, per_label
 from apf_tasks.params import FamilyParams, ModelParams, RuntimeParams, TestParams
+from apf_tasks.pretrained import load_tokenizer
 from apf_tasks.runtime import choose_device, choose_precision
 from apf_tasks.store import fingerprint_files
 
@@ -50,7 +50,7 @@ def evaluate(
     labels = per_label(references, [p["prediction"] for p in predictions], names) if names else {}
     if names:
         _draw_confusion(references, [p["prediction"] for p in predictions], names, out / "confusion.png")
-    report = {
+    report: dict[str, Any] = {
         "metric": selection.metric,
         "rows": len(rows),
         "scores": scores,
@@ -70,7 +70,7 @@ def _predict(
     device = choose_device(runtime)
     folder = selection.chosen.path / "model"
     network = functions.load_model(folder, model, family, test.label_names).to(device)  # type: ignore[arg-type]
-    pad_id = AutoTokenizer.from_pretrained(folder).pad_token_id
+    pad_id = load_tokenizer(folder, model).pad_token_id
     place = Place(device, choose_precision(runtime, device))
     return predict(network, Examples.of(test), functions, test.label_names, place, pad_id or 0)
 

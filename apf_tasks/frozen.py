@@ -1,5 +1,10 @@
 """The base of every value in apf: immutable, JSON-friendly, and strict about unknown keys."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -16,3 +21,12 @@ class Frozen(BaseModel):
         protected_namespaces=(),
         ser_json_inf_nan="constants",
     )
+
+
+def dotted(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves of nested sections under their dotted names; an empty section is a leaf."""
+    for key, inner in value.items():
+        if isinstance(inner, Mapping) and inner:
+            yield from dotted(inner, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", inner

@@ -96,7 +96,7 @@ def train_steps(
             part.backward()  # type: ignore[no-untyped-call]
             loss += part.detach()
             padded += batch["input_ids"].numel()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), train.max_grad_norm or math.inf, foreach=True)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), train.max_grad_norm or math.inf)
         _check_finite(float(loss), float(norm), step + 1, learning_rate)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

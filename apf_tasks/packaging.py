@@ -20,7 +20,7 @@ from apf_tasks.registry import register_version
 from apf_tasks.store import fingerprint_files
 
 REPLAYED_ROWS = 32
-PROBABILITY_TOLERANCE = 1e-3
+PROBABILITY_TOLERANCE = {"fp32": 1e-3, "bf16": 2e-2}
 """Rows are padded among other neighbours when they are replayed, so the last digits may differ."""
 SERVING_LIBRARIES = (
     "mlflow",
@@ -54,7 +54,7 @@ def register(
     (folder / "README.md").write_text(model_card(selection, report, name), encoding="utf-8")
     run_id = tracking.current_run(name)
     uri, model_id = _log(folder, run_id, selection, model, family, runtime)
-    replayed = _replay(uri, report, family)
+    replayed = _replay(uri, report, family, PROBABILITY_TOLERANCE[selection.chosen.precision])
     number, aliases = register_version(name, model_id, run_id, selection, report)
     return RegisteredModel(
         path=out,
@@ -104,7 +104,7 @@ def _log(
             model_config={
                 "family": family.model_dump(mode="json"),
                 "label_names": list(selection.chosen.label_names),
-                "max_tokens": model.max_tokens,
+                "model": model.model_dump(mode="json", include={"max_tokens", "allow_pickle", "trust_remote_code"}),
                 "precision": runtime.precision,
             },
             signature=signature,
@@ -114,7 +114,7 @@ def _log(
     return str(info.model_uri), str(info.model_id)
 
 
-def _replay(uri: str, report: TestReport, family: FamilyParams) -> int:
+def _replay(uri: str, report: TestReport, family: FamilyParams, tolerance: float) -> int:
     """Compare the logged model's answers with the evaluation's on test rows. Raises RegistryError on a difference."""
     import mlflow
 
@@ -123,9 +123,7 @@ def _replay(uri: str, report: TestReport, family: FamilyParams) -> int:
     answers = mlflow.pyfunc.load_model(uri).predict(rows[list(get_family(family.name).example)])
     for column, kind in columns.items():
         expected, found = rows[column].tolist(), answers[column].tolist()
-        alike = (
-            np.isclose(expected, found, atol=PROBABILITY_TOLERANCE) if kind == "double" else np.equal(expected, found)
-        )
+        alike = np.isclose(expected, found, atol=tolerance) if kind == "double" else np.equal(expected, found)
         if not np.all(alike):
             at = int(np.argmin(alike))
             raise RegistryError(

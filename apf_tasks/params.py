@@ -13,7 +13,7 @@ from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from apf_tasks.errors import ParamsError
 from apf_tasks.frozen import Frozen
-from apf_tasks.optimizers import Optimizer
+from apf_tasks.optimizers import AdamW, Optimizer
 
 SplitName = Literal["train", "validation", "test"]
 SPLIT_NAMES: tuple[SplitName, ...] = ("train", "validation", "test")
@@ -144,7 +144,7 @@ class TrainParams(Frozen):
     """Decoupled decay, on matrices only (not on biases and norms)."""
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
     """Clip the gradient to this L2 norm. Empty: never."""
-    optimizer: Optimizer = Field(default_factory=Optimizer)
+    optimizer: Optimizer = Field(default_factory=AdamW)
     """The optimizer and its own options."""
     evaluate_every_epochs: Annotated[float, Field(gt=0)] = 0.5
     """Validate after this many epochs."""

@@ -63,8 +63,8 @@ def load_pretrained(folder: Path, model: ModelParams, auto_class: str, **config:
     import torch
     import transformers
 
-    transformers.logging.set_verbosity_error()  # what is new or missing is said below, in one line
-    transformers.logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # what is new or missing is said below, in one line
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         loaded, info = getattr(transformers, auto_class).from_pretrained(
             folder,

@@ -81,8 +81,12 @@ def load_registered(uri: str) -> Any:
 
 def still_registered(handle: RegisteredModel) -> bool:
     """Whether the registry still has the version."""
+    from mlflow.exceptions import MlflowException
+
     try:
-        find_version(handle.model_uri)
-    except RegistryError:
+        tracking.client().get_model_version(handle.name, str(handle.version))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # a registry that does not answer has forgotten nothing
+            raise RegistryError(handle.model_uri, "an answer from the registry", str(error), "Try again.") from error
         return False
     return True

@@ -11,6 +11,7 @@ import pandas as pd
 
 from apf_tasks.artifacts import Candidate, Selection, TrainedModel
 from apf_tasks.families import Family, get_family
+from apf_tasks.frozen import dotted
 from apf_tasks.metrics import bootstrap, paired_bootstrap
 from apf_tasks.params import FamilyParams, TestParams
 from apf_tasks.store import digest
@@ -61,9 +62,7 @@ def _statistics(model: TrainedModel, family: Family) -> np.ndarray:
 
 
 def _flat(model: TrainedModel) -> dict[str, Any]:
-    return {
-        f"train.{name}": value for name, value in model.train.model_dump(mode="json", exclude={"optimizer"}).items()
-    }
+    return dict(dotted(model.train.model_dump(mode="json"), "train."))
 
 
 def _differing(models: tuple[TrainedModel, ...]) -> set[str]:

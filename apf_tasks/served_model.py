@@ -30,7 +30,7 @@ class FineTunedModel(PythonModel):
         self.family = get_family(config["family"]["name"])
         self.params = self.family.params.model_validate(config["family"])
         self.label_names = tuple(config["label_names"])
-        self.model_params = ModelParams(base=str(folder), max_tokens=config["max_tokens"])
+        self.model_params = ModelParams(base=str(folder), **config["model"])
         runtime = RuntimeParams(precision=config["precision"])
         device = choose_device(runtime)
         self.place = Place(device, choose_precision(runtime, device))

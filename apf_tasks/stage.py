@@ -22,7 +22,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, get_type
 from apf_tasks import store
 from apf_tasks.artifacts import Artifact
 from apf_tasks.code_digest import code_digests
-from apf_tasks.frozen import Frozen
+from apf_tasks.frozen import Frozen, dotted
 from apf_tasks.params import FamilyParams
 
 P = ParamSpec("P")
@@ -163,14 +163,25 @@ class Stage(Generic[P, R]):
         started = time.perf_counter()
         token = _label.set(self.label)
         try:
-            out = store.prepare(self.name, record.key, self.resumable)
-            handle = self.function(out, *args, **kwargs)
+            with self._store_errors():
+                out = store.prepare(self.name, record.key, self.resumable)
+            with self._store_errors(only=store.FULL):
+                handle = self.function(out, *args, **kwargs)
             seconds = round(time.perf_counter() - started, 3)
-            return cast(R, store.commit(out, handle, record.model_copy(update={"seconds": seconds})))
-        except OSError as error:
-            raise store.no_space(error, self.name) from error
+            with self._store_errors():
+                return cast(R, store.commit(out, handle, record.model_copy(update={"seconds": seconds})))
         finally:
             _label.reset(token)
+
+    @contextmanager
+    def _store_errors(self, only: Sequence[int] = ()) -> Iterator[None]:
+        """A system error on the store (with `only`, one of these numbers) becomes a StoreError."""
+        try:
+            yield
+        except OSError as error:
+            if only and error.errno not in only:
+                raise
+            raise store.no_space(error, self.name) from error
 
     @property
     def title(self) -> str:
@@ -215,7 +226,7 @@ def _inputs(arguments: dict[str, Any]) -> dict[str, Any]:
                 "family" if isinstance(value, FamilyParams) else type(value).__name__.removesuffix("Params").lower()
             )
             inputs |= {
-                f"{section}.{k}": v for k, v in _flat(value.model_dump(mode="json", exclude=_outside_key(value)))
+                f"{section}.{k}": v for k, v in dotted(value.model_dump(mode="json", exclude=_outside_key(value)))
             }
         else:
             inputs[name] = value
@@ -228,14 +239,6 @@ def _outside_key(section: Frozen) -> set[str]:
     return {
         n for n, f in fields if isinstance(f.json_schema_extra, dict) and f.json_schema_extra.get("in_key") is False
     }
-
-
-def _flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, inner in value.items():
-        if isinstance(inner, dict) and inner:
-            yield from _flat(inner, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", inner
 
 
 def _leaves(value: Any) -> Iterator[Any]:

@@ -37,7 +37,7 @@ def _base_identity(*args: Any, **kwargs: Any) -> dict[str, str]:
 
 
 def _registry_identity(*args: Any, **kwargs: Any) -> dict[str, str]:
-    return {"registry": os.environ.get("MLFLOW_TRACKING_URI", "mlruns/mlflow.db")}  # stays when the folder moves
+    return {"registry": os.environ.get("MLFLOW_TRACKING_URI") or "mlruns/mlflow.db"}  # stays when the folder moves
 
 
 def _still_registered(handle: RegisteredModel) -> bool:
@@ -70,7 +70,12 @@ def tokenize(out: Path, split: Split, name: SplitName, model: ModelParams, famil
     return tokenization.tokenize(out, split, name, model, family)
 
 
-@stage(code=["training", "metrics"], libraries=["torch", "transformers"], identity=_base_identity, resumable=True)
+@stage(
+    code=["training", "metrics", "optimizers"],
+    libraries=["torch", "transformers"],
+    identity=_base_identity,
+    resumable=True,
+)
 def train_model(
     out: Path,
     train: TokenizedSplit,
@@ -95,7 +100,7 @@ def select(out: Path, models: tuple[TrainedModel, ...], family: FamilyParams, in
     return selection.select(out, models, family, intervals)
 
 
-@stage(code=["evaluation", "baselines"], libraries=["torch", "transformers", "scikit-learn"])
+@stage(code=["evaluation", "baselines", "pretrained"], libraries=["torch", "transformers", "scikit-learn"])
 def evaluate(
     out: Path,
     selection: Selection,

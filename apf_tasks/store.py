@@ -126,9 +126,15 @@ def load(stage: str, key: str, kind: type[A]) -> A | None:
         logger.warning("%s: the stored result %s is damaged (%s); it is made again", stage, folder, problem)
         return None
     try:
-        return kind.model_validate_json((folder / HANDLE).read_text()).model_copy(update={"path": folder})
+        return _here(kind.model_validate_json((folder / HANDLE).read_text()))
     except ValidationError:
         return None  # written by another version of the handle's class
+
+
+def _here(handle: A) -> A:
+    """The handle, and handles within it, with paths under today's root: the project folder may have moved."""
+    inner = {name: _here(value) for name, value in handle if isinstance(value, Artifact)}
+    return handle.model_copy(update={"path": stage_folder(*handle.path.parts[-2:]), **inner})
 
 
 def damage(folder: Path) -> str:
@@ -156,8 +162,8 @@ def explain(wanted: Record) -> str:
     """Why this call is not in the store: the difference to the most similar earlier call of the stage."""
     if partial_folder(wanted.stage, wanted.key).exists():
         return "continues what was interrupted"
-    if stage_folder(wanted.stage, wanted.key).exists():
-        return "its stored result is damaged"
+    if (folder := stage_folder(wanted.stage, wanted.key)).exists():
+        return "its stored result is damaged" if damage(folder) else "what its stored result points to is gone"
     differences = [(_differences(old, wanted), age) for age, old in _records(wanted.stage)]
     if not differences:
         return "first time"
@@ -193,8 +199,11 @@ def _differences(old: Record, new: Record) -> list[str]:
     return said
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
 def no_space(error: OSError, stage: str) -> StoreError:
-    """The error a person gets when the disk is full or cannot be written."""
+    """The error a person gets when the store cannot be written."""
     free_gib = shutil.disk_usage(root().parent if not root().exists() else root()).free / 2**30
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         found, do = (

@@ -22,6 +22,7 @@ import psutil
 
 from apf_tasks import store
 from apf_tasks.artifacts import TokenizedSplit
+from apf_tasks.frozen import dotted
 from apf_tasks.params import Params
 
 if TYPE_CHECKING:
@@ -45,6 +46,11 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{store.root() / 'mlflow.db'}"
 
 
+def registry_uri() -> str:
+    """Where models are registered."""
+    return os.environ.get("MLFLOW_REGISTRY_URI") or tracking_uri()
+
+
 def client() -> MlflowClient:
     """A client of the tracking store, which is made under a lock at first use: its migration bears one process."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -56,11 +62,11 @@ def client() -> MlflowClient:
     if mlflow.get_tracking_uri() != uri:
         said = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
         mlflow.set_tracking_uri(uri)
-        mlflow.set_registry_uri(uri)
+        mlflow.set_registry_uri(registry_uri())
         for name, value in said.items():  # mlflow writes them into the environment, where only the user's word belongs
             os.environ.pop(name, None)
             os.environ.update({name: value} if value else {})
-    found = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+    found = mlflow.MlflowClient(tracking_uri=uri, registry_uri=registry_uri())
     if uri not in _ready:
         store.root().mkdir(parents=True, exist_ok=True)
         with (store.root() / ".mlflow.lock").open("w") as lock:
@@ -117,15 +123,7 @@ def current_run(name: str) -> str:
 
 def flat_params(params: Params) -> dict[str, Any]:
     """Dotted name -> value, as in the YAML and on the command line."""
-    return dict(_flat(params.model_dump(mode="json", by_alias=True, exclude_none=True)))
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, inner in value.items():
-        if isinstance(inner, Mapping):
-            yield from _flat(inner, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", inner
+    return dict(dotted(params.model_dump(mode="json", by_alias=True, exclude_none=True)))
 
 
 def log_params(run_id: str, values: Mapping[str, Any]) -> None:

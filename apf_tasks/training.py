@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import signal
 import time
@@ -20,6 +19,7 @@ from apf_tasks.batching import Examples
 from apf_tasks.checkpoints import CHECKPOINT, Progress, load_checkpoint, save_checkpoint
 from apf_tasks.errors import Interrupted
 from apf_tasks.families import Family, get_family
+from apf_tasks.frozen import dotted
 from apf_tasks.loop import Place, Step, predict, steps_per_epoch, total_steps, train_steps
 from apf_tasks.params import FamilyParams, ModelParams, RuntimeParams, TrainParams
 from apf_tasks.pretrained import load_tokenizer
@@ -97,7 +97,9 @@ def train_model(
     if resumed_from:
         logger.info("           continues from the checkpoint at step %d of %d", resumed_from, training.steps)
     facts = {"model.base": model.base, "model.max_tokens": model.max_tokens, "family.name": family.name}
-    with tracking.trial_run(out, current_label(), facts | _dotted(params), resumed_from) as run:
+    with tracking.trial_run(
+        out, current_label(), facts | dict(dotted(params.model_dump(mode="json"), "train.")), resumed_from
+    ) as run:
         _run(training, run)
         return _finish(training, run, model, resumed_from)
 
@@ -246,6 +248,8 @@ def _finish(training: Training, run: tracking.TrialRun, model: ModelParams, resu
         optimizer_steps=now.step,
         metric=training.metric,
         scores=now.best_scores,
+        device=training.place.device.type,
+        precision={torch.float32: "fp32", torch.bfloat16: "bf16"}[training.place.dtype],
         resumed_from_step=resumed_from,
         **facts,
     )
@@ -285,9 +289,3 @@ def _step_metrics(step: Step) -> dict[str, float]:
         "train/tokens_per_second": step.tokens / step.seconds,
         "train/epoch": step.epoch,
     }
-
-
-def _dotted(params: TrainParams) -> dict[str, Any]:
-    flat = json.loads(params.model_dump_json())
-    optimizer = flat.pop("optimizer")
-    return {f"train.{k}": v for k, v in flat.items()} | {f"train.optimizer.{k}": v for k, v in optimizer.items()}

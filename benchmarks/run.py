@@ -2,8 +2,8 @@
 
     python -m benchmarks.run [--rows 2500] [--repeats 3]
 
-Same base, rows, epochs, batch size, learning rate and seed; fp32; each training in a process of its own. Prints medians and
-ratios, and writes mlruns/bench.json: {case: {measure: {"ours", "other", "ratio", "unit"}}}.
+Same base, rows, epochs, batch size, learning rate and seed; fp32; each training in a process of its own. Prints medians
+and ratios, and writes mlruns/bench.json: {case: {measure: {"ours", "other", "ratio", "unit"}}}.
 """
 
 from __future__ import annotations
@@ -91,7 +91,9 @@ def main() -> None:
         results = compare(arguments.repeats, Path(folder))
     store.root().mkdir(parents=True, exist_ok=True)
     (store.root() / "bench.json").write_text(json.dumps(results, indent=1))
-    table = Table("case", "measure", "ours", "other", "ratio", title=f"medians of {arguments.repeats}, {platform.machine()}")
+    table = Table(
+        "case", "measure", "ours", "other", "ratio", title=f"medians of {arguments.repeats}, {platform.machine()}"
+    )
     for case, measures in results.items():
         for name, row in measures.items():
             numbers = [f"{row[column]:,.4g}" for column in ("ours", "other", "ratio")]

@@ -2,8 +2,8 @@
 
     python -m benchmarks.sides ours|trainer|trainer_default FOLDER
 
-FOLDER has job.json (the base folder, rows, epochs, batch size, learning rate, seed) and the tokenized splits. Prints one JSON
-line: useful tokens per second of training, peak resident memory, validation accuracy.
+FOLDER has job.json (the base folder, epochs, batch size, learning rate, seed) and the tokenized splits. Prints one
+JSON line: useful tokens per second of training, peak resident memory, validation accuracy.
 """
 
 from __future__ import annotations
@@ -48,8 +48,6 @@ def ours(job: dict[str, Any]) -> dict[str, float]:
 def trainer(job: dict[str, Any], strategy: str) -> dict[str, float]:
     """Trainer doing the same work, with dynamic padding, fused AdamW and the sampling `strategy`."""
     import torch
-    from apf_tasks.artifacts import TokenizedSplit
-    from apf_tasks.batching import Examples
     from datasets import Dataset
     from transformers import (
         AutoModelForSequenceClassification,
@@ -59,6 +57,9 @@ def trainer(job: dict[str, Any], strategy: str) -> dict[str, float]:
         TrainingArguments,
         set_seed,
     )
+
+    from apf_tasks.artifacts import TokenizedSplit
+    from apf_tasks.batching import Examples
 
     params = job["params"]
     set_seed(params["seed"])

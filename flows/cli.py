@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from apf_tasks.errors import ApfError, Interrupted
@@ -78,7 +79,7 @@ def plan(params: ParamsFile, overrides: Overrides = None, as_json: AsJson = Fals
     for visit in book.visits:
         style = "green" if visit.status == "reused" else "yellow"
         why = visit.handle.describe() if visit.handle else visit.reason
-        table.add_row(visit.stage, visit.label, f"[{style}]{visit.status}[/]", why)
+        table.add_row(visit.stage, visit.label, f"[{style}]{visit.status}[/]", escape(why))
     out.print(table)
     runs = sum(v.status == "runs" for v in book.visits)
     out.print(f"{len(book.visits) - runs} stage(s) reused, {runs} would run.")
@@ -171,7 +172,7 @@ def _print_outcome(done: Journal) -> None:
         others = [f"{baseline[name]:.4f}" for baseline in test["baselines"].values()]
         scores.add_row(name, f"[bold]{value:.4f}[/]", f"{low:.4f} – {high:.4f}", *others)
     out.print(scores)
-    out.print(f"The fine-tuned model is {test['verdict']}.")
+    out.print(f"The fine-tuned model is {test['verdict']}.", markup=False)
     ran = [v for v in done.visits if v.status == "ran"]
     trained = sum(v.stage == "train_model" for v in ran)
     reused = len(done.visits) - len(ran)

@@ -61,7 +61,7 @@ def console_logging() -> None:
 
 
 def start_together() -> None:
-    """Start Prefect's temporary server while MLflow is imported: each takes seconds, and they do not need each other."""
+    """Start Prefect's temporary server while MLflow is imported: each takes seconds, neither needs the other."""
     from prefect.client.orchestration import get_client
 
     def wake() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import Any
 
@@ -28,9 +29,13 @@ def fine_tune(params: str, overrides: dict[str, Any] | None = None) -> Registere
     with tracking.pipeline_run(experiment) as run_id, journal() as done:
         done.run_id = run_id
         try:
-            return pipeline(experiment)
-        finally:
-            record(run_id, experiment, done.visits)
+            registered = pipeline(experiment)
+        except BaseException:
+            with contextlib.suppress(Exception):  # what went wrong first is what the person needs to see
+                record(run_id, experiment, done.visits)
+            raise
+        record(run_id, experiment, done.visits)
+        return registered
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from csv import QUOTE_NONE
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +13,7 @@ from apf_tasks.errors import DataError
 CHUNK_ROWS = 5_000
 WRITERS: dict[str, Callable[[pd.DataFrame, Path], object]] = {
     ".csv": lambda frame, path: frame.to_csv(path, index=False),
-    ".tsv": lambda frame, path: frame.to_csv(path, index=False, sep="\t"),
+    ".tsv": lambda frame, path: frame.to_csv(path, index=False, sep="\t", quoting=QUOTE_NONE, escapechar="\\"),
     ".jsonl": lambda frame, path: frame.to_json(path, orient="records", lines=True, force_ascii=False),
     ".parquet": lambda frame, path: frame.to_parquet(path, index=False),
 }
@@ -28,7 +29,10 @@ def predict_file(model_uri: str, file: Path, output: Path) -> int:
         raise DataError(str(output), "a file ending in " + ", ".join(WRITERS), output.suffix or "no ending", do)
     rows = read_rows(file)
     model = load_registered(model_uri)
-    parts = []
+    if taken := set(rows.columns) & set(model.metadata.get_output_schema().input_names()):
+        do = "Rename them in the input: the predictions come under these names."
+        raise DataError(str(file), "no columns called as the predictions", ", ".join(sorted(taken)), do)
+    parts = [model.predict(rows.head(0))]
     with progress("predict", len(rows), "rows") as advance:
         for start in range(0, len(rows), CHUNK_ROWS):
             parts.append(model.predict(rows.iloc[start : start + CHUNK_ROWS]))

@@ -102,8 +102,7 @@ def _wait(process: subprocess.Popen[bytes], url: str, name: str) -> None:
 
 
 def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    if processes:
-        (store.root() / SERVER_FILE).unlink(missing_ok=True)
+    _forget_server([process.pid for process in processes])
     for process in processes:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)
@@ -112,6 +111,13 @@ def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
             process.wait(timeout=15)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
+
+
+def _forget_server(pids: Sequence[int]) -> None:
+    """Take the address away if the server behind it is one of these."""
+    file = store.root() / SERVER_FILE
+    if file.is_file() and json.loads(file.read_text()).get("pid") in pids:
+        file.unlink()
 
 
 def _free_port(wanted: int) -> int:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import yaml
+
 from apf_tasks import code_digest, store, tracking
 from apf_tasks.artifacts import RawData, Selection, TestReport, TrainedModel
 from apf_tasks.params_file import load_params
 from apf_tasks.stage import Journal, journal
 from flows.cli import main
 from flows.pipeline import pipeline
-
 from tests.tiny import review_rows, tiny_bert, write_jsonl
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -31,7 +30,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def first(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def first(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project folder after one run; each test works on a copy."""
     folder = tmp_path_factory.mktemp("project")
     with pytest.MonkeyPatch.context() as patch:
@@ -39,7 +38,7 @@ def first(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
         patch.chdir(folder)
         write_project(folder, base)
         run()
-    yield folder
+    return folder
 
 
 def write_project(folder: Path, base: Path) -> None:
@@ -103,7 +102,9 @@ def test_the_record_of_a_run(project: Path) -> None:
     assert latest.data.tags["apf.stage.train_model.learning_rate_0.004"] == "reused"
     assert set(latest.data.tags["apf.reused_trial_runs"].split(", ")) == {r.info.run_id for r in trials}
     assert {d.dataset.name for d in latest.inputs.dataset_inputs} == {"train", "validation", "test"}
-    artifacts = {f.path for folder in ("split", "selection", "test") for f in client.list_artifacts(done.run_id, folder)}
+    artifacts = {
+        f.path for folder in ("split", "selection", "test") for f in client.list_artifacts(done.run_id, folder)
+    }
     assert {"split/leaks.json", "selection/candidates.json", "test/report.json", "test/confusion.png"} <= artifacts
 
 
@@ -192,8 +193,9 @@ def test_a_deleted_registry_entry_is_registered_again(project: Path) -> None:
 
 
 def test_the_model_loads_with_auto_classes_and_predicts_a_file(project: Path, tmp_path: Path) -> None:
-    from apf_tasks.registry import download_model
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    from apf_tasks.registry import download_model
 
     folder = download_model("models:/reviews@champion")
     assert AutoModelForSequenceClassification.from_pretrained(folder).config.id2label == {0: "negative", 1: "positive"}

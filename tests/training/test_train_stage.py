@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from safetensors.torch import load_file
+
 from apf_tasks import tracking
 from apf_tasks.artifacts import Split, TokenizedSplit, TrainedModel
 from apf_tasks.errors import ModelError
 from apf_tasks.params import FamilyParams, ModelParams, RuntimeParams, TrainParams
 from apf_tasks.tokenization import tokenize
 from apf_tasks.training import train_model
-from safetensors.torch import load_file
-
 from tests.tiny import review_rows, tiny_bert
 
 FAMILY = FamilyParams(name="sentiment")

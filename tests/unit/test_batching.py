@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from apf_tasks.batching import Examples, epoch_order, micro_batches, token_table
 
 

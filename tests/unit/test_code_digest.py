@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from apf_tasks import code_digest
 from apf_tasks.code_digest import code_digests
 

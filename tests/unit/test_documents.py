@@ -6,6 +6,7 @@ import ast
 from pathlib import Path
 
 import pytest
+
 from apf_tasks.params_reference import reference
 
 PROJECT = Path(__file__).parents[2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from apf_tasks.errors import ParamsError
 from apf_tasks.params import Params
 from apf_tasks.params_file import find_params, load_params, parse_overrides, trials

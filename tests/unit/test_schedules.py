@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from apf_tasks.schedules import factor
 
 
