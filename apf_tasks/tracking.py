@@ -54,6 +54,7 @@ def registry_uri() -> str:
 def client() -> MlflowClient:
     """A client of the tracking store, which is made under a lock at first use: its migration bears one process."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     import mlflow
 
     logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -85,7 +86,8 @@ def experiment_id(name: str) -> str:
             return str(found.experiment_id)
         local = tracking_uri().startswith("sqlite:")
         location = (store.root() / "artifacts" / name).as_uri() if local else None
-        return str(tracker.create_experiment(name, artifact_location=location))
+        kind = {"mlflow.experimentKind": "custom_model_development"}  # opens the UI on training runs
+        return str(tracker.create_experiment(name, artifact_location=location, tags=kind))
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from apf_tasks.errors import ApfError, Interrupted
-from apf_tasks.params_file import load_params
+from apf_tasks.params_file import load_params, trials
 
 if TYPE_CHECKING:
     from apf_tasks.stage import Journal
@@ -64,16 +64,8 @@ def plan(params: ParamsFile, overrides: Overrides = None, as_json: AsJson = Fals
     with journal(dry=True) as book:
         pipeline(experiment)
     if as_json:
-        print(
-            json.dumps(
-                {
-                    "stages": [
-                        {"stage": v.stage, "label": v.label, "status": v.status, "reason": v.reason}
-                        for v in book.visits
-                    ]
-                }
-            )
-        )
+        visits = [{name: getattr(v, name) for name in ("stage", "label", "status", "reason")} for v in book.visits]
+        print(json.dumps({"stages": visits}))
         return
     table = Table("stage", "call", "", "why", box=None, pad_edge=False)
     for visit in book.visits:
@@ -89,12 +81,8 @@ def plan(params: ParamsFile, overrides: Overrides = None, as_json: AsJson = Fals
 def check(params: ParamsFile, overrides: Overrides = None) -> None:
     """Check a params file: all problems at once."""
     experiment = load_params(params, overrides or ())
-    combinations = 1
-    for values in experiment.search.space.values():
-        combinations *= len(values)
-    out.print(
-        f"{experiment.name}: fine. {experiment.family.name}, {experiment.model.base}, {combinations} combination(s)."
-    )
+    count = len(trials(experiment))
+    out.print(f"{experiment.name}: fine. {experiment.family.name}, {experiment.model.base}, {count} combination(s).")
 
 
 @app.command()
@@ -159,14 +147,10 @@ def _print_outcome(done: Journal) -> None:
         low, high = candidate["interval"]
         table.add_row(name, f"{candidate['score']:.4f}", f"{low:.4f} – {high:.4f}", "chosen" if i == 0 else "")
     out.print(table)
-    scores = Table(
-        "score",
-        "fine-tuned",
-        "interval",
-        *test["baselines"],
-        title=f"Test, {test['rows']:,} rows",
-        title_justify="left",
-    )
+    title = f"Test, {test['rows']:,} rows"
+    scores = Table("score", "fine-tuned", "interval", title=title, title_justify="left")
+    for baseline in test["baselines"]:
+        scores.add_column(baseline.replace("_", " "))  # words, so that a narrow terminal can break the line
     for name, value in test["scores"].items():
         low, high = test["intervals"][name]
         others = [f"{baseline[name]:.4f}" for baseline in test["baselines"].values()]

@@ -50,14 +50,20 @@ def running_server() -> str | None:
 
 
 def console_logging() -> None:
-    """apf's own lines on stderr; Prefect's only from warnings on (its UI has them all)."""
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "WARNING")
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    """apf's own lines on stderr; Prefect's are in its UI, and errors come up by themselves."""
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     logger = logging.getLogger("apf")
-    logger.addHandler(handler)
+    logger.addHandler(_Lines())
     logger.setLevel(logging.INFO)
     logger.propagate = False
+
+
+class _Lines(logging.Handler):
+    """Plain lines on whatever sys.stderr is now: a progress bar puts itself in its place while it lives."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the message."""
+        print(record.getMessage(), file=sys.stderr, flush=True)
 
 
 def start_together() -> None:

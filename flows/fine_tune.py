@@ -19,7 +19,7 @@ prepare()  # prefect reads its settings when it is imported
 from prefect import flow  # noqa: E402
 
 
-@flow(name="fine-tune")
+@flow(name="fine-tune", flow_run_name="{params}")
 def fine_tune(params: str, overrides: dict[str, Any] | None = None) -> RegisteredModel:
     """Fine-tune every parameter of a language model, choose on validation, report once on test.
 

@@ -26,8 +26,8 @@ def serve(mlflow: bool) -> None:
     """Start the servers, print their addresses, wait for Ctrl-C, and stop them cleanly."""
     prepare()
     started: list[subprocess.Popen[bytes]] = []
-    # SIGTERM ends as Ctrl-C does, so that the servers never outlive this process
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell has set Ctrl-C to be ignored
+        signal.signal(number, signal.default_int_handler)
     try:
         if mlflow:
             started.append(_start_mlflow())
@@ -81,6 +81,7 @@ def _start(name: str, command: Sequence[str]) -> subprocess.Popen[bytes]:
     logs = store.root() / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     environment = {key: value for key, value in os.environ.items() if key != "PREFECT_API_URL"}
+    environment.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # seven idle processes otherwise
     with (logs / f"{name}.log").open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", *command], stdout=log, stderr=log, stdin=subprocess.DEVNULL,

@@ -1,0 +1,88 @@
+"""The commands of the README do what it says, here on a tiny model in place of the demo's."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.cli import main
+from tests.tiny import review_rows, tiny_bert, write_jsonl
+
+PROJECT = Path(__file__).parents[2]
+README = (PROJECT / "README.md").read_text()
+
+
+def commands() -> list[list[str]]:
+    """The `apf` commands in the README's bash blocks."""
+    blocks = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    lines = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
+    return [words[1:] for words in lines if words and words[0] == "apf"]
+
+
+def test_the_readme_shows_the_commands_there_are() -> None:
+    assert {words[0] for words in commands()} == {"plan", "run", "check", "predict", "ui", "up"}
+    assert "make demo" in README
+    assert "make test" in (PROJECT / ".ci" / "run").read_text()
+
+
+def test_the_readme_quotes_the_pipeline() -> None:
+    quoted = re.search(r"```python\nraw = (.*?)```", README, re.DOTALL)
+    assert quoted
+    code = (PROJECT / "flows" / "pipeline.py").read_text().replace("\n    ", "\n")
+    assert "raw = " + quoted[1].strip() in code
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_the_commands_work_in_the_order_of_the_readme(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params").mkdir()
+    base = tiny_bert(tmp_path / "tiny")
+    write_jsonl(tmp_path / "rows.jsonl", review_rows(120))
+    (tmp_path / "reviews.csv").write_text("text,stars\na warm film,5\na dull film,1\n")
+    params = yaml.safe_load((PROJECT / "params" / "sentiment.yaml").read_text())
+    params["data"] = {"source": "rows.jsonl"}
+    params["model"] = {"base": str(base), "max_tokens": 48}
+    params["split"] = {"near_duplicate_similarity": None, "validation_fraction": 0.2, "test_fraction": 0.2}
+    (tmp_path / "params" / "sentiment.yaml").write_text(yaml.safe_dump(params))
+    for words in (["run", "params/sentiment.yaml"], *(w for w in commands() if w[0] not in ("ui", "up"))):
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        assert ended.value.code in (0, None), words
+        if "--json" in words:
+            assert json.loads(capsys.readouterr().out.strip().splitlines()[-1])["model_uri"] == "models:/sentiment/1"
+    assert len((tmp_path / "scored.csv").read_text().splitlines()) == 3
+
+
+def test_up_keeps_a_server_and_ends_cleanly(tmp_path: Path) -> None:
+    environment = os.environ | {"APF_MLRUNS": str(tmp_path / "mlruns")}
+    environment.pop("PREFECT_API_URL", None)
+    process = subprocess.Popen([sys.executable, "-m", "flows.cli", "up"], env=environment, stdout=subprocess.DEVNULL)
+    try:
+        address = tmp_path / "mlruns" / "prefect_server.json"
+        deadline = time.monotonic() + 120
+        while not address.exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        url = json.loads(address.read_text())["url"]
+        with urllib.request.urlopen(f"{url}/health", timeout=10) as answer:
+            assert answer.read() == b"true"
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 0
+    assert not address.exists()
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(f"{url}/health", timeout=10)
