@@ -171,7 +171,8 @@ class SearchParams(Frozen):
     """The combinations of parameters to compare on validation."""
 
     space: dict[str, list[Any]] = Field(default_factory=dict)
-    """Dotted name -> values to try. All combinations are trained. Empty: one training with `train` as it stands."""
+    """Dotted name -> values to try; all combinations are trained. Empty: one training with `train` as it stands.
+    A name that is overridden on the command line is not searched."""
 
     @field_validator("space")
     @classmethod

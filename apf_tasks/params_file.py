@@ -64,8 +64,13 @@ def load_params(params: str | Path, overrides: Mapping[str, Any] | Sequence[str]
     if not isinstance(written, dict):
         found = "an empty file" if written is None else type(written).__name__
         raise ParamsError(str(path), "sections such as family, data and model", found, "See params/sentiment.yaml.")
-    for name, value in parse_overrides(overrides).items():
+    given = parse_overrides(overrides)
+    for name, value in given.items():
         _put(written, name, value)
+    search = written.get("search")
+    if isinstance(search, dict) and isinstance(search.get("space"), dict) and "search.space" not in given:
+        # a value that somebody gives is meant, and no longer searched
+        written["search"] = search | {"space": {n: v for n, v in search["space"].items() if n not in given}}
     return validate({"name": path.stem, **written}, str(path))
 
 

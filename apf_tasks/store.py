@@ -164,7 +164,8 @@ def explain(wanted: Record) -> str:
         return "continues what was interrupted"
     if (folder := stage_folder(wanted.stage, wanted.key)).exists():
         return "its stored result is damaged" if damage(folder) else "what its stored result points to is gone"
-    differences = [(_differences(old, wanted), age) for age, old in _records(wanted.stage)]
+    alike = [r for r in _records(wanted.stage) if r[1].inputs.get("name") == wanted.inputs.get("name")]  # of a split
+    differences = [(_differences(old, wanted), age) for age, old in alike]
     if not differences:
         return "first time"
     nearest, _ = min(differences, key=lambda pair: (len(pair[0]), pair[1]))

@@ -70,6 +70,9 @@ def start_together() -> None:
     """Start Prefect's temporary server while MLflow is imported: each takes seconds, neither needs the other."""
     from prefect.client.orchestration import get_client
 
+    if "PREFECT_API_URL" not in os.environ:
+        logging.getLogger("apf").info("starting Prefect and MLflow (`apf up` keeps a server and saves the wait)")
+
     def wake() -> None:
         with contextlib.suppress(Exception), get_client(sync_client=True) as prefect:
             prefect.hello()  # an error comes again, in full, when the flow asks

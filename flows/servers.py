@@ -19,20 +19,22 @@ from apf_tasks.errors import ApfError
 from flows.environment import SERVER_FILE, prepare, running_server
 
 START_SECONDS = 120
+Started = list[subprocess.Popen[bytes]]
+"""What has to be stopped, however this ends."""
 out = Console()
 
 
 def serve(mlflow: bool) -> None:
     """Start the servers, print their addresses, wait for Ctrl-C, and stop them cleanly."""
     prepare()
-    started: list[subprocess.Popen[bytes]] = []
+    started: Started = []
     for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell has set Ctrl-C to be ignored
         signal.signal(number, signal.default_int_handler)
     try:
         if mlflow:
-            started.append(_start_mlflow())
+            _start_mlflow(started)
         if (url := running_server()) is None:
-            started.append(_start_prefect())
+            _start_prefect(started)
         else:
             out.print(f"Prefect  {url.removesuffix('/api')} (was running already)")
         out.print("Ctrl-C stops what was started here.")
@@ -45,7 +47,7 @@ def serve(mlflow: bool) -> None:
         _stop(started)
 
 
-def _start_mlflow() -> subprocess.Popen[bytes]:
+def _start_mlflow(started: Started) -> None:
     from apf_tasks import tracking
 
     tracking.client()
@@ -60,33 +62,37 @@ def _start_mlflow() -> subprocess.Popen[bytes]:
         "--port",
         str(port),
     ]
-    process = _start("mlflow", command)
+    process = _start("mlflow", command, started)
     _wait(process, f"http://127.0.0.1:{port}/health", "mlflow")
     out.print(f"MLflow   http://127.0.0.1:{port}")
-    return process
 
 
-def _start_prefect() -> subprocess.Popen[bytes]:
+def _start_prefect(started: Started) -> None:
     port = _free_port(4200)
-    process = _start("prefect", ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)])
+    process = _start("prefect", ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)], started)
     url = f"http://127.0.0.1:{port}/api"
     _wait(process, f"{url}/health", "prefect")
     (store.root() / SERVER_FILE).write_text(json.dumps({"url": url, "pid": process.pid}))
     out.print(f"Prefect  http://127.0.0.1:{port}")
-    return process
 
 
-def _start(name: str, command: Sequence[str]) -> subprocess.Popen[bytes]:
-    """Start a server in a process group of its own, its output in mlruns/logs."""
+def _start(name: str, command: Sequence[str], started: Started) -> subprocess.Popen[bytes]:
+    """Start a server in a process group of its own, its output in mlruns/logs; `started` knows it from then on."""
     logs = store.root() / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     environment = {key: value for key, value in os.environ.items() if key != "PREFECT_API_URL"}
     environment.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # seven idle processes otherwise
     with (logs / f"{name}.log").open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", *command], stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-            start_new_session=True, env=environment,
-        )  # fmt: skip
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command],
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            env=environment,
+        )
+    started.append(process)
+    return process
 
 
 def _wait(process: subprocess.Popen[bytes], url: str, name: str) -> None:

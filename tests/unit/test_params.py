@@ -120,6 +120,15 @@ def test_trials_are_all_combinations(written: Path) -> None:
     assert trials(load_params(written))[0][0] == {}
 
 
+def test_a_value_that_is_given_is_not_searched(written: Path) -> None:
+    with written.open("a") as file:
+        file.write("search: {space: {train.learning_rate: [1e-5, 2e-5], train.epochs: [1, 2]}}\n")
+    found = trials(load_params(written, ["train.learning_rate=3e-5"]))
+    assert [trial for trial, _ in found] == [{"train.epochs": 1}, {"train.epochs": 2}]
+    assert {train.learning_rate for _, train in found} == {3e-5}
+    assert len(trials(load_params(written))) == 4
+
+
 def test_one_searched_value_from_the_command_line(written: Path) -> None:
     params = load_params(written, ["search.space.train.learning_rate=[1e-5]"])
     assert params.search.space == {"train.learning_rate": [1e-5]}
