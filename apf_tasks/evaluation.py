@@ -15,7 +15,7 @@ from apf_tasks.families import Family, get_family
 from apf_tasks.loop import Place, predict
 from apf_tasks.metrics import bootstrap, paired_bootstrap, per_label
 from apf_tasks.params import FamilyParams, ModelParams, RuntimeParams, TestParams
-from apf_tasks.pretrained import load_tokenizer
+from apf_tasks.pretrained import load_tokenizer, pad_id
 from apf_tasks.runtime import choose_device, choose_precision
 from apf_tasks.store import fingerprint_files
 
@@ -70,9 +70,9 @@ def _predict(
     device = choose_device(runtime)
     folder = selection.chosen.path / "model"
     network = functions.load_model(folder, model, family, test.label_names).to(device)  # type: ignore[arg-type]
-    pad_id = load_tokenizer(folder, model).pad_token_id
+    tokenizer = load_tokenizer(folder, model)
     place = Place(device, choose_precision(runtime, device))
-    return predict(network, Examples.of(test), functions, test.label_names, place, pad_id or 0)
+    return predict(network, Examples.of(test), functions, test.label_names, place, pad_id(tokenizer))
 
 
 def _scores(counts: np.ndarray, family: Family) -> dict[str, float]:
@@ -87,12 +87,11 @@ def _verdict(
     difference = paired_bootstrap(
         counts, baselines[best], family.scores, metric, settings.resamples, settings.seed, settings.confidence
     )
-    gap = f"{difference.difference:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
     if difference.low > 0:
-        return f"reliably better than {best} ({gap})"
+        return f"reliably better than {best} ({difference})"
     if difference.high < 0:
-        return f"reliably worse than {best} ({gap})"
-    return f"not reliably different from {best} ({gap})"
+        return f"reliably worse than {best} ({difference})"
+    return f"not reliably different from {best} ({difference})"
 
 
 def _draw_confusion(references: list[Any], predictions: list[Any], names: tuple[str, ...], path: Path) -> None:

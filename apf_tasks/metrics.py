@@ -82,6 +82,10 @@ class PairedDifference:
     low: float
     high: float
 
+    def __str__(self) -> str:
+        """The difference and its interval, signed."""
+        return f"{self.difference:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
+
 
 def paired_bootstrap(
     statistics_a: np.ndarray,

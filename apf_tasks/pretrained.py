@@ -36,6 +36,12 @@ def load_tokenizer(folder: Path, model: ModelParams) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Token id that fills the right of a batch; any will do where the mask hides it."""
+    found = tokenizer.pad_token_id
+    return found if isinstance(found, int) else 0
+
+
 def check_fit(tokenizer: PreTrainedTokenizerBase, folder: Path, model: ModelParams) -> None:
     """Stop before training when ids or positions would lie outside the embeddings. Raises ModelError."""
     from transformers import AutoConfig

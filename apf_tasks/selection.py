@@ -91,7 +91,6 @@ def _why(
     difference = paired_bootstrap(
         counts[first], counts[second], family.scores, metric, intervals.resamples, intervals.seed, intervals.confidence
     )
-    gap = f"{difference.difference:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
     if difference.low > 0:
-        return f"best of {len(order)}, reliably ahead of the runner-up by {gap}"
-    return f"best of {len(order)}, not reliably better than the runner-up ({gap}); chosen for the higher score"
+        return f"best of {len(order)}, reliably ahead of the runner-up by {difference}"
+    return f"best of {len(order)}, not reliably better than the runner-up ({difference}); chosen for the higher score"

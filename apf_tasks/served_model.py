@@ -17,7 +17,7 @@ from apf_tasks.errors import DataError
 from apf_tasks.families import get_family
 from apf_tasks.loop import Place, predict
 from apf_tasks.params import ModelParams, RuntimeParams
-from apf_tasks.pretrained import load_tokenizer
+from apf_tasks.pretrained import load_tokenizer, pad_id
 from apf_tasks.runtime import choose_device, choose_precision
 
 
@@ -49,8 +49,7 @@ class FineTunedModel(PythonModel):
             return pd.DataFrame(columns=list(self.family.output_columns))
         columns = self.family.encode(rows, self.tokenizer, self.params, self.label_names, self.model_params.max_tokens)
         examples = Examples(token_table(columns))
-        pad_id = self.tokenizer.pad_token_id or 0
-        answers = predict(self.model, examples, self.family, self.label_names, self.place, pad_id)
+        answers = predict(self.model, examples, self.family, self.label_names, self.place, pad_id(self.tokenizer))
         return pd.DataFrame(answers)[list(self.family.output_columns)]
 
 

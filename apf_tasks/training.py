@@ -22,7 +22,7 @@ from apf_tasks.families import Family, get_family
 from apf_tasks.frozen import dotted
 from apf_tasks.loop import Place, Step, predict, steps_per_epoch, total_steps, train_steps
 from apf_tasks.params import FamilyParams, ModelParams, RuntimeParams, TrainParams
-from apf_tasks.pretrained import load_tokenizer
+from apf_tasks.pretrained import load_tokenizer, pad_id
 from apf_tasks.progress import progress as show_progress
 from apf_tasks.runtime import (
     choose_device,
@@ -58,12 +58,6 @@ class Training:
     validation_rows: pd.DataFrame
     label_names: tuple[str, ...]
     progress: Progress
-
-    @property
-    def pad_id(self) -> int:
-        """Token id that fills the right of a batch."""
-        pad_id = self.tokenizer.pad_token_id
-        return int(pad_id) if isinstance(pad_id, int) else 0
 
     @property
     def steps(self) -> int:
@@ -153,7 +147,7 @@ def _run(training: Training, run: tracking.TrialRun) -> None:
     saved = time.monotonic()
     p, place = training.params, training.place
     loop = train_steps(
-        training.model, training.optimizer, training.examples, training.family, p, place, training.pad_id,
+        training.model, training.optimizer, training.examples, training.family, p, place, pad_id(training.tokenizer),
         training.progress.step,
     )  # fmt: skip
     with stop_signals() as stopping, show_progress(_title(), training.steps, "steps") as advance:
@@ -191,7 +185,12 @@ def _advance(training: Training, step: Step) -> None:
 def _validate(training: Training) -> dict[str, float]:
     """Score on validation; keep the weights when they are the best so far."""
     predictions = predict(
-        training.model, training.validation, training.family, training.label_names, training.place, training.pad_id
+        training.model,
+        training.validation,
+        training.family,
+        training.label_names,
+        training.place,
+        pad_id(training.tokenizer),
     )
     scores = _scores(training, predictions)
     metric = training.metric
@@ -222,7 +221,7 @@ def _finish(training: Training, run: tracking.TrialRun, model: ModelParams, resu
     load_best(out, network, now.best_step)
     changed = check_moved(network, now.initial_digests)
     predictions = predict(
-        network, training.validation, training.family, training.label_names, training.place, training.pad_id
+        network, training.validation, training.family, training.label_names, training.place, pad_id(training.tokenizer)
     )
     _write_model(training, predictions)
     drop_best_except(out, None)
