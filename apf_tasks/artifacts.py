@@ -7,12 +7,13 @@ downstream keys depend on.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from apf_tasks.frozen import Frozen
 from apf_tasks.params import SplitName, TrainParams
+from apf_tasks.word_vector_params import VectorsParams
 
 Score = float
 Interval = tuple[float, float]
@@ -41,11 +42,14 @@ class RawData(Artifact):
     rejected_rows: int
     left_out_rows: int
     """Rows whose number lies in no label range, or beyond `max_rows`."""
+    notes: dict[str, int] = Field(default_factory=dict)
+    """What was repaired in the rows, and how often."""
 
     def describe(self) -> str:
         parts = [f"{n:,} rows" if s == "all" else f"{s} {n:,}" for s, n in self.rows.items()]
         left_out = [f"{self.left_out_rows:,} left out"] if self.left_out_rows else []
-        return " · ".join([*parts, *left_out, f"{self.rejected_rows:,} rejected"])
+        notes = [f"{count:,} {what}" for what, count in self.notes.items()]
+        return " · ".join([*parts, *left_out, f"{self.rejected_rows:,} rejected", *notes])
 
 
 class Split(Artifact):
@@ -77,6 +81,8 @@ class TokenizedSplit(Artifact):
     tokenizer: str
     """Base and revision of the tokenizer."""
     rows: int
+    examples: int
+    """A long row gives several: windows of its tokens."""
     tokens: int
     supervised_tokens: int
     """Targets that count in the loss: labels that are not IGNORE_INDEX."""
@@ -87,7 +93,8 @@ class TokenizedSplit(Artifact):
 
     def describe(self) -> str:
         cut = f" · {self.truncated_rows:,} truncated at {self.max_tokens}" if self.truncated_rows else ""
-        return f"{self.name} {self.rows:,} rows · {self.tokens:,} tokens{cut}"
+        windows = f" · {self.examples:,} windows" if self.examples != self.rows else ""
+        return f"{self.name} {self.rows:,} rows{windows} · {self.tokens:,} tokens{cut}"
 
 
 class TrainedModel(Artifact):
@@ -104,6 +111,10 @@ class TrainedModel(Artifact):
     metric: str
     scores: dict[str, Score]
     """Validation scores at best_step."""
+    settings: dict[str, float] = Field(default_factory=dict)
+    """Numbers of the decision that validation chose, such as a no-answer threshold."""
+    packed: bool = False
+    """Whether examples stood behind each other in one sequence."""
     parameters: int
     trainable_parameters: int
     parameters_changed: int
@@ -191,3 +202,83 @@ class RegisteredModel(Artifact):
 
     def describe(self) -> str:
         return f"{self.model_uri} ({', '.join(self.aliases)}) · {self.replayed_rows} rows replayed alike"
+
+
+class Corpus(Artifact):
+    """`sentences.txt`, `held_out.txt` (a line per sentence, words between spaces) and `rejected.jsonl`."""
+
+    language: Literal["zh", "spaced"]
+    rows: int
+    """Different texts."""
+    repeated_rows: int
+    """Rows left out because an earlier one has the same text."""
+    rejected_rows: int
+    sentences: int
+    held_out_sentences: int
+    tokens: int
+    """Occurrences of words, the held-out ones too."""
+    distinct_words: int
+
+    def describe(self) -> str:
+        size = f"{self.rows:,} rows · {self.sentences + self.held_out_sentences:,} sentences · {self.tokens:,} words"
+        left_out = f"{self.repeated_rows:,} repeated rows left out · {self.rejected_rows:,} rejected"
+        return f"{size} ({self.distinct_words:,} different) · {left_out}"
+
+
+class TrainedVectors(Artifact):
+    """`vectors.safetensors`, `vocabulary.json`, and `epochs.json` (scores before the first epoch and after each)."""
+
+    run_id: str
+    """The MLflow child run of the training."""
+    settings: VectorsParams
+    """What they were trained with."""
+    vocabulary: int
+    """Words with a vector."""
+    tokens: int
+    """Words of the text that was trained on."""
+    known_tokens: int
+    """Those of them that have a vector."""
+    first_loss: float
+    """On a sample of the training text before the first epoch: (negative + 1) ln 2."""
+    loss: float
+    """On the same sample after the last."""
+    held_out_loss: float | None
+    held_out_accuracy: float | None
+    """Share of noise words that score below the true word of a held-out context; 0.5 is chance."""
+    frequency_accuracy: float | None
+    """The same for the rule that the more frequent word is the true one."""
+    words_per_second: float
+    train_seconds: float
+
+    def describe(self) -> str:
+        held_out = f" · held-out accuracy {self.held_out_accuracy:.3f}" if self.held_out_accuracy is not None else ""
+        return f"{self.vocabulary:,} words · loss {self.loss:.3f}{held_out} · {self.words_per_second:,.0f} words/s"
+
+
+class VectorReport(Artifact):
+    """`report.json`, `nearest.csv`, `analogies.csv`, and the map as `map.png`, `map.svg` and `map.csv`."""
+
+    vectors_fingerprint: str
+    probes: int
+    unknown_probes: int
+    analogies: int
+    unknown_analogies: int
+    """Analogies with a word that has no vector."""
+    analogies_first: int
+    """Analogies whose right answer is the first of all words."""
+    analogies_in_first_ten: int
+    similarities: str | None
+    """The list of word pairs judged by people."""
+    similarity_pairs: int
+    """Pairs of that list whose words both have a vector."""
+    similarity_correlation: float | None
+    """Spearman's, over those pairs."""
+
+    def describe(self) -> str:
+        parts = [f"{self.probes - self.unknown_probes} of {self.probes} probes known"]
+        if self.analogies:
+            parts.append(f"{self.analogies_first} of {self.analogies} analogies right")
+        if self.similarity_correlation is not None:
+            pairs = f"{self.similarity_pairs} pairs of {self.similarities}"
+            parts.append(f"correlation with people {self.similarity_correlation:.2f} ({pairs})")
+        return " · ".join(parts)

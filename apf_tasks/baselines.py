@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import pandas as pd
+
+from apf_tasks.words import is_unspaced
 
 if TYPE_CHECKING:
     from sklearn.pipeline import FeatureUnion
@@ -14,9 +15,6 @@ INVERSE_REGULARIZATION = 5.0
 """C of the regression. Measured on English film sentences and Chinese reviews: accuracy is flat from 3 to 30."""
 MANY_ROWS = 1000
 """From here on an n-gram has to occur in two rows; in less data every one is kept."""
-UNSPACED_SHARE = 0.2
-_UNSPACED = re.compile("[぀-ヿ㐀-䶿一-鿿豈-﫿\U00020000-\U0003ffff]")
-"""Han and kana: scripts without spaces between words."""
 
 
 def majority_label(train_labels: pd.Series[str], rows: int) -> list[str]:
@@ -44,12 +42,6 @@ def tfidf_logistic_regression(
     regression = LogisticRegression(C=INVERSE_REGULARIZATION, max_iter=1000, random_state=seed)
     model = make_pipeline(features, regression).fit(texts, labels)
     return [str(label) for label in model.predict(test_text.astype(str).tolist())]
-
-
-def is_unspaced(texts: list[str]) -> bool:
-    """Whether the texts are written in a script without spaces, by their share of Han and kana characters."""
-    unspaced = sum(len(_UNSPACED.findall(text)) for text in texts)
-    return unspaced >= UNSPACED_SHARE * max(1, sum(len("".join(text.split())) for text in texts))
 
 
 def _features(unspaced: bool, min_df: int) -> FeatureUnion:

@@ -1,6 +1,6 @@
 """Batches of near-equal length: the order of an epoch, the cut into forward passes, and collation.
 
-B examples, T tokens.
+B examples (or sequences of several), T tokens.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ import pyarrow as pa
 import torch
 
 from apf_tasks.artifacts import TokenizedSplit
-from apf_tasks.families import IGNORE_INDEX
+from apf_tasks.families import IGNORE_INDEX, Columns
 
 POOL_BATCHES = 50
 """Rows are sorted by length within pools of this many batches: wide enough to find one's like, and still random."""
+NOT_TOKENS = ("truncated", "row")
+"""Columns of one value per example."""
 
 
 class Examples:
@@ -25,11 +27,14 @@ class Examples:
 
     def __init__(self, table: pa.Table) -> None:
         self.table = table
-        self.columns = [name for name in self.table.column_names if name != "truncated"]
-        self.lengths = self._column("input_ids").value_lengths().to_numpy(zero_copy_only=False)
+        self.columns = [name for name in self.table.column_names if name not in NOT_TOKENS]
+        self.lengths = self._lengths("input_ids")
         """Tokens per example."""
-        self.targets = self._targets()
-        """Labels per example that count in the loss."""
+        self.sizes = np.maximum(self.lengths, self._lengths("labels"))
+        """What an example costs: its tokens, or its targets where these are a longer sequence of their own."""
+        own = np.arange(len(self.lengths))
+        self.rows = self._column("row").to_numpy() if "row" in self.table.column_names else own
+        """The row that each example is from, ascending."""
 
     @classmethod
     def of(cls, split: TokenizedSplit) -> Examples:
@@ -43,29 +48,76 @@ class Examples:
     def _column(self, name: str) -> Any:
         return self.table.column(name).combine_chunks()
 
-    def _targets(self) -> np.ndarray:
-        labels = self._column("labels")
-        counts = (labels.flatten().to_numpy(zero_copy_only=False) != IGNORE_INDEX).astype(np.int64)
-        ends = np.cumsum(labels.value_lengths().to_numpy(zero_copy_only=False))
-        sums = np.concatenate([[0], np.cumsum(counts)])
-        return np.asarray(np.diff(sums[np.concatenate([[0], ends])]))
+    def _lengths(self, name: str) -> np.ndarray:
+        return np.asarray(self._column(name).value_lengths().to_numpy(zero_copy_only=False))
 
-    def collate(self, indices: np.ndarray, pad_id: int, device: torch.device) -> dict[str, torch.Tensor]:
-        """The examples as one padded batch on `device`: each column (B, T), labels filled with IGNORE_INDEX."""
+    def take(self, indices: np.ndarray) -> Columns:
+        """The token columns of some examples, one list each."""
         rows = self.table.take(pa.array(indices))
-        batch = {}
-        for name in self.columns:
-            fill = {"input_ids": pad_id, "labels": IGNORE_INDEX}.get(name, 0)
-            batch[name] = pad(rows.column(name).to_pylist(), fill).to(device)
-        lengths = torch.from_numpy(self.lengths[indices].astype(np.int64)).to(device)
-        positions = torch.arange(batch["input_ids"].shape[1], device=device)
-        batch["attention_mask"] = (positions[None, :] < lengths[:, None]).long()  # (B, T)
-        return batch
+        return {name: rows.column(name).to_pylist() for name in self.columns}
 
 
-def pad(rows: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
+def count_targets(columns: Columns) -> int:
+    """Labels that count in the loss."""
+    return sum(label != IGNORE_INDEX for labels in columns["labels"] for label in labels)
+
+
+def choose(columns: Columns, indices: Sequence[int]) -> Columns:
+    """The same columns for some of the examples."""
+    return {name: [values[i] for i in indices] for name, values in columns.items()}
+
+
+def collate(columns: Columns, pad_id: int, device: torch.device) -> dict[str, torch.Tensor]:
+    """The examples as one padded batch on `device`: each column (B, T), labels filled with IGNORE_INDEX."""
+    fills = {"input_ids": pad_id, "labels": IGNORE_INDEX}
+    batch = {name: pad(values, fills.get(name, 0)).to(device) for name, values in columns.items()}
+    lengths = torch.tensor([len(ids) for ids in columns["input_ids"]], device=device)
+    positions = torch.arange(batch["input_ids"].shape[1], device=device)
+    batch["attention_mask"] = (positions[None, :] < lengths[:, None]).long()  # (B, T)
+    return batch
+
+
+def collate_packed(
+    columns: Columns, sequences: Sequence[Sequence[int]], pad_id: int, device: torch.device
+) -> dict[str, torch.Tensor]:
+    """Examples behind each other in B sequences: positions restart with each, and there is no attention mask.
+
+    A model that finds restarting positions and no mask attends within an example alone. (transformers does so in its
+    mask functions; `packs_alike` in loop.py tries it.) What fills a sequence up counts as an example of its own.
+    """
+    longest = max(sum(len(columns["input_ids"][i]) for i in sequence) for sequence in sequences)
+    joined: Columns = {name: [] for name in (*columns, "position_ids")}
+    for sequence in sequences:
+        for name, values in columns.items():
+            joined[name].append([token for i in sequence for token in values[i]])
+        positions = [p for i in sequence for p in range(len(columns["input_ids"][i]))]
+        joined["position_ids"].append(positions + list(range(longest - len(positions))))
+    fills = {"input_ids": pad_id, "labels": IGNORE_INDEX}
+    return {name: pad(values, fills.get(name, 0)).to(device) for name, values in joined.items()}
+
+
+def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Positions of `lengths` put into sequences of at most `capacity` tokens: first fit, longest first.
+
+    Johnson 1973, Near-optimal bin packing algorithms: at most 11/9 of the fewest sequences, plus 6/9.
+    """
+    sequences: list[list[int]] = []
+    room: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        at = next((s for s, free in enumerate(room) if free >= lengths[i]), None)
+        if at is None:
+            sequences.append([i])
+            room.append(capacity - lengths[i])
+        else:
+            sequences[at].append(i)
+            room[at] -= lengths[i]
+    return sequences
+
+
+def pad(rows: Sequence[Sequence[float]], fill: int) -> torch.Tensor:
     """Lists of numbers -> (B, longest), filled up on the right."""
-    padded = np.full((len(rows), max(len(row) for row in rows)), fill, dtype=np.int64)
+    kind: Any = np.float32 if any(isinstance(value, float) for row in rows for value in row[:1]) else np.int64
+    padded = np.full((len(rows), max(len(row) for row in rows)), fill, dtype=kind)
     for i, row in enumerate(rows):
         padded[i, : len(row)] = row
     return torch.from_numpy(padded)
@@ -99,13 +151,19 @@ def micro_batches(indices: np.ndarray, lengths: np.ndarray, max_padded_tokens: i
     return cuts
 
 
-def token_table(columns: dict[str, list[Any]]) -> pa.Table:
-    """Token columns of equal length as an Arrow table: lists of int32, and the flag `truncated`."""
-    types = {name: pa.bool_() if name == "truncated" else pa.list_(pa.int32()) for name in columns}
-    return pa.table({name: pa.array(values, type=types[name]) for name, values in columns.items()})
+def token_table(columns: Columns) -> pa.Table:
+    """Token columns as an Arrow table: lists of int32 (or float32), `truncated` as flags, `row` as numbers."""
+    return pa.table({name: pa.array(values, type=_arrow_type(name, values)) for name, values in columns.items()})
 
 
-def save_tokens(columns: dict[str, list[Any]], path: Path) -> None:
+def _arrow_type(name: str, values: list[Any]) -> pa.DataType:
+    if name in NOT_TOKENS:
+        return pa.bool_() if name == "truncated" else pa.int64()
+    first = next((value[0] for value in values if len(value)), 0)
+    return pa.list_(pa.float32() if isinstance(first, float) else pa.int32())
+
+
+def save_tokens(columns: Columns, path: Path) -> None:
     """Write token columns as an Arrow file that `Examples.of` maps."""
     table = token_table(columns)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:

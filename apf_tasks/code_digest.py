@@ -31,7 +31,12 @@ WITHOUT_INFLUENCE = frozenset(
 
 
 def code_digests(modules: Iterable[str], family: str | None = None) -> dict[str, str]:
-    """Module -> digest for the given modules (names below apf_tasks), all they import, and the family's own module."""
+    """Module -> digest for the given modules (names below apf_tasks), all they import, and the family's own module.
+
+    What a family imports from outside its folder belongs to the stages that use it: it counts where the stage names
+    that module, or the package it is in.
+    """
+    modules = tuple(modules)
     wanted = {f"apf_tasks.{name}" for name in modules}
     if family is not None:
         wanted.add(f"apf_tasks.families.{family}")
@@ -39,11 +44,10 @@ def code_digests(modules: Iterable[str], family: str | None = None) -> dict[str,
     while wanted:
         name = wanted.pop()
         followed[name], imports = _read(_source(name))
-        # a family's imports outside its folder belong to the stages that use them, not to the family
-        inside = {
-            i for i in imports if not name.startswith("apf_tasks.families.") or i.startswith("apf_tasks.families._")
-        }
-        wanted |= inside - WITHOUT_INFLUENCE - followed.keys()
+        if name.startswith("apf_tasks.families."):
+            named = {i for i in imports if i.split(".")[1] in modules}
+            imports = frozenset(i for i in imports if i.startswith("apf_tasks.families._")) | named
+        wanted |= imports - WITHOUT_INFLUENCE - followed.keys()
     return dict(sorted(followed.items()))
 
 

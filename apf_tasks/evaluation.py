@@ -1,8 +1,9 @@
-"""The one evaluation on test: the chosen model beside baselines that cost nothing, with intervals."""
+"""The one evaluation on test: the chosen model beside baselines, with intervals."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,16 @@ import pandas as pd
 
 from apf_tasks.artifacts import Selection, TestReport, TokenizedSplit
 from apf_tasks.batching import Examples
-from apf_tasks.families import Family, get_family
-from apf_tasks.loop import Place, predict
-from apf_tasks.metrics import bootstrap, paired_bootstrap, per_label
+from apf_tasks.families import Evidence, Family, Prediction, get_family
+from apf_tasks.metrics.bootstrap import bootstrap, paired_bootstrap
+from apf_tasks.network import load_network, predict_rows, score, scores_of
 from apf_tasks.params import FamilyParams, ModelParams, RuntimeParams, TestParams
-from apf_tasks.pretrained import load_tokenizer, pad_id
-from apf_tasks.runtime import choose_device, choose_precision
+from apf_tasks.rows import read_rows, write_rows
+from apf_tasks.runtime import seed_everything
+from apf_tasks.sources import model_folder
 from apf_tasks.store import fingerprint_files
+
+BEFORE = "before_fine_tuning"
 
 
 def evaluate(
@@ -31,79 +35,76 @@ def evaluate(
     runtime: RuntimeParams,
 ) -> TestReport:
     """Score the chosen model and the baselines on the same test rows."""
-    functions, names = get_family(family.name), test.label_names
-    rows = pd.read_parquet(test.path / "rows.parquet")
-    references = list(functions.reference(rows))
-    predictions = _predict(selection, test, model, family, runtime)
-    counts = functions.statistics(references, [p["prediction"] for p in predictions], names)
-    scores = _scores(counts, functions)
-    intervals = bootstrap(counts, functions.scores, settings.resamples, settings.seed, settings.confidence)
-    baseline_rows = functions.baselines(pd.read_parquet(train.path / "rows.parquet"), rows, settings.seed)
-    baseline_counts = {n: functions.statistics(references, list(p), names) for n, p in baseline_rows.items()}
-    frame = pd.DataFrame(
-        {"row_id": rows["row_id"], **{c: rows[c] for c in functions.text_columns}, "reference": references}
-    )
-    frame = pd.concat([frame, pd.DataFrame(predictions)], axis=1).assign(
-        **{f"baseline_{n}": p for n, p in baseline_rows.items()}
-    )
-    frame.to_parquet(out / "predictions.parquet", index=False)
-    labels = per_label(references, [p["prediction"] for p in predictions], names) if names else {}
-    if names:
-        _draw_confusion(references, [p["prediction"] for p in predictions], names, out / "confusion.png")
+    functions, names, metric = get_family(family), test.label_names, selection.metric
+    evidence = Evidence(read_rows(test.path / "rows.parquet"), Examples.of(test))
+    references = list(functions.reference(evidence.rows))
+    predictions = _predict(selection.chosen.path / "model", selection, evidence, model, family, runtime)
+    counts = score(functions, references, predictions, names)
+    baselines = dict(functions.baselines(_evidence(train), evidence, settings.seed))
+    if settings.before_fine_tuning:
+        untrained = _predict(model_folder(model), selection, evidence, model, family, runtime)
+        baselines[BEFORE] = [p["prediction"] for p in untrained]
+    baseline_counts = {n: functions.statistics(references, list(p), names) for n, p in baselines.items()}
+    write_rows(_table(evidence.rows, references, predictions, baselines, functions), out / "predictions.parquet")
     report: dict[str, Any] = {
-        "metric": selection.metric,
-        "rows": len(rows),
-        "scores": scores,
-        "intervals": intervals,
-        "baselines": {name: _scores(c, functions) for name, c in baseline_counts.items()},
-        "verdict": _verdict(counts, baseline_counts, functions, selection.metric, settings),
+        "metric": metric,
+        "rows": len(references),
+        "scores": scores_of(functions, counts),
+        "intervals": bootstrap(counts, functions.scores, settings.resamples, settings.seed, settings.confidence),
+        "baselines": {name: scores_of(functions, c) for name, c in baseline_counts.items()},
+        "verdict": _verdict(counts, baseline_counts, functions, metric, settings),
     }
-    (out / "report.json").write_text(json.dumps(report | {"per_label": labels}, indent=1))
+    details = functions.details(evidence.rows, predictions, names, out) if functions.details else {}
+    (out / "report.json").write_text(json.dumps(report | details, indent=1, ensure_ascii=False), encoding="utf-8")
     fingerprint = fingerprint_files(out, ["report.json", "predictions.parquet"])
     return TestReport(path=out, fingerprint=fingerprint, model_fingerprint=selection.chosen.fingerprint, **report)
 
 
+def _evidence(split: TokenizedSplit) -> Evidence:
+    return Evidence(read_rows(split.path / "rows.parquet"), Examples.of(split))
+
+
 def _predict(
-    selection: Selection, test: TokenizedSplit, model: ModelParams, family: FamilyParams, runtime: RuntimeParams
-) -> list[dict[str, Any]]:
-    functions = get_family(family.name)
-    device = choose_device(runtime)
-    folder = selection.chosen.path / "model"
-    network = functions.load_model(folder, model, family, test.label_names).to(device)  # type: ignore[arg-type]
-    tokenizer = load_tokenizer(folder, model)
-    place = Place(device, choose_precision(runtime, device))
-    return predict(network, Examples.of(test), functions, test.label_names, place, pad_id(tokenizer))
+    folder: Path,
+    selection: Selection,
+    evidence: Evidence,
+    model: ModelParams,
+    family: FamilyParams,
+    runtime: RuntimeParams,
+) -> list[Prediction]:
+    """What the model in `folder` says about the rows, decided as the chosen model was on validation."""
+    seed_everything(selection.chosen.train.seed)  # the base before fine-tuning gets the head it was trained from
+    network = load_network(folder, model, family, selection.chosen.label_names, runtime)
+    return predict_rows(network, evidence.examples, evidence.rows, selection.chosen.settings)
 
 
-def _scores(counts: np.ndarray, family: Family) -> dict[str, float]:
-    return {name: float(score) for name, score in family.scores(counts.sum(axis=0)).items()}
+def _table(
+    rows: pd.DataFrame,
+    references: Sequence[Any],
+    predictions: Sequence[Prediction],
+    baselines: Mapping[str, Sequence[Any]],
+    family: Family,
+) -> pd.DataFrame:
+    """Input, reference, prediction and the baselines' predictions of every row, side by side."""
+    shown = {c: rows[c] for c in dict.fromkeys((*family.example, *family.text_columns))}
+    frame = pd.DataFrame({"row_id": rows["row_id"], **shown, "reference": pd.Series(list(references))})
+    others = pd.DataFrame({f"baseline_{name}": pd.Series(list(answers)) for name, answers in baselines.items()})
+    return pd.concat([frame, pd.DataFrame(list(predictions)), others], axis=1)
 
 
 def _verdict(
     counts: np.ndarray, baselines: dict[str, np.ndarray], family: Family, metric: str, settings: TestParams
 ) -> str:
     """One sentence: is the model reliably better than the best baseline on these rows?"""
-    best = max(baselines, key=lambda name: _scores(baselines[name], family)[metric])
+    if not baselines:
+        return "not compared with any baseline"
+    sign = family.sign(metric)
+    best = max(baselines, key=lambda name: sign * scores_of(family, baselines[name])[metric])
     difference = paired_bootstrap(
         counts, baselines[best], family.scores, metric, settings.resamples, settings.seed, settings.confidence
     )
-    if difference.low > 0:
+    if difference.better(sign):
         return f"reliably better than {best} ({difference})"
-    if difference.high < 0:
+    if difference.better(-sign):
         return f"reliably worse than {best} ({difference})"
     return f"not reliably different from {best} ({difference})"
-
-
-def _draw_confusion(references: list[Any], predictions: list[Any], names: tuple[str, ...], path: Path) -> None:
-    from matplotlib.figure import Figure
-    from sklearn.metrics import ConfusionMatrixDisplay
-
-    side = max(4.0, 0.5 * len(names) + 2)
-    figure = Figure(figsize=(side, side), layout="constrained")
-    axes = figure.subplots()
-    ConfusionMatrixDisplay.from_predictions(
-        references, predictions, labels=list(names), normalize="true", values_format=".2f", ax=axes,
-        colorbar=False, cmap="Blues", xticks_rotation="vertical" if len(names) > 4 else "horizontal",
-    )  # fmt: skip
-    axes.set_title("share of each reference label")
-    figure.savefig(path, dpi=110)

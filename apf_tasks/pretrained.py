@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from apf_tasks.errors import ModelError
 from apf_tasks.params import ModelParams
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 logger = logging.getLogger("apf")
 
@@ -18,8 +19,41 @@ MAX_NEW_FRACTION = 0.5
 """A base that leaves more than this share of the parameters untrained is not this architecture's base."""
 
 
-def load_tokenizer(folder: Path, model: ModelParams) -> PreTrainedTokenizerBase:
-    """The fast tokenizer of a model folder, with a padding token. Raises ModelError."""
+@dataclass(frozen=True)
+class Base:
+    """What encoding and decoding need to know of a base model: everything but its weights."""
+
+    tokenizer: PreTrainedTokenizerBase
+    config: PreTrainedConfig
+    max_tokens: int
+    """Most tokens of one input, special tokens included."""
+
+    @property
+    def pad_id(self) -> int:
+        """Token id that fills the right of a batch."""
+        return pad_id(self.tokenizer)
+
+    @property
+    def is_encoder_decoder(self) -> bool:
+        """Whether one stack reads the input and another writes the output."""
+        return bool(self.config.is_encoder_decoder)
+
+
+def load_base(folder: Path, model: ModelParams, needs_offsets: bool = False) -> Base:
+    """Tokenizer and configuration of a model folder, checked against each other. Raises ModelError."""
+    from transformers import AutoConfig
+
+    tokenizer = load_tokenizer(folder, model, needs_offsets)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=model.trust_remote_code)
+    check_fit(tokenizer, folder, model)
+    return Base(tokenizer, config, model.max_tokens)
+
+
+def load_tokenizer(folder: Path, model: ModelParams, needs_offsets: bool = True) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder, with a padding token. Raises ModelError.
+
+    With `needs_offsets` it must be a fast one, which knows the characters of each token.
+    """
     from transformers import AutoTokenizer
 
     try:
@@ -28,7 +62,7 @@ def load_tokenizer(folder: Path, model: ModelParams) -> PreTrainedTokenizerBase:
         raise ModelError(
             f"tokenizer of {model.base}", "files AutoTokenizer loads", str(error), "Check model.base."
         ) from error
-    if not tokenizer.is_fast:
+    if needs_offsets and not tokenizer.is_fast:
         do = "Save it once with transformers as tokenizer.json into the model folder."
         raise ModelError(f"tokenizer of {model.base}", "a fast tokenizer (tokenizer.json)", "a slow one", do)
     if tokenizer.pad_token is None:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import itertools
-import json
 import logging
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
+from apf_tasks.corpora.conll import read_conll
+from apf_tasks.corpora.delimited import read_delimited
+from apf_tasks.corpora.formats import format_of
+from apf_tasks.corpora.json_rows import read_json, read_jsonl
+from apf_tasks.corpora.parallel import read_parallel
+from apf_tasks.corpora.plain_text import read_plain_text
+from apf_tasks.corpora.table import Rejected as Rejected
+from apf_tasks.corpora.table import Table as Table
+from apf_tasks.corpora.word_tag import read_word_tag
 from apf_tasks.errors import DataError
 from apf_tasks.params import SPLIT_NAMES, DataParams
-from apf_tasks.sources import ALL, HUB, data_files, file_names, is_dataset, roles
+from apf_tasks.sources import ALL, HUB, aligned_files, data_files, file_names, is_dataset, roles
 from apf_tasks.text_encoding import read_text
 
 if TYPE_CHECKING:
@@ -23,32 +28,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("apf")
 
-FORMATS = {".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 SPLIT_OF = {name: name for name in SPLIT_NAMES} | {"dev": "validation", "valid": "validation", "val": "validation"}
-MAX_FIELD_CHARACTERS = 1 << 30
-"""The csv module's own limit of 131,072 would reject a chapter of a book."""
-
-
-@dataclass(frozen=True)
-class Rejected:
-    """A row that cannot be used."""
-
-    file: str
-    row: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class Table:
-    """The rows of one file. Missing values are None."""
-
-    name: str
-    columns: tuple[str, ...]
-    numbers: list[int]
-    """Of each row: its line in a text file, else its number from 1."""
-    rejected: list[Rejected]
-    values: Callable[[int], list[Any]]
-    """Number of a column -> its values; read when asked for, as a wide file may have many that nobody wants."""
 
 
 def read_source(data: DataParams) -> Iterator[tuple[str, Table]]:
@@ -61,113 +41,54 @@ def read_source(data: DataParams) -> Iterator[tuple[str, Table]]:
 
             name = source.removeprefix(HUB)
             yield from _dataset_tables(load_hub_dataset(name, data), name, role)
-        for path in files[role]:
-            if is_dataset(path):
-                yield from _dataset_tables(_load_from_disk(path), names[path], role)
-            else:
-                yield role, read_file(path, names[path], data)
+        elif sides := aligned_files(source, data):
+            for paths in zip(*sides.values(), strict=True):
+                yield role, _read_aligned(dict(zip(sides, paths, strict=True)), names[paths[0]], data)
+        else:
+            for path in files[role]:
+                if is_dataset(path):
+                    yield from _dataset_tables(_load_from_disk(path), names[path], role)
+                else:
+                    yield role, read_file(path, names[path], data)
 
 
 def read_file(path: Path, name: str, data: DataParams) -> Table:
-    """The table in one CSV, TSV, JSONL or Parquet file."""
-    kind = _format(path, data)
+    """The table in one file. Raises DataError when the file as a whole cannot be read."""
+    kind = format_of(path, data)
     if kind == "parquet":
         return _read_parquet(path, name)
+    _check_memory([path])
+    if kind == "gettext":
+        from apf_tasks.corpora.gettext import read_catalogue
+
+        return read_catalogue(path, name, data.encoding)
     text = read_text(path, data.encoding)
     if not text.strip():
         raise DataError(str(path), "rows", "an empty file", "Check where it comes from, or take it out of data.source.")
-    if kind == "jsonl":
-        return _read_jsonl(text, path, name)
-    return _read_delimited(text, name, kind, data.header)
+    if kind == "jsonl" and data.format != "jsonl" and text.lstrip().startswith("["):
+        kind = "json"
+    readers: dict[str, Callable[[], Table]] = {
+        "jsonl": lambda: read_jsonl(text, path, name),
+        "json": lambda: read_json(text, path, name, kind),
+        "squad": lambda: read_json(text, path, name, kind),
+        "conll": lambda: read_conll(text, name),
+        "word_tag": lambda: read_word_tag(text, name),
+        "text": lambda: read_plain_text(text, path, name, data.documents or "paragraph"),
+    }
+    return readers.get(kind, lambda: read_delimited(text, name, kind, data.header))()
 
 
-def _format(path: Path, data: DataParams) -> str:
-    if data.format not in ("auto", "dataset"):
-        return data.format
-    if known := FORMATS.get(path.suffix.lower()):
-        return known
-    with path.open("rb") as file:
-        if b"\t" in file.readline(1 << 16):
-            return "tsv"
-    do = "Write data.format: csv, tsv, jsonl or parquet. If it is an archive, enter it with `!/`."
-    raise DataError(str(path), "a name ending in " + ", ".join(FORMATS), repr(path.suffix), do)
+def _read_aligned(paths: Mapping[str, Path], name: str, data: DataParams) -> Table:
+    _check_memory(list(paths.values()))
+    return read_parallel({side: read_text(path, data.encoding) for side, path in paths.items()}, name)
 
 
-def _read_delimited(text: str, name: str, kind: str, header: bool) -> Table:
-    """CSV by RFC 4180. In TSV a quotation mark is a character like any other: texts are full of lone ones."""
-    dialect: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if kind == "tsv" else {"strict": True}
-    # csv has to see line ends as they are; str.splitlines would also cut at U+2028 inside a text
-    parsed = [p for p in _records(list(io.StringIO(text, newline="")), dialect) if p[1]]
-    rejected = [Rejected(name, number, found) for number, found in parsed if isinstance(found, str)]
-    records = [(number, found) for number, found in parsed if not isinstance(found, str)]
-    if header and records:
-        columns = tuple(column.strip() for column in records.pop(0)[1])
-    else:
-        width = Counter(len(fields) for _, fields in records).most_common(1)
-        columns = tuple(str(i) for i in range(width[0][0] if width else 0))
-    whole = [(number, fields) for number, fields in records if len(fields) == len(columns)]
-    rejected += [
-        Rejected(name, number, f"{len(fields)} fields instead of {len(columns)}")
-        for number, fields in records
-        if len(fields) != len(columns)
-    ]
-    numbers = [number for number, _ in whole]
-    # texts that read "NA" or "null" are texts; only nothing at all is missing
-    return Table(name, columns, numbers, rejected, lambda i: [fields[i] or None for _, fields in whole])
-
-
-def _records(lines: list[str], dialect: dict[str, Any]) -> Iterator[tuple[int, list[str] | str]]:
-    """(line, fields) of each record, or (line, what is wrong with it).
-
-    After a quoting mistake, parsing starts again on the next line: an open quote must not swallow the rows after it.
-    """
-    csv.field_size_limit(MAX_FIELD_CHARACTERS)
-    start = 0
-    while start < len(lines):
-        reader = csv.reader(itertools.islice(lines, start, None), **dialect)
-        before = start
-        try:
-            for fields in reader:
-                yield before + 1, fields
-                before = start + reader.line_num
-            return
-        except csv.Error as error:
-            yield before + 1, f"quoting: {error}"
-            start = before + 1
-
-
-def _read_jsonl(text: str, path: Path, name: str) -> Table:
-    if text.lstrip().startswith("["):
-        do = "Write one object per line, for example with `jq -c '.[]'`."
-        raise DataError(str(path), "one JSON object per line", "one JSON array", do)
-    records: list[dict[str, Any]] = []
-    numbers: list[int] = []
-    rejected: list[Rejected] = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        value = _json_object(line)
-        if isinstance(value, str):
-            rejected.append(Rejected(name, number, value))
-        else:
-            records.append(value)
-            numbers.append(number)
-    columns = tuple(dict.fromkeys(key for record in records for key in record))
-    return Table(name, columns, numbers, rejected, lambda i: [record.get(columns[i]) for record in records])
-
-
-def _json_object(line: str) -> dict[str, Any] | str:
-    """The object, or what is wrong with the line."""
-    try:
-        value = json.loads(line)
-        if "\\ud" in line.lower():
-            line_as_read = json.dumps(value, ensure_ascii=False)
-            line_as_read.encode("utf-8")
-    except UnicodeEncodeError:
-        return "half of a surrogate pair: no valid Unicode text"
-    except (ValueError, RecursionError) as error:
-        return f"not valid JSON: {error}"
-    return value if isinstance(value, dict) else "not a JSON object"
+def _check_memory(paths: list[Path]) -> None:
+    """Raises DataError when the files cannot be in memory, as bytes and as text: better than to be killed."""
+    needed, free = 2 * sum(path.stat().st_size for path in paths), psutil.virtual_memory().available
+    if needed > free:
+        found = f"{needed / 2**30:.1f} GiB to read it with {free / 2**30:.1f} GiB free"
+        raise DataError(str(paths[0]), "a file that fits in memory", found, "Take a part of it, or free some memory.")
 
 
 def _read_parquet(path: Path, name: str) -> Table:
@@ -224,9 +145,17 @@ def _dataset_table(dataset: Dataset, name: str) -> Table:
 
     def values(i: int) -> list[Any]:
         found = dataset.with_format(None).select_columns([columns[i]])[:][columns[i]]
-        names = getattr(dataset.features[columns[i]], "names", None)  # a ClassLabel: numbers that stand for names
-        if names is None:
-            return list(found)
-        return [None if value is None or value < 0 else names[value] for value in found]
+        return [_named(value, dataset.features[columns[i]]) for value in found]
 
     return Table(name, columns, list(range(1, len(dataset) + 1)), [], values)
+
+
+def _named(value: Any, feature: Any) -> Any:
+    """The value with names in place of the numbers of a ClassLabel, at whatever depth."""
+    if isinstance(value, list):
+        inner = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
+        return [_named(v, inner) for v in value]
+    if isinstance(value, dict):
+        return {key: _named(v, feature.get(key) if isinstance(feature, dict) else None) for key, v in value.items()}
+    names = getattr(feature, "names", None)
+    return value if names is None else None if value is None or value < 0 else names[value]

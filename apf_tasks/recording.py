@@ -32,7 +32,8 @@ def record(run_id: str, params: Params, visits: Sequence[Visit]) -> None:
             tracking.log_metrics(run_id, {f"validation/{handle.metric}": best.score})
             tags |= {"apf.selection": handle.tie_break, "apf.chosen_run": handle.chosen.run_id}
         elif isinstance(handle, TestReport):
-            files |= {handle.path / name: "test" for name in ("report.json", "predictions.parquet", "confusion.png")}
+            files |= dict.fromkeys([handle.path / "report.json", handle.path / "predictions.parquet"], "test")
+            files |= dict.fromkeys(sorted(handle.path.glob("*.png")), "test")
             tracking.log_metrics(run_id, _test_metrics(handle))
             tags["apf.verdict"] = handle.verdict
     tracking.set_tags(run_id, tags)

@@ -14,14 +14,6 @@ def register_version(
     name: str, model_id: str, run_id: str, selection: Selection, report: TestReport
 ) -> tuple[int, tuple[str, ...]]:
     """A new version with its fingerprints and score as tags. Returns its number and aliases."""
-    from mlflow.exceptions import MlflowException
-
-    client = tracking.client()
-    try:
-        client.create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise RegistryError(f"registry {name}", "to create the model", str(error), "Check the name.") from error
     low, high = report.intervals[report.metric]
     tags = {
         "apf.model": selection.chosen.fingerprint,
@@ -30,6 +22,19 @@ def register_version(
         "apf.verdict": report.verdict,
         "apf.trial_run": selection.chosen.run_id,
     }
+    return add_version(name, model_id, run_id, tags)
+
+
+def add_version(name: str, model_id: str, run_id: str, tags: dict[str, str]) -> tuple[int, tuple[str, ...]]:
+    """A logged model as a new version: `challenger`, and `champion` where there is none. Returns number and aliases."""
+    from mlflow.exceptions import MlflowException
+
+    client = tracking.client()
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise RegistryError(f"registry {name}", "to create the model", str(error), "Check the name.") from error
     created = client.create_model_version(name, f"models:/{model_id}", run_id, tags=tags, model_id=model_id)
     number = int(created.version)
     aliases = ["challenger"]
@@ -90,3 +95,41 @@ def still_registered(handle: RegisteredModel) -> bool:
             raise RegistryError(handle.model_uri, "an answer from the registry", str(error), "Try again.") from error
         return False
     return True
+
+
+def log_code_model(
+    folder: Path,
+    run_id: str,
+    code: str,
+    inputs: Mapping[str, str],
+    outputs: Mapping[str, str],
+    example: Mapping[str, str],
+    libraries: Mapping[str, str],
+    optional_inputs: Sequence[str] = (),
+    settings: Mapping[str, int] | None = None,
+) -> tuple[str, str]:
+    """Log a folder as a pyfunc whose code is the file `code` of this package. Returns the model's URI and id.
+
+    `inputs` and `outputs` are column -> MLflow type; `settings` are whole numbers that `predict` takes as params.
+    """
+    tracking.client()
+    import mlflow
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+
+    columns = [ColSpec(kind, name, required=name not in optional_inputs) for name, kind in inputs.items()]
+    numbers = [ParamSpec(name, DataType.long, default) for name, default in (settings or {}).items()]
+    package = Path(__file__).parent
+    with mlflow.start_run(run_id=run_id):
+        info = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(package / code),
+            artifacts={"model": str(folder)},
+            code_paths=[str(package)],
+            signature=ModelSignature(
+                Schema(columns), Schema([ColSpec(kind, name) for name, kind in outputs.items()]), ParamSchema(numbers)
+            ),
+            input_example=pd.DataFrame([dict(example)]),
+            pip_requirements=[f"{library}=={number.split('+')[0]}" for library, number in libraries.items()],
+        )
+    return str(info.model_uri), str(info.model_id)

@@ -7,23 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from apf_tasks.artifacts import Candidate, Selection, TrainedModel
 from apf_tasks.families import Family, get_family
 from apf_tasks.frozen import dotted
-from apf_tasks.metrics import bootstrap, paired_bootstrap
+from apf_tasks.metrics.bootstrap import bootstrap, paired_bootstrap
 from apf_tasks.params import FamilyParams, TestParams
+from apf_tasks.rows import read_rows
 from apf_tasks.store import digest
 
 
 def select(out: Path, models: tuple[TrainedModel, ...], family: FamilyParams, intervals: TestParams) -> Selection:
     """The model with the best validation score; of equal ones that with fewer steps, then the first in the search."""
-    functions = get_family(family.name)
+    functions = get_family(family)
     metric = models[0].metric
     counts = [_statistics(model, functions) for model in models]
     differing = _differing(models)
-    order = sorted(range(len(models)), key=lambda i: (-models[i].scores[metric], models[i].optimizer_steps, i))
+    sign = functions.sign(metric)
+    order = sorted(range(len(models)), key=lambda i: (-sign * models[i].scores[metric], models[i].optimizer_steps, i))
     candidates = []
     for i in order:
         model = models[i]
@@ -57,7 +58,7 @@ def select(out: Path, models: tuple[TrainedModel, ...], family: FamilyParams, in
 
 def _statistics(model: TrainedModel, family: Family) -> np.ndarray:
     """Per-row counts of the model's validation predictions, (N, K)."""
-    rows = pd.read_parquet(model.path / "validation.parquet")
+    rows = read_rows(model.path / "validation.parquet")
     return family.statistics(rows["reference"].tolist(), rows["prediction"].tolist(), model.label_names)
 
 
@@ -91,6 +92,6 @@ def _why(
     difference = paired_bootstrap(
         counts[first], counts[second], family.scores, metric, intervals.resamples, intervals.seed, intervals.confidence
     )
-    if difference.low > 0:
+    if difference.better(family.sign(metric)):
         return f"best of {len(order)}, reliably ahead of the runner-up by {difference}"
-    return f"best of {len(order)}, not reliably better than the runner-up ({difference}); chosen for the higher score"
+    return f"best of {len(order)}, not reliably better than the runner-up ({difference}); chosen for the better score"

@@ -14,11 +14,9 @@ from mlflow.pyfunc import PythonModel, PythonModelContext  # type: ignore[attr-d
 
 from apf_tasks.batching import Examples, token_table
 from apf_tasks.errors import DataError
-from apf_tasks.families import get_family
-from apf_tasks.loop import Place, predict
+from apf_tasks.families import family_params
+from apf_tasks.network import load_network, predict_rows
 from apf_tasks.params import ModelParams, RuntimeParams
-from apf_tasks.pretrained import load_tokenizer, pad_id
-from apf_tasks.runtime import choose_device, choose_precision
 
 
 class FineTunedModel(PythonModel):
@@ -27,30 +25,25 @@ class FineTunedModel(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         """Load the Hugging Face folder that lies beside this file."""
         folder, config = Path(context.artifacts["model"]), context.model_config
-        self.family = get_family(config["family"]["name"])
-        self.params = self.family.params.model_validate(config["family"])
-        self.label_names = tuple(config["label_names"])
-        self.model_params = ModelParams(base=str(folder), **config["model"])
-        runtime = RuntimeParams(precision=config["precision"])
-        device = choose_device(runtime)
-        self.place = Place(device, choose_precision(runtime, device))
-        self.tokenizer = load_tokenizer(folder, self.model_params)
-        self.model = self.family.load_model(folder, self.model_params, self.params, self.label_names).to(device)  # type: ignore[arg-type]
+        family = family_params(config["family"]["name"]).model_validate(config["family"])
+        model, runtime = ModelParams(base=str(folder), **config["model"]), RuntimeParams(precision=config["precision"])
+        self.settings: dict[str, float] = config["settings"]
+        self.network = load_network(folder, model, family, config["label_names"], runtime)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """One row of `output_columns` per row of input."""
-        missing = [column for column in self.family.example if column not in model_input.columns]
+        family = self.network.family
+        missing = [column for column in family.example if column not in model_input.columns]
         if missing:
             found = ", ".join(map(str, model_input.columns)) or "none"
             do = "Rename the columns of the input."
-            raise DataError("model input", "columns " + ", ".join(self.family.example), found, do)
-        rows = model_input[list(self.family.example)].fillna("").astype(str)
+            raise DataError("model input", "columns " + ", ".join(family.example), found, do)
+        rows = model_input[list(family.example)].fillna("").astype(str).reset_index(drop=True)
         if rows.empty:
-            return pd.DataFrame(columns=list(self.family.output_columns))
-        columns = self.family.encode(rows, self.tokenizer, self.params, self.label_names, self.model_params.max_tokens)
-        examples = Examples(token_table(columns))
-        answers = predict(self.model, examples, self.family, self.label_names, self.place, pad_id(self.tokenizer))
-        return pd.DataFrame(answers)[list(self.family.output_columns)]
+            return pd.DataFrame(columns=list(family.output_columns))
+        columns = family.encode(rows, self.network.base, self.network.label_names)
+        answers = predict_rows(self.network, Examples(token_table(columns)), rows, self.settings)
+        return pd.DataFrame(answers)[list(family.output_columns)]
 
 
 mlflow.models.set_model(FineTunedModel())

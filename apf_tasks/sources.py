@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from apf_tasks.corpora.formats import AUTO, FORMATS, files_of_format, format_by_name
 from apf_tasks.errors import DataError, ModelError, SourceError
 from apf_tasks.params import DataParams, ModelParams
 from apf_tasks.store import digest, file_digest
@@ -18,7 +19,7 @@ HUB, PYPI, REGISTRY = "hub:", "pypi:", "models:/"
 ALL = "all"
 """The role of rows whose source has no published splits."""
 
-DATA_SUFFIXES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".parquet")
+BRACES = re.compile(r"\{([^{}/]*,[^{}/]*)\}")
 DATASET_FILES = ("dataset_dict.json", "dataset_info.json", "state.json")
 NOT_WEIGHTS = frozenset({"training_args.bin", "optimizer.pt", "optimizer.bin", "scheduler.pt", "scheduler.bin"})
 LFS_POINTER = b"version https://git-lfs"
@@ -48,9 +49,45 @@ def roles(data: DataParams) -> dict[str, str]:
     return {ALL: data.source} if isinstance(data.source, str) else {str(k): v for k, v in data.source.items()}
 
 
+def sides(source: str, data: DataParams) -> dict[str, str]:
+    """Side -> its source, for line-aligned files: `train.{en,zh}` -> en, zh. Empty for any other source.
+
+    Raises SourceError when the format needs sides and there are none.
+    """
+    braces = BRACES.search(source) if data.format in ("auto", "parallel") and not source.startswith(HUB) else None
+    if braces and not Path(source).exists():
+        names = [name.strip() for name in braces[1].split(",")]
+        if all(names) and len(set(names)) == len(names):
+            return {name: source[: braces.start()] + name + source[braces.end() :] for name in names}
+    elif data.format != "parallel":
+        return {}
+    do = "For example: corpus/train.{en,zh} for corpus/train.en and corpus/train.zh."
+    raise SourceError(f"data.source {source}", "two or more different names in braces", "none", do)
+
+
+def aligned_files(source: str, data: DataParams) -> dict[str, list[Path]]:
+    """Side -> its files, in the same order on every side. Raises SourceError when a file has no counterpart."""
+    files = {side: _files_of(text, data) for side, text in sides(source, data).items()}
+    kept = [[_without(side, path.name) for path in paths] for side, paths in files.items()]
+    # the names of single files say nothing: the user has paired them
+    if any(len(names) != len(kept[0]) or (len(names) > 1 and names != kept[0]) for names in kept):
+        found = " and ".join(", ".join(path.name for path in paths[:5]) for paths in files.values())
+        do = "Give every file its counterpart."
+        raise SourceError(f"data.source {source}", "the same files on every side", found, do)
+    return files
+
+
+def _without(side: str, name: str) -> str:
+    return re.sub(rf"(?<![A-Za-z0-9]){re.escape(side)}(?![A-Za-z0-9])", "", name)
+
+
 def data_files(data: DataParams) -> dict[str, list[Path]]:
     """Role -> local files; packages are downloaded. A folder saved by `datasets` stands for itself; a hub has none."""
-    return {role: _files_of(source, data) for role, source in roles(data).items()}
+    aligned = {role: aligned_files(source, data) for role, source in roles(data).items()}
+    return {
+        role: [file for files in aligned[role].values() for file in files] or _files_of(source, data)
+        for role, source in roles(data).items()
+    }
 
 
 def _files_of(source: str, data: DataParams) -> list[Path]:
@@ -91,13 +128,20 @@ def _in_folder(folder: Path, source: str, data: DataParams) -> list[Path]:
     """The data files of a folder by name, or the folder itself when `datasets` saved it."""
     if is_dataset(folder):
         return [folder]
-    files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith((".", "_")))
-    suffixes = DATA_SUFFIXES if data.format in ("auto", "dataset") else (*DATA_SUFFIXES, ".txt", ".json")
-    if found := [file for file in files if file.suffix.lower() in suffixes]:
+    files = _visible(folder.iterdir())
+    if found := files_of_format(files, data):
         return found
+    if data.format in (*AUTO, "gettext"):  # catalogues lie deep: locale/zh_CN/LC_MESSAGES
+        below = files_of_format(_visible(folder.rglob("*")), data)
+        if found := [file for file in below if format_by_name(file, data) == "gettext"]:
+            return found
     names = ", ".join(file.name for file in files[:5]) or "nothing"
     do = "Name the file, or a pattern like `folder/*.txt`."
-    raise SourceError(f"data.source {source}", "files ending in " + " ".join(suffixes), names, do)
+    raise SourceError(f"data.source {source}", "files ending in " + " ".join(FORMATS), names, do)
+
+
+def _visible(paths: Iterable[Path]) -> list[Path]:
+    return sorted(path for path in paths if path.is_file() and not path.name.startswith((".", "_")))
 
 
 def is_dataset(path: Path) -> bool:
@@ -192,7 +236,10 @@ def data_identity(data: DataParams) -> str:
 
 
 def _local_of(source: str, data: DataParams) -> Sequence[Path]:
-    return [] if source.startswith((HUB, PYPI)) else _local_files(source, data)
+    if source.startswith((HUB, PYPI)):
+        return []
+    texts = sides(source, data).values() or [source]
+    return [file for text in texts for file in _local_files(text, data)]
 
 
 def _remote_identity(source: str, data: DataParams) -> str | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import unicodedata
+from collections import Counter
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from apf_tasks.families import Family, get_family
 from apf_tasks.leaks import conflict_section, duplicate_section, group_section, near_section
 from apf_tasks.near_duplicates import Indices, Mask, Shingles, merge_groups
 from apf_tasks.params import SPLIT_NAMES, FamilyParams, SplitName, SplitParams
+from apf_tasks.rows import read_rows, write_rows
 from apf_tasks.store import fingerprint_files
 
 Roles = NDArray[np.object_]
@@ -36,19 +38,19 @@ BY_IMPORTANCE: tuple[SplitName, ...] = ("test", "validation", "train")
 
 def split_rows(out: Path, raw: RawData, split: SplitParams, family: FamilyParams) -> Split:
     """Give every row its role; write the three splits and the leak report."""
-    record = get_family(family.name)
+    record = get_family(family)
     rows = _read(raw.path / "rows.parquet")
-    texts, published = comparable_texts(rows, record.text_columns), set(rows["role"])
-    conflicts = conflicting(rows, texts, record.label_column)
-    duplicates = repeated(rows, texts, among=~conflicts)
+    keys, published = comparable_texts(rows, record.key_columns or record.text_columns), set(rows["role"])
+    conflicts = conflicting(rows, keys, record.label_column)
+    duplicates = repeated(rows, keys, among=~conflicts)
     leaks = {
-        "conflicting_labels": conflict_section(rows, texts, conflicts, record.label_column),
-        "exact_duplicates": duplicate_section(rows, texts, duplicates),
+        "conflicting_labels": conflict_section(rows, keys, conflicts, record.label_column),
+        "exact_duplicates": duplicate_section(rows, keys, duplicates),
     }
-    stays = ~conflicts & (duplicates < 0)
-    rows, texts = rows[stays].reset_index(drop=True), texts[stays].reset_index(drop=True)
+    rows = rows[~conflicts & (duplicates < 0)].reset_index(drop=True)
+    texts = comparable_texts(rows, record.text_columns)
     shingles = Shingles(texts.tolist()) if split.near_duplicate_similarity else None
-    group = shingles.groups(split.near_duplicate_similarity or 1) if shingles else np.arange(len(rows))
+    group = shingles.groups(split.near_duplicate_similarity or 1) if shingles else pd.factorize(texts)[0]
     rows["role"] = _roles(rows, texts, group, published, split, record)
     near = _too_similar(rows, shingles, group, split.near_duplicate_similarity)
     leaks["near_duplicates_across_sides"] = near_section(rows, texts, near, shingles)
@@ -56,7 +58,7 @@ def split_rows(out: Path, raw: RawData, split: SplitParams, family: FamilyParams
     (out / "leaks.json").write_text(json.dumps(leaks, indent=2, ensure_ascii=False), encoding="utf-8")
     sides = {name: rows[(rows["role"] == name) & (near < 0)] for name in SPLIT_NAMES}
     _check_not_empty(sides, published, split)
-    label_names = _check_labels(sides, record.label_column)
+    label_names = _check_labels(sides, record)
     return Split(
         path=out,
         fingerprint=_write(out, sides),
@@ -73,14 +75,14 @@ def split_rows(out: Path, raw: RawData, split: SplitParams, family: FamilyParams
 
 def _read(path: Path) -> pd.DataFrame:
     """The rows, with the role train where the source has no splits."""
-    rows = pd.read_parquet(path)
-    return rows.assign(role=rows["role"].astype(object).replace("all", "train") if "role" in rows else "train")
+    rows = read_rows(path)
+    return rows.assign(role=rows["role"].replace("all", "train") if "role" in rows else "train")
 
 
 def _write(out: Path, sides: dict[SplitName, pd.DataFrame]) -> str:
     """One file per split; their common fingerprint."""
     for name, side in sides.items():
-        side.drop(columns="role").to_parquet(out / f"{name}.parquet", index=False)
+        write_rows(side.drop(columns="role"), out / f"{name}.parquet")
     return fingerprint_files(out, [f"{name}.parquet" for name in sides])
 
 
@@ -254,18 +256,20 @@ def _check_not_empty(sides: dict[SplitName, pd.DataFrame], published: set[str], 
         raise CannotTeach("split", f"at least one row in {name}", found, do)
 
 
-def _check_labels(sides: dict[SplitName, pd.DataFrame], label_column: str | None) -> tuple[str, ...]:
+def _check_labels(sides: dict[SplitName, pd.DataFrame], family: Family) -> tuple[str, ...]:
     """The labels of train, sorted; every label of the other sides has to be among them."""
-    if label_column is None:
+    carried = {name: Counter(label for row in family.labels_of(side) for label in row) for name, side in sides.items()}
+    names = tuple(sorted(carried["train"]))
+    if family.label_column is None and family.labels is None:
         return ()
-    names = tuple(sorted(set(sides["train"][label_column].astype(str))))
-    if len(names) < 2:
+    if len(names) < (2 if family.label_column else 1):
         do = "Add rows with another label, and check data.columns and data.labels."
-        raise CannotTeach("split, train", "two labels or more", f"only {names[0]!r}", do)
-    for name, side in sides.items():
-        unknown = side[label_column].astype(str).value_counts().drop(list(names), errors="ignore")
-        if len(unknown):
-            said = ", ".join(f"{label!r} ({count:,} rows)" for label, count in sorted(unknown.items()))
+        found = f"only {names[0]!r}" if names else "none"
+        raise CannotTeach("split, train", "two labels or more" if family.label_column else "a label", found, do)
+    for name, counts in carried.items():
+        unknown = sorted(label for label in counts if label not in names)
+        if unknown:
+            said = ", ".join(f"{label!r} ({counts[label]:,} rows)" for label in unknown)
             do = "Add train rows with this label, or leave it out of data.labels."
             raise CannotTeach(f"split, {name}", "only labels that train has: " + ", ".join(names), said, do)
     return names

@@ -92,7 +92,7 @@ def train_model(
     return training.train_model(out, train, validation, model, family, params, runtime, metric)
 
 
-@stage(code=["selection"], libraries=["numpy"])
+@stage(code=["selection", "metrics"], libraries=["numpy"])
 def select(out: Path, models: tuple[TrainedModel, ...], family: FamilyParams, intervals: TestParams) -> Selection:
     """The best candidate on validation."""
     from apf_tasks import selection
@@ -100,7 +100,11 @@ def select(out: Path, models: tuple[TrainedModel, ...], family: FamilyParams, in
     return selection.select(out, models, family, intervals)
 
 
-@stage(code=["evaluation", "baselines", "pretrained"], libraries=["torch", "transformers", "scikit-learn"])
+@stage(
+    code=["evaluation", "baselines", "metrics", "pretrained"],
+    libraries=["torch", "transformers", "scikit-learn"],
+    identity=_base_identity,
+)
 def evaluate(
     out: Path,
     selection: Selection,

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from apf_tasks.artifacts import Split, TokenizedSplit
 from apf_tasks.errors import CannotTeach
-from apf_tasks.families import IGNORE_INDEX, get_family
+from apf_tasks.families import IGNORE_INDEX, Columns, get_family
 from apf_tasks.params import FamilyParams, ModelParams, SplitName
+from apf_tasks.rows import read_rows, write_rows
 from apf_tasks.store import fingerprint_files
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from apf_tasks.pretrained import Base
 
 CHUNK_ROWS = 10_000
 
@@ -22,24 +23,23 @@ CHUNK_ROWS = 10_000
 def tokenize(out: Path, split: Split, name: SplitName, model: ModelParams, family: FamilyParams) -> TokenizedSplit:
     """Tokenize one split. Raises CannotTeach when nothing is supervised or the tokenizer does not know the text."""
     from apf_tasks.batching import save_tokens
-    from apf_tasks.pretrained import check_fit, load_tokenizer
+    from apf_tasks.pretrained import load_base
     from apf_tasks.sources import model_folder
 
-    folder = model_folder(model)
-    tokenizer = load_tokenizer(folder, model)
-    check_fit(tokenizer, folder, model)
-    rows = pd.read_parquet(split.path / f"{name}.parquet")
-    columns = _encode(rows, tokenizer, model, family, split.label_names)
-    counts = _count(columns, tokenizer)
+    base = load_base(model_folder(model), model)
+    rows = read_rows(split.path / f"{name}.parquet")
+    columns = _encode(rows, base, family, split.label_names)
+    counts = _count(columns, base)
     _check_can_teach(counts, name, model)
     save_tokens(columns, out / "tokens.arrow")
-    rows.to_parquet(out / "rows.parquet", index=False)
+    write_rows(rows, out / "rows.parquet")
     return TokenizedSplit(
         path=out,
         fingerprint=fingerprint_files(out, ["tokens.arrow", "rows.parquet"]),
         name=name,
         tokenizer=model.base if model.revision is None else f"{model.base}@{model.revision}",
         rows=len(rows),
+        examples=len(columns["input_ids"]),
         tokens=counts["tokens"],
         supervised_tokens=counts["supervised"],
         truncated_rows=counts["truncated"],
@@ -49,31 +49,29 @@ def tokenize(out: Path, split: Split, name: SplitName, model: ModelParams, famil
     )
 
 
-def _encode(
-    rows: pd.DataFrame,
-    tokenizer: PreTrainedTokenizerBase,
-    model: ModelParams,
-    family: FamilyParams,
-    label_names: tuple[str, ...],
-) -> dict[str, list[Any]]:
+def _encode(rows: pd.DataFrame, base: Base, family: FamilyParams, label_names: tuple[str, ...]) -> Columns:
     """Encode in chunks; the tokenizer's own threads use all cores within one."""
-    encode = get_family(family.name).encode
-    columns: dict[str, list[Any]] = {}
+    encode = get_family(family).encode
+    columns: Columns = {}
     for start in range(0, len(rows), CHUNK_ROWS):
-        chunk = rows.iloc[start : start + CHUNK_ROWS]
-        for column, values in encode(chunk, tokenizer, family, label_names, model.max_tokens).items():
+        chunk = rows.iloc[start : start + CHUNK_ROWS].reset_index(drop=True)
+        encoded = encode(chunk, base, label_names)
+        if "row" in encoded:
+            encoded["row"] = [start + row for row in encoded["row"]]
+        for column, values in encoded.items():
             columns.setdefault(column, []).extend(values)
     if not any(any(types) for types in columns.get("token_type_ids", [])):
         columns.pop("token_type_ids", None)  # all zero is what a model assumes without them
     return columns
 
 
-def _count(columns: dict[str, list[Any]], tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    unknown = tokenizer.unk_token_id
+def _count(columns: Columns, base: Base) -> dict[str, int]:
+    unknown = base.tokenizer.unk_token_id
+    rows = columns.get("row", range(len(columns["input_ids"])))
     return {
         "tokens": sum(len(ids) for ids in columns["input_ids"]),
         "supervised": sum(label != IGNORE_INDEX for labels in columns["labels"] for label in labels),
-        "truncated": sum(columns["truncated"]),
+        "truncated": len({row for row, cut in zip(rows, columns["truncated"], strict=True) if cut}),
         "unknown": 0 if unknown is None else sum(ids.count(unknown) for ids in columns["input_ids"]),
     }
 

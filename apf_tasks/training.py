@@ -11,27 +11,20 @@ from typing import Any
 
 import pandas as pd
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from apf_tasks import tracking
 from apf_tasks.artifacts import TokenizedSplit, TrainedModel
 from apf_tasks.batching import Examples
 from apf_tasks.checkpoints import CHECKPOINT, Progress, load_checkpoint, save_checkpoint
 from apf_tasks.errors import Interrupted
-from apf_tasks.families import Family, get_family
+from apf_tasks.families import Prediction
 from apf_tasks.frozen import dotted
-from apf_tasks.loop import Place, Step, predict, steps_per_epoch, total_steps, train_steps
+from apf_tasks.loop import Step, packs_alike, steps_per_epoch, total_steps, train_steps
+from apf_tasks.network import Network, load_network, predict_and_tune, score, scores_of
 from apf_tasks.params import FamilyParams, ModelParams, RuntimeParams, TrainParams
-from apf_tasks.pretrained import load_tokenizer, pad_id
 from apf_tasks.progress import progress as show_progress
-from apf_tasks.runtime import (
-    choose_device,
-    choose_precision,
-    peak_memory_gib,
-    reset_peak_memory,
-    seed_everything,
-    stop_signals,
-)
+from apf_tasks.rows import read_rows, write_rows
+from apf_tasks.runtime import peak_memory_gib, reset_peak_memory, seed_everything, stop_signals
 from apf_tasks.sources import model_folder
 from apf_tasks.stage import current_label
 from apf_tasks.store import fingerprint_files
@@ -45,18 +38,16 @@ class Training:
     """One trial under way: what the loop needs, and where it stands."""
 
     out: Path
-    family: Family
+    network: Network
     metric: str
     params: TrainParams
     runtime: RuntimeParams
-    place: Place
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
     optimizer: torch.optim.Optimizer
     examples: Examples
+    packed: bool
+    constants: dict[str, torch.Tensor]
     validation: Examples
     validation_rows: pd.DataFrame
-    label_names: tuple[str, ...]
     progress: Progress
 
     @property
@@ -109,35 +100,37 @@ def _set_up(
     metric: str,
 ) -> Training:
     """Load everything, seeded; go to the checkpoint if there is one."""
-    functions = get_family(family.name)
-    device = choose_device(runtime)
-    folder = model_folder(model)
     seed_everything(params.seed)
-    tokenizer = load_tokenizer(folder, model)
-    network = functions.load_model(folder, model, family, train.label_names).to(device)  # type: ignore[arg-type]
-    if network.config.pad_token_id is None:
-        network.config.pad_token_id = tokenizer.pad_token_id
-    network.requires_grad_(True)
-    reset_peak_memory(device)
-    optimizer = params.optimizer.build(network, params.learning_rate, params.weight_decay)
+    network = load_network(model_folder(model), model, family, train.label_names, runtime)
+    network.model.requires_grad_(True)
+    examples = Examples.of(train)
+    packed = network.family.packs and packs_alike(network, examples)
+    reset_peak_memory(network.place.device)
+    optimizer = params.optimizer.build(network.model, params.learning_rate, params.weight_decay)
     seed_everything(params.seed)  # dropout starts alike, however many weights were drawn
-    progress = load_checkpoint(out, network, optimizer) or Progress(initial_digests=parameter_digests(network))
+    progress = load_checkpoint(out, network.model, optimizer)
     return Training(
         out=out,
-        family=functions,
+        network=network,
         metric=metric,
         params=params,
         runtime=runtime,
-        place=Place(device, choose_precision(runtime, device)),
-        model=network,
-        tokenizer=tokenizer,
         optimizer=optimizer,
-        examples=Examples.of(train),
+        examples=examples,
+        packed=packed,
+        constants=_constants(network, train),
         validation=Examples.of(validation),
-        validation_rows=pd.read_parquet(validation.path / "rows.parquet"),
-        label_names=train.label_names,
-        progress=progress,
+        validation_rows=read_rows(validation.path / "rows.parquet"),
+        progress=progress or Progress(initial_digests=parameter_digests(network.model)),
     )
+
+
+def _constants(network: Network, train: TokenizedSplit) -> dict[str, torch.Tensor]:
+    """What the family wants every training batch to carry."""
+    if network.family.constants is None:
+        return {}
+    found = network.family.constants(read_rows(train.path / "rows.parquet"), network.label_names)
+    return {name: tensor.to(network.place.device) for name, tensor in found.items()}
 
 
 def _run(training: Training, run: tracking.TrialRun) -> None:
@@ -145,11 +138,10 @@ def _run(training: Training, run: tracking.TrialRun) -> None:
     if training.progress.stopped or training.progress.step >= training.steps:
         return
     saved = time.monotonic()
-    p, place = training.params, training.place
+    network, now = training.network, training.progress
     loop = train_steps(
-        training.model, training.optimizer, training.examples, training.family, p, place, pad_id(training.tokenizer),
-        training.progress.step,
-    )  # fmt: skip
+        network, training.optimizer, training.examples, training.params, now.step, training.packed, training.constants
+    )
     with stop_signals() as stopping, show_progress(_title(), training.steps, "steps") as advance:
         for step in loop:
             _advance(training, step)
@@ -160,13 +152,13 @@ def _run(training: Training, run: tracking.TrialRun) -> None:
             due = time.monotonic() - saved > training.runtime.checkpoint_minutes * 60
             if due or stopping or training.progress.stopped:
                 run.flush()  # points up to the checkpoint first: a resumed run repeats only later ones
-                save_checkpoint(training.out, training.model, training.optimizer, training.progress)
+                save_checkpoint(training.out, training.network.model, training.optimizer, training.progress)
                 drop_best_except(training.out, training.progress.best_step)
                 saved = time.monotonic()
             if stopping:
                 raise _interrupted(training, stopping[0])
             if training.progress.stopped:
-                logger.info("           stops early: no better score in %d validations", p.patience)
+                logger.info("           stops early: no better score in %d validations", training.params.patience)
                 break
 
 
@@ -184,19 +176,12 @@ def _advance(training: Training, step: Step) -> None:
 
 def _validate(training: Training) -> dict[str, float]:
     """Score on validation; keep the weights when they are the best so far."""
-    predictions = predict(
-        training.model,
-        training.validation,
-        training.family,
-        training.label_names,
-        training.place,
-        pad_id(training.tokenizer),
-    )
+    predictions, _ = predict_and_tune(training.network, training.validation, training.validation_rows)
     scores = _scores(training, predictions)
-    metric = training.metric
-    now = training.progress
-    if not now.best_scores or scores[metric] > now.best_scores[metric]:
-        save_best(training.out, training.model, now.step)
+    metric, now = training.metric, training.progress
+    sign = training.network.family.sign(metric)
+    if not now.best_scores or sign * scores[metric] > sign * now.best_scores[metric]:
+        save_best(training.out, training.network.model, now.step)
         update: dict[str, Any] = {"best_step": now.step, "best_scores": scores, "validations_without_gain": 0}
     else:
         waited = now.validations_without_gain + 1
@@ -206,30 +191,28 @@ def _validate(training: Training) -> dict[str, float]:
     return scores
 
 
-def _scores(training: Training, predictions: list[dict[str, Any]]) -> dict[str, float]:
-    references = training.family.reference(training.validation_rows)
-    found = [p["prediction"] for p in predictions]
-    sums = training.family.statistics(references, found, training.label_names).sum(axis=0)
-    return {name: float(score) for name, score in training.family.scores(sums).items()}
+def _scores(training: Training, predictions: list[Prediction]) -> dict[str, float]:
+    family = training.network.family
+    references = family.reference(training.validation_rows)
+    return dict(scores_of(family, score(family, references, predictions, training.network.label_names)))
 
 
 def _finish(training: Training, run: tracking.TrialRun, model: ModelParams, resumed_from: int | None) -> TrainedModel:
     """Save the last state, go back to the best weights, check that all of them moved, and write the model."""
-    save_checkpoint(training.out, training.model, training.optimizer, training.progress)
-    drop_best_except(training.out, training.progress.best_step)
-    now, network, out = training.progress, training.model, training.out
+    network, out = training.network.model, training.out
+    save_checkpoint(out, network, training.optimizer, training.progress)
+    drop_best_except(out, training.progress.best_step)
+    now = training.progress
     load_best(out, network, now.best_step)
     changed = check_moved(network, now.initial_digests)
-    predictions = predict(
-        network, training.validation, training.family, training.label_names, training.place, pad_id(training.tokenizer)
-    )
+    predictions, settings = predict_and_tune(training.network, training.validation, training.validation_rows)
     _write_model(training, predictions)
     drop_best_except(out, None)
     facts: dict[str, Any] = {
         "parameters": network.num_parameters(),
         "trainable_parameters": network.num_parameters(only_trainable=True),
         "parameters_changed": changed,
-        "peak_memory_gib": round(peak_memory_gib(training.place.device), 3),
+        "peak_memory_gib": round(peak_memory_gib(training.network.place.device), 3),
         "tokens_per_second": round(now.tokens / max(1e-9, now.train_seconds), 1),
         "padding_fraction": round(1 - now.tokens / max(1, now.padded_tokens), 4),
         "train_seconds": round(now.train_seconds, 2),
@@ -242,26 +225,28 @@ def _finish(training: Training, run: tracking.TrialRun, model: ModelParams, resu
         run_id=run.run_id,
         base=model.base if model.revision is None else f"{model.base}@{model.revision}",
         train=training.params,
-        label_names=training.label_names,
+        label_names=training.network.label_names,
         best_step=now.best_step,
         optimizer_steps=now.step,
         metric=training.metric,
         scores=now.best_scores,
-        device=training.place.device.type,
-        precision={torch.float32: "fp32", torch.bfloat16: "bf16"}[training.place.dtype],
+        settings=settings,
+        packed=training.packed,
+        device=training.network.place.device.type,
+        precision={torch.float32: "fp32", torch.bfloat16: "bf16"}[training.network.place.dtype],
         resumed_from_step=resumed_from,
         **facts,
     )
 
 
-def _write_model(training: Training, predictions: list[dict[str, Any]]) -> None:
+def _write_model(training: Training, predictions: list[Prediction]) -> None:
     """`model/` in Hugging Face's format, and the validation predictions beside it."""
-    training.model.save_pretrained(training.out / "model")
-    training.tokenizer.save_pretrained(training.out / "model")
+    training.network.model.save_pretrained(training.out / "model")
+    training.network.base.tokenizer.save_pretrained(training.out / "model")
     frame = pd.DataFrame(predictions)
     frame.insert(0, "row_id", training.validation_rows["row_id"])
-    frame.insert(1, "reference", training.family.reference(training.validation_rows))
-    frame.to_parquet(training.out / "validation.parquet", index=False)
+    frame.insert(1, "reference", pd.Series(list(training.network.family.reference(training.validation_rows))))
+    write_rows(frame, training.out / "validation.parquet")
 
 
 def _interrupted(training: Training, number: int) -> Interrupted:

@@ -1,9 +1,10 @@
 """A family is a kind of language problem: one module here, one record of functions, found by its name.
 
-A family module defines `FAMILY = Family(...)`. Nothing else has to know it. Modules whose name starts with an
-underscore are shared parts. torch and transformers are imported inside functions: `apf check` needs this package.
+A family module defines `PARAMS`, the options a user may write under `family:`, and `family(params)`, which gives the
+record for them. Nothing else has to know the module. Modules whose name starts with an underscore are shared parts.
+torch, transformers and pandas are imported inside functions: `apf check` needs this package.
 
-Shapes: N rows, K statistics, B examples of a micro batch, T tokens.
+Shapes: N rows, K statistics, B examples of a micro batch, T tokens. A row gives one example, or several (windows).
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import difflib
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from apf_tasks.errors import ParamsError
 from apf_tasks.params import FamilyParams, ModelParams
@@ -23,10 +24,49 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
+
+    from apf_tasks.batching import Examples
+    from apf_tasks.pretrained import Base
 
 IGNORE_INDEX = -100
 """Label of a position that has no target and does not count in the loss."""
+
+MODEL_INPUTS = frozenset(
+    {"input_ids", "attention_mask", "token_type_ids", "position_ids", "decoder_input_ids", "decoder_attention_mask"}
+)
+
+Columns = dict[str, list[Any]]
+"""Token columns: one list (or number) per example."""
+Prediction = dict[str, Any]
+"""What is predicted for a row: `prediction`, in the terms of the reference, and whatever belongs to it."""
+Pieces = Sequence[Sequence[Prediction]]
+"""Per row, what was predicted for each of its examples, in their order."""
+Settings = Mapping[str, float]
+"""Numbers of a decision that were chosen on validation, such as a threshold."""
+
+
+class Checked(NamedTuple):
+    """Rows after a family has looked at them."""
+
+    rows: pd.DataFrame
+    """With the canonical columns."""
+    reasons: pd.Series[str]
+    """Per row why it is unusable, "" when it is fine."""
+    notes: dict[str, int] = {}  # noqa: RUF012  # a NamedTuple's default is never written to
+    """What was repaired, and how often."""
+
+
+class Evidence(NamedTuple):
+    """What a baseline may look at: the rows of a split and their tokens."""
+
+    rows: pd.DataFrame
+    examples: Examples
+
+
+def first_piece(rows: pd.DataFrame, pieces: Pieces, base: Base, settings: Settings) -> list[Prediction]:
+    """The prediction of a row that is one example."""
+    return [piece[0] for piece in pieces]
 
 
 @dataclass(frozen=True)
@@ -34,39 +74,79 @@ class Family:
     """What makes a kind of problem different from the others; everything else is shared."""
 
     name: str
-    params: type[FamilyParams]
-    """The options a user may write under `family:`."""
     columns: Mapping[str, str]
-    """Column a row must have -> what it holds, in words for an error message."""
+    """Column of a checked row -> what it holds, in words for an error message."""
     text_columns: tuple[str, ...]
-    """The columns that identify a row: duplicates, near-duplicates and the hash split go by them."""
-    label_column: str | None
-    """The column of one label per row, or None where labels are not a closed set."""
+    """Texts that may not stand on two sides of a split: the hash split and near-duplicates go by them."""
     metrics: tuple[str, ...]
-    """Names of the scores, the one that candidates are compared by first. Higher is better for all."""
-    check_rows: Callable[[pd.DataFrame, FamilyParams], pd.Series[str]]
-    """(rows, params) -> per row the reason why it is unusable, "" when it is fine. Length N."""
-    encode: Callable[[pd.DataFrame, PreTrainedTokenizerBase, FamilyParams, Sequence[str], int], dict[str, list[Any]]]
-    """(rows, tokenizer, params, label_names, max_tokens) -> columns of N lists: `input_ids`, `labels`, `truncated`
-    (bool), and what else the model's forward takes per token."""
-    load_model: Callable[[Path, ModelParams, FamilyParams, Sequence[str]], PreTrainedModel]
-    """(model folder, params, family params, label_names) -> the model with the head of this family, in float32."""
+    """Names of the scores, the one that candidates are compared by first."""
+    check: Callable[[pd.DataFrame], Checked]
+    """Rows as read (scalars are text or None) -> rows with the canonical columns, and what is wrong with each."""
+    encode: Callable[[pd.DataFrame, Base, Sequence[str]], Columns]
+    """(rows, base, label_names) -> `input_ids`, `labels`, `truncated` (bool), what else forward or predict takes per
+    token, and `row` (position in `rows`) when rows give several examples. Served rows have no reference."""
+    load_model: Callable[[Path, ModelParams, Sequence[str]], PreTrainedModel]
+    """(model folder, params, label_names) -> the model with the head of this family, in float32."""
     loss: Callable[[PreTrainedModel, dict[str, torch.Tensor]], torch.Tensor]
     """(model, batch) -> loss summed over the targets of the batch, a scalar with gradient."""
-    predict: Callable[[PreTrainedModel, dict[str, torch.Tensor], Sequence[str]], list[dict[str, Any]]]
-    """(model, batch, label_names) -> per example at least `prediction`; B dictionaries."""
+    predict: Callable[[PreTrainedModel, dict[str, torch.Tensor], Base, Sequence[str]], list[Prediction]]
+    """(model, batch without `labels`, base, label_names) -> what is predicted per example; B dictionaries."""
     reference: Callable[[pd.DataFrame], Sequence[Any]]
-    """rows -> the reference of each row, in the same terms as `prediction`. Length N."""
+    """Rows -> the reference of each, in the terms of `prediction`. Length N."""
     statistics: Callable[[Sequence[Any], Sequence[Any], Sequence[str]], np.ndarray]
     """(references, predictions, label_names) -> (N, K) per-row counts whose sums determine every score."""
     scores: Callable[[np.ndarray], dict[str, np.ndarray]]
     """Sums of statistics (..., K) -> metric -> (...): so that a bootstrap resample costs one matrix product."""
-    baselines: Callable[[pd.DataFrame, pd.DataFrame, int], dict[str, Sequence[Any]]]
-    """(train rows, test rows, seed) -> baseline name -> prediction per test row."""
+    baselines: Callable[[Evidence, Evidence, int], dict[str, Sequence[Any]]]
+    """(train, test, seed) -> baseline name -> prediction per test row."""
     example: Mapping[str, str]
-    """Input of one row for the model's signature."""
+    """Input of one row for the model's signature; all served inputs are text."""
     output_columns: Mapping[str, str]
-    """Column of the served prediction -> MLflow type."""
+    """Key of a prediction -> MLflow type of that column of the served answer."""
+    alternatives: tuple[Mapping[str, str], ...] = ()
+    """Other sets of columns that `check` makes the canonical ones of."""
+    optional: Mapping[str, str] = field(default_factory=dict)
+    """Columns that are taken along when the source has them."""
+    key_columns: tuple[str, ...] = ()
+    """What makes two rows the same row; the text columns when empty."""
+    label_column: str | None = None
+    """The column of one label per row, or None where a row has none, or several."""
+    labels: Callable[[pd.DataFrame], list[list[str]]] | None = None
+    """Rows -> the labels that each carries; from `label_column` when None."""
+    merge: Callable[[pd.DataFrame, Pieces, Base, Settings], list[Prediction]] = first_piece
+    """(rows, pieces, base, settings) -> the prediction of each row."""
+    lower_is_better: frozenset[str] = frozenset()
+    """Metrics whose best value is the smallest."""
+    draw: Callable[[Columns, Base, Sequence[int]], Columns] | None = None
+    """(columns of some examples, base, seeds) -> the same examples as one epoch sees them, `labels` among them. The
+    seeds and the example decide; no seeds give the fixed view of an evaluation."""
+    tune: Callable[[Sequence[Any], Sequence[Prediction]], dict[str, float]] | None = None
+    """(references, predictions) of the validation split -> the settings for `merge`."""
+    constants: Callable[[pd.DataFrame, Sequence[str]], dict[str, torch.Tensor]] | None = None
+    """(train rows, label_names) -> tensors that every training batch carries, such as class weights."""
+    reads_labels: bool = False
+    """Whether `predict` gets the labels: the score of a language model is how well it foresees them."""
+    packs: bool = False
+    """Whether examples may stand behind each other in one sequence, positions restarting, nothing attended across."""
+    generates: bool = False
+    """Whether `prediction` is text that the model writes token by token."""
+    details: Callable[[pd.DataFrame, Sequence[Prediction], Sequence[str], Path], dict[str, Any]] | None = None
+    """(rows, predictions, label_names, folder) -> more for the test report; pictures go into the folder."""
+
+    def sign(self, metric: str) -> int:
+        """1 where more is better, -1 where less is."""
+        return -1 if metric in self.lower_is_better else 1
+
+    def labels_of(self, rows: pd.DataFrame) -> list[list[str]]:
+        """The labels that each row carries."""
+        if self.labels is not None:
+            return self.labels(rows)
+        return [[str(label)] for label in rows[self.label_column]] if self.label_column else [[]] * len(rows)
+
+
+def model_inputs(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What of a batch the model's forward takes."""
+    return {name: tensor for name, tensor in batch.items() if name in MODEL_INPUTS}
 
 
 def family_names() -> list[str]:
@@ -74,12 +154,24 @@ def family_names() -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
 
 
-def get_family(name: str) -> Family:
-    """The family called `name`. Raises ParamsError with the nearest known name."""
+def family_params(name: str) -> type[FamilyParams]:
+    """The options of the family called `name`. Raises ParamsError with the nearest known name."""
+    params: type[FamilyParams] = _module(name).PARAMS
+    return params
+
+
+def get_family(params: FamilyParams) -> Family:
+    """The family for these options."""
+    module = _module(params.name)
+    full = params if isinstance(params, module.PARAMS) else module.PARAMS.model_validate(params.model_dump())
+    family: Family = module.family(full)
+    return family
+
+
+def _module(name: str) -> Any:
     known = family_names()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"Did you mean {near[0]!r}?" if near else "Choose one of them."
         raise ParamsError("family", "one of " + ", ".join(known), repr(name), hint)
-    family: Family = importlib.import_module(f"{__name__}.{name}").FAMILY
-    return family
+    return importlib.import_module(f"{__name__}.{name}")

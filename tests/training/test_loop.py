@@ -12,12 +12,13 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from apf_tasks.batching import Examples, token_table
+from apf_tasks.batching import Examples, collate, token_table
 from apf_tasks.errors import Diverged
-from apf_tasks.families import Family, get_family
-from apf_tasks.loop import Place, predict, total_steps, train_steps
-from apf_tasks.params import ModelParams, TrainParams
-from apf_tasks.pretrained import load_tokenizer
+from apf_tasks.families import Prediction, get_family
+from apf_tasks.loop import total_steps, train_steps
+from apf_tasks.network import Network, Place, predict_rows
+from apf_tasks.params import FamilyParams, ModelParams, TrainParams
+from apf_tasks.pretrained import load_base
 from tests.tiny import review_rows, tiny_bert
 
 PLACE = Place(torch.device("cpu"), torch.float32)
@@ -30,19 +31,24 @@ class Setting:
     def __init__(self, folder: Path, dropout: float = 0.0) -> None:
         self.folder = tiny_bert(folder)
         self.dropout = dropout
-        self.params = ModelParams(base=str(self.folder))
-        self.family: Family = get_family("sentiment")
-        self.tokenizer = load_tokenizer(self.folder, self.params)
+        self.params = ModelParams(base=str(self.folder), max_tokens=64)
+        self.family = get_family(FamilyParams(name="sentiment"))
+        self.base = load_base(self.folder, self.params)
         self.rows = pd.DataFrame(review_rows(40))
 
     def examples(self, rows: pd.DataFrame | None = None) -> Examples:
-        family_params = self.family.params(name="sentiment")
         rows = self.rows if rows is None else rows
-        return Examples(token_table(self.family.encode(rows, self.tokenizer, family_params, NAMES, 64)))
+        return Examples(token_table(self.family.encode(rows, self.base, NAMES)))
+
+    def network(self, model: PreTrainedModel | None = None) -> Network:
+        return Network(model or self.model(), self.base, self.family, NAMES, PLACE)
+
+    def predict(self, model: PreTrainedModel, rows: pd.DataFrame) -> list[Prediction]:
+        return predict_rows(self.network(model), self.examples(rows), rows, {})
 
     def model(self) -> PreTrainedModel:
         torch.manual_seed(1)
-        model = self.family.load_model(self.folder, self.params, self.family.params(name="sentiment"), NAMES)
+        model = self.family.load_model(self.folder, self.params, NAMES)
         for module in model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = self.dropout
@@ -56,7 +62,7 @@ class Setting:
         optimizer = params.optimizer.build(model, params.learning_rate, params.weight_decay)
         torch.manual_seed(2)
         losses = []
-        for step in train_steps(model, optimizer, self.examples(rows), self.family, params, PLACE, 0):
+        for step in train_steps(self.network(model), optimizer, self.examples(rows), params):
             losses.append(step.loss)
             if step.step == steps:
                 break
@@ -94,7 +100,7 @@ def test_it_overfits_eight_rows(setting: Setting) -> None:
     rows = setting.rows.head(8)
     model, losses = setting.train(rows=rows, epochs=60, schedule="constant", weight_decay=0.0)
     assert losses[-1] < 0.05
-    found = predict(model, setting.examples(rows), setting.family, NAMES, PLACE, 0)
+    found = setting.predict(model, rows)
     assert [p["prediction"] for p in found] == rows["label"].tolist()
 
 
@@ -108,7 +114,7 @@ def test_how_a_step_is_cut_does_not_change_it(setting: Setting, micro_batch_toke
 
 def test_more_padding_is_the_same_loss(setting: Setting) -> None:
     examples, model = setting.examples(), setting.model()
-    short = examples.collate(np.arange(3), 0, PLACE.device)
+    short = collate(examples.take(np.arange(3)), 0, PLACE.device)
     longer = {}
     for name, tensor in short.items():
         wide = name != "labels"
@@ -126,7 +132,7 @@ def test_a_loss_that_is_no_number_stops_before_the_update(setting: Setting) -> N
     optimizer = params.optimizer.build(model, 1e-3, 0.0)
     before = model.bert.embeddings.word_embeddings.weight.detach().clone()
     with pytest.raises(Diverged, match=r"Lower train\.learning_rate"):
-        next(train_steps(model, optimizer, setting.examples(), setting.family, params, PLACE, 0))
+        next(train_steps(setting.network(model), optimizer, setting.examples(), params))
     assert torch.equal(model.bert.embeddings.word_embeddings.weight, before)
 
 
@@ -138,10 +144,10 @@ def test_a_fraction_of_an_epoch_and_the_last_small_step(setting: Setting) -> Non
 
 
 def test_predictions_keep_the_order_of_the_rows(setting: Setting) -> None:
-    model, examples = setting.model().eval(), setting.examples()
-    together = predict(model, examples, setting.family, NAMES, PLACE, 0)
+    model = setting.model().eval()
+    together = setting.predict(model, setting.rows)
     for i in (0, 7, 39):
-        alone = predict(model, setting.examples(setting.rows.iloc[[i]]), setting.family, NAMES, PLACE, 0)
+        alone = setting.predict(model, setting.rows.iloc[[i]])
         assert alone[0]["probability"] == pytest.approx(together[i]["probability"], abs=1e-5)
 
 
@@ -154,7 +160,7 @@ def trajectory(setting: Setting, make: Callable[[PreTrainedModel], torch.optim.O
     order = [rows for epoch in range(2) for rows in epoch_order(examples.lengths, 8, 0, epoch)]
     for rows in order:
         optimizer.zero_grad()
-        batch = examples.collate(rows, 0, PLACE.device)
+        batch = collate(examples.take(rows), 0, PLACE.device)
         labels = batch.pop("labels").squeeze(1)
         model.train()
         torch.nn.functional.cross_entropy(model(**batch).logits, labels).backward()

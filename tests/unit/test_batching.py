@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from apf_tasks.batching import Examples, epoch_order, micro_batches, token_table
+from apf_tasks.batching import (
+    Examples,
+    collate,
+    collate_packed,
+    count_targets,
+    epoch_order,
+    micro_batches,
+    pack,
+    token_table,
+)
 
 
 def lengths(count: int = 1000) -> np.ndarray:
@@ -44,10 +53,44 @@ def test_forward_passes_keep_the_token_budget(most: int) -> None:
 def test_collation_fills_on_the_right() -> None:
     columns = {"input_ids": [[5, 6, 7], [8]], "labels": [[1], [-100]], "truncated": [False, True]}
     examples = Examples(token_table(columns))
-    batch = examples.collate(np.array([1, 0]), pad_id=9, device=torch.device("cpu"))
+    chosen = examples.take(np.array([1, 0]))
+    batch = collate(chosen, pad_id=9, device=torch.device("cpu"))
     assert batch["input_ids"].tolist() == [[8, 9, 9], [5, 6, 7]]
     assert batch["attention_mask"].tolist() == [[1, 0, 0], [1, 1, 1]]
     assert batch["labels"].tolist() == [[-100], [1]]
     assert set(batch) == {"input_ids", "attention_mask", "labels"}
-    assert examples.targets.tolist() == [1, 0]
+    assert count_targets(chosen) == 1
     assert examples.lengths.tolist() == [3, 1]
+
+
+def test_packed_examples_restart_their_positions() -> None:
+    columns = {"input_ids": [[5, 6, 7], [8], [1, 2]], "labels": [[-100, 6, 7], [-100], [-100, 2]]}
+    batch = collate_packed(columns, [[0, 1], [2]], pad_id=9, device=torch.device("cpu"))
+    assert batch["input_ids"].tolist() == [[5, 6, 7, 8], [1, 2, 9, 9]]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 0], [0, 1, 0, 1]]
+    assert batch["labels"].tolist() == [[-100, 6, 7, -100], [-100, 2, -100, -100]]
+    assert "attention_mask" not in batch
+
+
+def test_packing_fills_sequences_and_never_over() -> None:
+    sizes = lengths(500).tolist()
+    sequences = pack(sizes, 128)
+    assert sorted(i for s in sequences for i in s) == list(range(500))
+    loads = [sum(sizes[i] for i in s) for s in sequences]
+    assert max(loads) <= 128
+    assert sum(sizes) / (128 * len(sequences)) > 0.97
+    assert pack([200, 3], 128) == [[0], [1]], "what is longer than a sequence has one of its own"
+
+
+def test_examples_of_one_row_and_numbers_that_are_no_ids() -> None:
+    columns = {
+        "input_ids": [[5], [6], [7]],
+        "labels": [[0.5], [1.5], [2.0]],
+        "row": [0, 0, 1],
+        "truncated": [False] * 3,
+    }
+    examples = Examples(token_table(columns))
+    assert examples.rows.tolist() == [0, 0, 1]
+    batch = collate(examples.take(np.array([0, 2])), 0, torch.device("cpu"))
+    assert batch["labels"].dtype == torch.float32
+    assert batch["labels"].tolist() == [[0.5], [2.0]]

@@ -11,9 +11,8 @@ import pytest
 
 from apf_tasks.artifacts import RawData
 from apf_tasks.errors import DataError, ParamsError, SourceError
-from apf_tasks.families import get_family
 from apf_tasks.ingestion import ingest
-from apf_tasks.params import DataParams
+from apf_tasks.params import DataParams, FamilyParams
 
 
 class Place:
@@ -31,7 +30,7 @@ class Place:
 
     def ingest(self, source: str | dict[str, str], **data: Any) -> RawData:
         params = DataParams.model_validate({"source": source, **data})
-        return ingest(self.out, params, get_family("sentiment").params(name="sentiment"))
+        return ingest(self.out, params, FamilyParams(name="sentiment"))
 
     @property
     def rows(self) -> pd.DataFrame:

@@ -1,0 +1,114 @@
+"""A model with all that is needed to use it, and what it predicts for rows.
+
+Used alike in validation, in the test and when the model is served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from transformers import PreTrainedModel
+
+from apf_tasks.batching import Examples, collate, micro_batches
+from apf_tasks.families import Family, Prediction, Settings, get_family
+from apf_tasks.params import FamilyParams, ModelParams, RuntimeParams
+from apf_tasks.pretrained import Base, load_base
+from apf_tasks.runtime import autocast, choose_device, choose_precision
+
+EVALUATION_TOKENS = {"cpu": 4096, "mps": 16384, "cuda": 65536}
+"""Padded tokens per forward pass without gradients, where activations are not kept."""
+EXAMPLES_AT_ONCE = 2048
+"""Examples sorted by length together: what is in memory at a time does not grow with the rows."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how precisely to compute."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class Network:
+    """A model in use."""
+
+    model: PreTrainedModel
+    base: Base
+    family: Family
+    label_names: tuple[str, ...]
+    place: Place
+
+
+def load_network(
+    folder: Path, model: ModelParams, family: FamilyParams, label_names: Sequence[str], runtime: RuntimeParams
+) -> Network:
+    """The model in `folder` with the head of the family, on the device that the params ask for."""
+    functions = get_family(family)
+    device = choose_device(runtime)
+    base = load_base(folder, model)
+    network = functions.load_model(folder, model, label_names).to(device)  # type: ignore[arg-type]
+    if network.config.pad_token_id is None:
+        network.config.pad_token_id = base.pad_id
+    return Network(network, base, functions, tuple(label_names), Place(device, choose_precision(runtime, device)))
+
+
+def predict_pieces(network: Network, examples: Examples) -> list[list[Prediction]]:
+    """Per row the predictions of its examples, in their order; computed longest first, so little is padding."""
+    network.model.train(False)
+    pieces: list[list[Prediction]] = [[] for _ in range(int(examples.rows.max()) + 1)]
+    most = EVALUATION_TOKENS[network.place.device.type]
+    for start in range(0, len(examples), EXAMPLES_AT_ONCE):
+        found: dict[int, Prediction] = {}
+        chunk = np.arange(start, min(start + EXAMPLES_AT_ONCE, len(examples)))
+        for indices in micro_batches(chunk, examples.sizes, most):
+            found |= zip(indices.tolist(), _predict_batch(network, examples, indices), strict=True)
+        for i in chunk:
+            pieces[examples.rows[i]].append(found[int(i)])
+    return pieces
+
+
+@torch.inference_mode()
+def _predict_batch(network: Network, examples: Examples, indices: np.ndarray) -> list[Prediction]:
+    columns, family, place = examples.take(indices), network.family, network.place
+    if family.draw is not None:
+        columns = family.draw(columns, network.base, ())
+    if not family.reads_labels:
+        columns.pop("labels")
+    batch = collate(columns, network.base.pad_id, place.device)
+    with autocast(place.device, place.dtype):
+        return family.predict(network.model, batch, network.base, network.label_names)
+
+
+def predict_rows(network: Network, examples: Examples, rows: pd.DataFrame, settings: Settings) -> list[Prediction]:
+    """The prediction of every row, with the decision settings that validation chose."""
+    return network.family.merge(rows, predict_pieces(network, examples), network.base, settings)
+
+
+def predict_and_tune(
+    network: Network, examples: Examples, rows: pd.DataFrame
+) -> tuple[list[Prediction], dict[str, float]]:
+    """The predictions of the validation rows, and the decision settings that suit them best."""
+    family = network.family
+    pieces = predict_pieces(network, examples)
+    predictions = family.merge(rows, pieces, network.base, {})
+    if family.tune is None:
+        return predictions, {}
+    settings = family.tune(family.reference(rows), predictions)
+    return family.merge(rows, pieces, network.base, settings), settings
+
+
+def score(family: Family, references: Sequence[Any], predictions: Sequence[Prediction], names: Sequence[str]) -> Any:
+    """Per-row statistics of predictions, (N, K)."""
+    return family.statistics(references, [p["prediction"] for p in predictions], names)
+
+
+def scores_of(family: Family, statistics: np.ndarray) -> Mapping[str, float]:
+    """Metric -> score over all rows."""
+    return {name: float(value) for name, value in family.scores(statistics.sum(axis=0)).items()}

@@ -1,0 +1,34 @@
+"""Word vectors as MLflow serves them: this file is logged as code, so nothing is pickled.
+
+MLflow runs it from top to bottom when a registered model is loaded; no other module imports it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+from mlflow.pyfunc import PythonModel, PythonModelContext  # type: ignore[attr-defined]
+
+from apf_tasks.word_vectors import answer, read_word_vectors
+
+
+class ServedWordVectors(PythonModel):
+    """Words in, their nearest words out; with a second word, the cosine of both."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Load the vectors that lie beside this file."""
+        self.table = read_word_vectors(Path(context.artifacts["model"]))
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """One row per row of input: `nearest` (JSON), `similarity` with the word in `other`, and what is wrong."""
+        words = model_input["word"].fillna("").astype(str)
+        given = model_input["other"].fillna("").astype(str) if "other" in model_input.columns else [""] * len(words)
+        count = int((params or {}).get("count", 10))
+        rows = [answer(self.table, word, other, count) for word, other in zip(words, given, strict=True)]
+        return pd.DataFrame(rows, columns=["nearest", "similarity", "problem"])
+
+
+mlflow.models.set_model(ServedWordVectors())

@@ -1,0 +1,106 @@
+"""Word vectors as an MLflow model, asked what they were asked before, then registered."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+
+from apf_tasks import tracking
+from apf_tasks.artifacts import Corpus, RegisteredModel, TrainedVectors, VectorReport
+from apf_tasks.errors import RegistryError
+from apf_tasks.registry import add_version, load_logged, log_code_model
+from apf_tasks.store import fingerprint_files
+from apf_tasks.word_vectors import VECTORS, VOCABULARY, WordVectors, answer, read_word_vectors
+
+REPLAYED_WORDS = 32
+NEAREST = 10
+"""Nearest words that a served model gives when it is not told how many."""
+SERVING_LIBRARIES = ("mlflow", "numpy", "pandas", "safetensors")
+
+
+def register_vectors(
+    out: Path, corpus: Corpus, trained: TrainedVectors, report: VectorReport, name: str
+) -> RegisteredModel:
+    """Log the vectors, replay words through the logged model, register it as `challenger` (the first as `champion`).
+
+    Raises RegistryError when it does not answer as the vectors do; nothing is registered then.
+    """
+    folder = out / "model"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for file in (VECTORS, VOCABULARY):
+        shutil.copy2(trained.path / file, folder / file)
+    (folder / "README.md").write_text(model_card(corpus, trained, report, name), encoding="utf-8")
+    run_id = tracking.current_run(name)
+    table = read_word_vectors(folder)
+    uri, model_id = log_code_model(
+        folder,
+        run_id,
+        code="served_word_vectors.py",
+        inputs={"word": "string", "other": "string"},
+        optional_inputs=("other",),
+        outputs={"nearest": "string", "similarity": "double", "problem": "string"},
+        settings={"count": NEAREST},
+        example={"word": table.words[0], "other": table.words[1]},
+        libraries={library: version(library) for library in SERVING_LIBRARIES},
+    )
+    replayed = _replay(uri, table)
+    tags = {
+        "apf.model": trained.fingerprint,
+        "apf.test": report.fingerprint,
+        "apf.trial_run": trained.run_id,
+        "apf.verdict": report.describe(),
+    }
+    number, aliases = add_version(name, model_id, run_id, tags)
+    return RegisteredModel(
+        path=out,
+        fingerprint=fingerprint_files(out, ["model"]),
+        name=name,
+        version=number,
+        model_uri=f"models:/{name}/{number}",
+        aliases=aliases,
+        run_id=run_id,
+        replayed_rows=replayed,
+    )
+
+
+def _replay(uri: str, table: WordVectors) -> int:
+    """Ask the logged model for words from all of the vocabulary. Raises RegistryError when an answer differs."""
+    words = list(table.words[:: max(1, len(table.words) // REPLAYED_WORDS)][:REPLAYED_WORDS])
+    rows = pd.DataFrame({"word": words, "other": words[::-1]})
+    found = load_logged(uri).predict(rows)
+    for at, (word, other) in enumerate(zip(rows["word"], rows["other"], strict=True)):
+        expected = answer(table, word, other, NEAREST)
+        got = found.iloc[at].to_dict()
+        if got != expected:
+            do = "It is not registered. This is a bug in how the model is packaged; please report it."
+            raise RegistryError(f"replay of {uri}, word {word}", repr(expected), repr(got), do)
+    return len(words)
+
+
+def model_card(corpus: Corpus, trained: TrainedVectors, report: VectorReport, name: str) -> str:
+    """README.md of the model: what it is, what it was made of, what was measured."""
+    held_out = ""
+    if trained.held_out_accuracy is not None:
+        held_out = (
+            f"On held-out sentences the true word of a context scored above a noise word in {trained.held_out_accuracy:.1%}"
+            f" of the comparisons; choosing the more frequent word is right in {trained.frequency_accuracy:.1%}.\n"
+        )
+    return f"""# {name}
+
+Word vectors: {trained.vocabulary:,} words, {trained.settings.dimensions} dimensions, Word2Vec
+({trained.settings.algorithm}). Trained on {trained.tokens:,} words of text ({corpus.rows:,} different rows).
+
+{held_out}
+{report.describe()}.
+
+`vectors.safetensors` holds the matrix `vectors`, `vocabulary.json` the words of its rows and their counts. Trained with:
+
+```json
+{json.dumps(trained.settings.model_dump(mode="json"), indent=1)}
+```
+"""

@@ -1,0 +1,143 @@
+"""What a params file for word vectors may say. A file with a section `vectors` is one; it is read like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, field_validator
+
+from apf_tasks.errors import ParamsError
+from apf_tasks.frozen import Frozen
+from apf_tasks.params import DataParams, Fraction, Params, PositiveInt, RegisterParams
+from apf_tasks.params_file import _Loader, _problem, _put, _section, find_params, load_params, nearest, parse_overrides
+
+SECTION = "vectors"
+"""A file that has this section is about word vectors."""
+
+
+class CorpusParams(Frozen):
+    """How text becomes sentences of words."""
+
+    language: Literal["auto", "zh", "spaced"] = "auto"
+    """`zh`: words by jieba; `spaced`: letters between spaces; `auto` goes by the characters. Lists are words already."""
+    held_out_fraction: Fraction = 0.05
+    """Share of the sentences, chosen by their text, that is not trained on but measured on."""
+
+
+class VectorsParams(Frozen):
+    """One Word2Vec training with negative sampling."""
+
+    algorithm: Literal["skip_gram", "cbow"] = "skip_gram"
+    """`skip_gram` predicts from each neighbour by itself: better for rare words. `cbow` predicts from their mean."""
+    dimensions: PositiveInt = 100
+    """Numbers in a vector."""
+    window: PositiveInt = 5
+    """Most words between a word and its neighbour; for every word the reach is drawn from 1 to this."""
+    min_count: PositiveInt = 5
+    """Words that occur less often get no vector."""
+    negative: PositiveInt = 5
+    """Noise words per true word."""
+    subsample: Annotated[float, Field(ge=0)] = 1e-3
+    """Words with a larger share of the text are skipped now and then. 0: never."""
+    epochs: PositiveInt = 10
+    """Passes over the corpus."""
+    learning_rate: Annotated[float, Field(gt=0)] = 0.025
+    """At the start; it falls linearly to 0.0001."""
+    seed: int = 0
+    """Seed of the first vectors, of reach, skipping and noise."""
+    workers: PositiveInt = 1
+    """Threads. With more than one the vectors differ a little each time."""
+
+
+class ProbeParams(Frozen):
+    """What is asked of the vectors. None of it changes them."""
+
+    words: list[str] = Field(default_factory=list)
+    """Words to show the nearest ones of. Empty: twelve frequent ones."""
+    nearest: PositiveInt = 8
+    """Nearest words to show of each."""
+    analogies: list[Annotated[list[str], Field(min_length=4, max_length=4)]] = Field(default_factory=list)
+    """Lists [a, b, c, d]: a is to b as c is to d; d is looked for."""
+    similarities: Literal["wordsim353", "simlex999"] | None = None
+    """English word pairs judged by people, to compare the order of the cosines with. Empty: none."""
+    map_words: Annotated[int, Field(ge=3)] = 120
+    """Frequent words in the picture."""
+    map_method: Literal["tsne", "pca"] = "tsne"
+    """How the vectors are laid on a plane: `tsne` keeps neighbours together, `pca` keeps the largest distances."""
+
+
+class WordVectorParams(Frozen):
+    """One experiment with word vectors."""
+
+    name: str
+    """Experiment name; the params file's name when not written."""
+    data: DataParams
+    corpus: CorpusParams = Field(default_factory=CorpusParams)
+    vectors: VectorsParams
+    probe: ProbeParams = Field(default_factory=ProbeParams)
+    register_as: RegisterParams = Field(default_factory=RegisterParams, alias="register")
+
+    @field_validator("data")
+    @classmethod
+    def _text_alone(cls, data: DataParams) -> DataParams:
+        if data.labels:
+            raise ValueError("labels mean nothing for word vectors; take `labels` out")
+        if unknown := sorted(data.columns.keys() - {"text", "id"}):
+            raise ValueError(f"columns: word vectors read `text` alone; take {', '.join(unknown)} out")
+        return data
+
+    @property
+    def model_name(self) -> str:
+        """The name in the registry."""
+        return self.register_as.name or self.name
+
+
+Experiment = Params | WordVectorParams
+
+
+def load_experiment(params: str | Path, overrides: Mapping[str, Any] | Sequence[str] = ()) -> Experiment:
+    """The experiment in a params file, of whichever kind. Raises ParamsError naming every problem."""
+    path = find_params(params)
+    try:
+        written = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
+    except (yaml.YAMLError, UnicodeDecodeError, OSError):
+        written = None  # load_params says what is wrong
+    if not isinstance(written, dict) or SECTION not in written:
+        return load_params(params, overrides)
+    for name, value in parse_overrides(overrides).items():
+        _put(written, name, value)
+    return validate_word_vectors({"name": path.stem, **written}, str(path))
+
+
+def load_word_vectors(params: str | Path, overrides: Mapping[str, Any] | Sequence[str] = ()) -> WordVectorParams:
+    """The word-vector experiment in a params file. Raises ParamsError naming every problem."""
+    experiment = load_experiment(params, overrides)
+    if isinstance(experiment, WordVectorParams):
+        return experiment
+    found = f"the family {experiment.family.name}"
+    raise ParamsError(str(params), f"a section `{SECTION}`", found, "Start it with `apf run`.")
+
+
+def validate_word_vectors(written: dict[str, Any], where: str) -> WordVectorParams:
+    """Params from plain values. Raises ParamsError with all problems, each with its path, the value and a hint."""
+    try:
+        return WordVectorParams.model_validate(written)
+    except ValidationError as error:
+        problems = [_word_vector_problem(dict(e)) for e in error.errors()]
+        found = f"{len(problems)} problem(s)\n" + "\n".join(problems) + "\n"
+        raise ParamsError(where, "valid params for word vectors", found, "docs/PARAMS.md lists every key.") from None
+
+
+def _word_vector_problem(error: dict[str, Any]) -> str:
+    if error["type"] != "extra_forbidden":
+        return _problem(error)
+    *parents, last = (str(part) for part in error["loc"])
+    section: type[Any] | None = WordVectorParams
+    for parent in parents:
+        section = _section(section.model_fields[parent].annotation) if section else None
+    known = [field.alias or name for name, field in section.model_fields.items()] if section else []
+    near = nearest(last, known)
+    return f"  {'.'.join([*parents, last])}: unknown key" + (f". Did you mean {near!r}?" if near else "")

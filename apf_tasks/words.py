@@ -1,0 +1,59 @@
+"""Text -> sentences of words: Chinese by jieba, languages with spaces by their letters."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+import warnings
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Literal
+
+Language = Literal["zh", "spaced"]
+
+_SENTENCE_END = re.compile(r"[。!?;\n]+|\.+(?=\s|$)")
+"""In text after `normalise`, where full-width marks have become their plain forms."""
+_LETTERS = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
+_UNSPACED = re.compile("[぀-ヿ㐀-䶿一-鿿豈-﫿\U00020000-\U0003ffff]")
+"""Han and kana: scripts without spaces between words."""
+UNSPACED_SHARE = 0.2
+
+
+def is_unspaced(texts: Sequence[str]) -> bool:
+    """Whether the texts are written in a script without spaces, by their share of Han and kana characters."""
+    unspaced = sum(len(_UNSPACED.findall(text)) for text in texts)
+    return unspaced >= UNSPACED_SHARE * max(1, sum(len("".join(text.split())) for text in texts))
+
+
+def normalise(text: str) -> str:
+    """Lower case, and one form for each character: NFKC turns full-width letters and ligatures into plain ones."""
+    return unicodedata.normalize("NFKC", text).replace("’", "'").lower()
+
+
+def sentences(text: str, language: Language) -> list[list[str]]:
+    """The words of each sentence, normalised; punctuation and numbers are no words. Sentences without words are gone."""
+    split = _jieba() if language == "zh" else _LETTERS.findall
+    found = ([w for w in map(str.strip, split(part)) if _is_word(w)] for part in _SENTENCE_END.split(normalise(text)))
+    return [words for words in found if words]
+
+
+def listed(words: Sequence[str]) -> list[str]:
+    """Words that were split before, normalised as those of `sentences`; spaces inside one become `_`."""
+    return ["_".join(normalise(w).split()) for w in words if _is_word(w)]
+
+
+def _is_word(token: str) -> bool:
+    return any(character.isalpha() for character in token)
+
+
+@cache
+def _jieba() -> Callable[[str], list[str]]:
+    """jieba's cut with its own dictionary, read from the package: its cache is a file that any user of /tmp can write."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # jieba 0.42 has escapes that Python deprecates, and asks for pkg_resources
+        import jieba  # type: ignore[import-untyped]
+    tokenizer = jieba.Tokenizer()
+    tokenizer.FREQ, tokenizer.total = tokenizer.gen_pfdict(tokenizer.get_dict_file())
+    tokenizer.initialized = True
+    cut: Callable[[str], list[str]] = tokenizer.lcut
+    return cut
