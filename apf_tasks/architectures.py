@@ -20,7 +20,14 @@ Convention = Literal["bert", "roberta", "t5", "causal"]
 COMMON_NAMES = {
     "hidden_size": ("d_model", "dim", "n_embd"),
     "num_hidden_layers": ("num_layers", "n_layers", "n_layer", "encoder_layers", "decoder_layers"),
-    "num_attention_heads": ("num_heads", "n_heads", "n_head", "encoder_attention_heads", "decoder_attention_heads"),
+    "num_attention_heads": (
+        "num_heads",
+        "n_heads",
+        "n_head",
+        "attention_heads",
+        "encoder_attention_heads",
+        "decoder_attention_heads",
+    ),
     "intermediate_size": ("d_ff", "hidden_dim", "n_inner", "ffn_dim", "encoder_ffn_dim", "decoder_ffn_dim"),
     "max_position_embeddings": ("n_positions",),
 }
@@ -28,9 +35,6 @@ COMMON_NAMES = {
 SHORT_NAMES = {"num_layers": "num_hidden_layers", "num_heads": "num_attention_heads"}
 
 PUBLISHED: Mapping[str, Mapping[str, Any]] = {
-    # what the class leaves at other values than the published models of the name have
-    "roberta": {"type_vocab_size": 1},
-    "xlm-roberta": {"type_vocab_size": 1},
     # DeBERTaV3 (He et al., ICLR 2023): disentangled attention is what makes it a DeBERTa
     "deberta-v2": {
         "relative_attention": True,
@@ -41,13 +45,14 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = {
         "position_biased_input": False,
     },
 }
+"""Settings that the published models of a type have, where the class has others."""
 
 
 def config_class(architecture: str) -> type[PreTrainedConfig]:
     """The configuration class of a model type. Raises KeyError for one that transformers does not have."""
     from transformers import CONFIG_MAPPING
 
-    return CONFIG_MAPPING[architecture]  # type: ignore[no-any-return]
+    return CONFIG_MAPPING[architecture]
 
 
 def language_models() -> dict[str, str]:
@@ -143,6 +148,8 @@ def _values(architecture: str, sizes: Mapping[str, Any]) -> dict[str, Any]:
     """`sizes` under the names of the class, the published settings, and what follows from the sizes."""
     own = _defaults(architecture)
     given = dict(PUBLISHED.get(architecture, {}))
+    if convention(architecture) == "roberta" and "type_vocab_size" in own:
+        given["type_vocab_size"] = 1  # its templates give no other type
     for name, value in sizes.items():
         common = SHORT_NAMES.get(name, name)
         places = [place for place in (common, *COMMON_NAMES.get(common, ())) if place in own]
@@ -162,7 +169,7 @@ def _derived(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]
         inner = ("intermediate_size", *COMMON_NAMES["intermediate_size"])
         if not any(name in given for name in inner):
             found |= dict.fromkeys([name for name in inner if name in own], 4 * hidden)
-        found |= {"embedding_size": min(hidden, own["embedding_size"])} if "embedding_size" in own else {}
+        found |= {"embedding_size": min(hidden, own["embedding_size"] or hidden)} if "embedding_size" in own else {}
         if isinstance(heads, int) and heads > 0:
             found |= dict.fromkeys([name for name in ("head_dim", "d_kv") if name in own], hidden // heads)
     if isinstance(heads, int) and "num_key_value_heads" in own:

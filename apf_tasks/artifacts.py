@@ -282,3 +282,17 @@ class VectorReport(Artifact):
             pairs = f"{self.similarity_pairs} pairs of {self.similarities}"
             parts.append(f"correlation with people {self.similarity_correlation:.2f} ({pairs})")
         return " · ".join(parts)
+
+
+class BaseModel(Artifact):
+    """`model/`: configuration, tokenizer and random weights that training starts from."""
+
+    architecture: str
+    parameters: int
+    vocab_size: int
+    unknown_fraction: float
+    """Share of the train split's tokens that the tokenizer does not know."""
+
+    def describe(self) -> str:
+        unknown = f" · {self.unknown_fraction:.2%} unknown" if self.unknown_fraction else ""
+        return f"{self.architecture} · {self.parameters:,} parameters · {self.vocab_size:,} tokens{unknown}"

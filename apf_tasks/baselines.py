@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -42,6 +44,39 @@ def tfidf_logistic_regression(
     regression = LogisticRegression(C=INVERSE_REGULARIZATION, max_iter=1000, random_state=seed)
     model = make_pipeline(features, regression).fit(texts, labels)
     return [str(label) for label in model.predict(test_text.astype(str).tolist())]
+
+
+def frequent_labels(train_labels: Sequence[Sequence[str]], rows: int) -> list[list[str]]:
+    """For every row the labels that most train rows carry; the single most frequent one where none does."""
+    counts = Counter(label for labels in train_labels for label in labels)
+    common = sorted(label for label, count in counts.items() if count > len(train_labels) / 2)
+    return [common or sorted(counts, key=lambda label: (-counts[label], label))[:1]] * rows
+
+
+def tfidf_one_against_rest(
+    train_text: Sequence[str], train_labels: Sequence[Sequence[str]], test_text: Sequence[str], seed: int
+) -> list[list[str]]:
+    """A logistic regression over TF-IDF for each label by itself; rows get the labels more probable than not."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.multiclass import OneVsRestClassifier
+    from sklearn.preprocessing import MultiLabelBinarizer
+
+    names = sorted({label for labels in train_labels for label in labels})
+    binary = MultiLabelBinarizer(classes=names)
+    features = _features(is_unspaced(list(train_text)), min_df=2 if len(train_text) >= MANY_ROWS else 1)
+    regression = OneVsRestClassifier(LogisticRegression(C=INVERSE_REGULARIZATION, max_iter=1000, random_state=seed))
+    regression.fit(features.fit_transform(train_text), binary.fit_transform(train_labels))
+    found = binary.inverse_transform(regression.predict(features.transform(test_text)))
+    return [list(labels) for labels in found]
+
+
+def tfidf_ridge(train_text: Sequence[str], train_scores: Sequence[float], test_text: Sequence[str]) -> list[float]:
+    """Ridge regression of the score over TF-IDF of word and character n-grams."""
+    from sklearn.linear_model import Ridge
+
+    features = _features(is_unspaced(list(train_text)), min_df=2 if len(train_text) >= MANY_ROWS else 1)
+    model = Ridge(alpha=1.0).fit(features.fit_transform(train_text), train_scores)
+    return [float(value) for value in model.predict(features.transform(test_text))]
 
 
 def _features(unspaced: bool, min_df: int) -> FeatureUnion:

@@ -17,10 +17,11 @@ PACKAGE = Path(__file__).parent
 WITHOUT_INFLUENCE = frozenset(
     f"apf_tasks.{name}"
     for name in (
-        *("artifacts", "errors", "families", "frozen", "params"),  # values: they enter keys as inputs
+        *("artifacts", "errors", "families", "frozen", "model_params", "params"),  # values: they enter keys as inputs
         *("code_digest", "progress", "registry", "stage", "store", "tracking"),  # they print, record and keep
         *(
             "hub",
+            "model_sources",
             "package_index",
             "pip_settings",
             "sources",

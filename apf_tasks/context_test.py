@@ -14,11 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from apf_tasks.word2vec import NOISE_EXPONENT
 from apf_tasks.word_vector_params import VectorsParams
 
 MAX_PREDICTIONS = 20_000
-NOISE_EXPONENT = 0.75
-"""Noise words are drawn by their counts to this power: Mikolov, Sutskever, Chen, Corrado & Dean 2013, section 2.2."""
 CHUNK = 2_000
 """Predictions scored at a time."""
 NONE = -1

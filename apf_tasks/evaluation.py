@@ -14,11 +14,11 @@ from apf_tasks.artifacts import Selection, TestReport, TokenizedSplit
 from apf_tasks.batching import Examples
 from apf_tasks.families import Evidence, Family, Prediction, get_family
 from apf_tasks.metrics.bootstrap import bootstrap, paired_bootstrap
+from apf_tasks.model_sources import model_folder
 from apf_tasks.network import load_network, predict_rows, score, scores_of
 from apf_tasks.params import FamilyParams, ModelParams, RuntimeParams, TestParams
 from apf_tasks.rows import read_rows, write_rows
 from apf_tasks.runtime import seed_everything
-from apf_tasks.sources import model_folder
 from apf_tasks.store import fingerprint_files
 
 BEFORE = "before_fine_tuning"

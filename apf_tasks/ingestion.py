@@ -25,6 +25,8 @@ from apf_tasks.store import fingerprint_files
 ROWS, REJECTED = "rows.parquet", "rejected.jsonl"
 FILE, NUMBER, SOURCE_LABEL = "_file", "_number", "_label"
 LEFT_OUT = "left out"
+FILE_COLUMN = "$file"
+"""A column that every source has: the name of the file that a row is from."""
 EXTRA = ("id", "group", "time")
 """Columns that any family may have."""
 SHOWN_PLACES = 3
@@ -106,7 +108,11 @@ def _asked(table: Table, data: DataParams, kind: Family) -> list[str]:
 
     def there(name: str) -> bool:
         wanted = data.columns.get(name, name)
-        return str(wanted) in table.columns or (isinstance(wanted, int) and 0 <= wanted < len(table.columns))
+        return (
+            wanted == FILE_COLUMN
+            or str(wanted) in table.columns
+            or (isinstance(wanted, int) and 0 <= wanted < len(table.columns))
+        )
 
     return max(sets, key=lambda names: (sum(map(there, names)) / len(names), sum(n in data.columns for n in names)))
 
@@ -114,6 +120,8 @@ def _asked(table: Table, data: DataParams, kind: Family) -> list[str]:
 def _column(table: Table, name: str, data: DataParams, kind: Family) -> list[Any]:
     """The values of the source's column for `name`. Raises DataError that names the columns there are."""
     wanted = data.columns.get(name, name)
+    if wanted == FILE_COLUMN:
+        return [table.name] * len(table.numbers)
     if isinstance(wanted, int) and 0 <= wanted < len(table.columns):
         return table.values(wanted)
     if str(wanted) in table.columns:

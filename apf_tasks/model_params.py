@@ -66,7 +66,7 @@ class TokenizerParams(Frozen):
     vocab_size: Annotated[int, Field(ge=100)] = 8000
     """Most tokens of a trained tokenizer, special ones included."""
     lowercase: bool = False
-    """Fold case, and leave accents away, before a trained tokenizer sees the text."""
+    """Fold case before a trained tokenizer sees the text."""
     base: str | None = None
     """Take the tokenizer of this model instead; written like `model.base`."""
     revision: str | None = None

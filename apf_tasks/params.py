@@ -63,8 +63,9 @@ class DataParams(Frozen):
     subset: str | None = None
     """Named configuration of a `hub:` source."""
     format: Format = "auto"
-    """How to read the files; `auto` goes by the file name. `conll`: a token and its tag per line; `word_tag`: `word/tag`
-    per blank; `squad`: questions on paragraphs; `parallel`: line-aligned files, `train.{en,zh}`; `gettext`: .po, .mo."""
+    """How to read the files; `auto` goes by the file name. `conll`: a token and its tag per line, blank lines between
+    sentences; `word_tag`: a sentence per line as `word/tag word/tag`; `squad`: questions on paragraphs; `parallel`:
+    line-aligned files, `train.{en,zh}`; `gettext`: .po and .mo."""
     documents: Literal["line", "paragraph", "heading", "file"] | None = None
     """What makes a row of plain text: paragraphs end at blank lines, a heading is ` = Title = `. Empty: `paragraph`.
     Where it is written, .txt files are plain text without `format: text`."""
@@ -73,7 +74,9 @@ class DataParams(Frozen):
     encoding: str = "auto"
     """Text encoding; `auto` takes UTF-8 (with or without BOM), else detects, else asks."""
     columns: dict[str, str | int] = Field(default_factory=dict)
-    """The family's column -> its name, or number from 0, in the source. Also `id`, `group` and `time`."""
+    """The family's column -> its name, or number from 0, in the source; `$file` is the name of the file,
+    `a.b` what a mapping in column a has under b. Also `id`,
+    `group` and `time`."""
     labels: dict[str, tuple[float, float] | str | int] = Field(default_factory=dict)
     """Label -> its value in the label column, or a closed range [low, high] of numbers. Rows in none are left out."""
     max_rejected: Fraction = 0.01

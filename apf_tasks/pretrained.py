@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from apf_tasks.architectures import position_offset, positions
 from apf_tasks.errors import ModelError
 from apf_tasks.params import ModelParams
 
@@ -17,6 +19,8 @@ logger = logging.getLogger("apf")
 
 MAX_NEW_FRACTION = 0.5
 """A base that leaves more than this share of the parameters untrained is not this architecture's base."""
+PADDING = ("<|pad|>", "<pad>", "[PAD]", "<|finetune_right_pad_id|>")
+"""What padding is called in vocabularies; the first is added where there is none."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Base:
 
     @property
     def pad_id(self) -> int:
-        """Token id that fills the right of a batch."""
+        """Token id that fills the right of a batch; never the one that ends a text."""
         return pad_id(self.tokenizer)
 
     @property
@@ -41,23 +45,22 @@ class Base:
 
 def load_base(folder: Path, model: ModelParams, needs_offsets: bool = False) -> Base:
     """Tokenizer and configuration of a model folder, checked against each other. Raises ModelError."""
-    from transformers import AutoConfig
-
     tokenizer = load_tokenizer(folder, model, needs_offsets)
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=model.trust_remote_code)
     check_fit(tokenizer, folder, model)
-    return Base(tokenizer, config, model.max_tokens)
+    return Base(tokenizer, _load_config(folder, model), model.max_tokens)
 
 
 def load_tokenizer(folder: Path, model: ModelParams, needs_offsets: bool = True) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model folder, with a padding token. Raises ModelError.
+    """The tokenizer of a model folder, with `model.added_tokens` and a padding token of its own. Raises ModelError.
 
     With `needs_offsets` it must be a fast one, which knows the characters of each token.
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+    # AutoTokenizer would rebuild a tokenizer without a class of its own as the class of the model type (Qwen2)
+    loader = PreTrainedTokenizerFast if _is_plain(folder) else AutoTokenizer
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=model.trust_remote_code)
+        tokenizer: PreTrainedTokenizerBase = loader.from_pretrained(folder, trust_remote_code=model.trust_remote_code)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(
             f"tokenizer of {model.base}", "files AutoTokenizer loads", str(error), "Check model.base."
@@ -65,9 +68,33 @@ def load_tokenizer(folder: Path, model: ModelParams, needs_offsets: bool = True)
     if needs_offsets and not tokenizer.is_fast:
         do = "Save it once with transformers as tokenizer.json into the model folder."
         raise ModelError(f"tokenizer of {model.base}", "a fast tokenizer (tokenizer.json)", "a slow one", do)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    tokenizer.add_tokens(model.added_tokens)
+    _choose_padding(tokenizer)
+    # a decoder would look types up among its words, and RoBERTa has one type alone
+    typed = getattr(_load_config(folder, model), "type_vocab_size", 0) > 1
+    others = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
+    tokenizer.model_input_names = [*others, "token_type_ids"] if typed else others
     return tokenizer
+
+
+def _is_plain(folder: Path) -> bool:
+    """Whether tokenizer.json alone says how the tokenizer works."""
+    try:
+        written = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    plain = written.get("tokenizer_class") in ("TokenizersBackend", "PreTrainedTokenizerFast")
+    return plain and "auto_map" not in written and (folder / "tokenizer.json").is_file()
+
+
+def _choose_padding(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Padding that is not the end of text: whatever hides the one must not hide the other, or a model never stops."""
+    if tokenizer.pad_token is not None and tokenizer.pad_token != tokenizer.eos_token:
+        return
+    known = tokenizer.get_vocab()
+    unknown = tokenizer.unk_token if tokenizer.unk_token != tokenizer.eos_token else None
+    found = next((token for token in (*PADDING, unknown) if token in known), PADDING[0])
+    tokenizer.add_special_tokens({"pad_token": found})
 
 
 def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -76,48 +103,70 @@ def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
     return found if isinstance(found, int) else 0
 
 
-def check_fit(tokenizer: PreTrainedTokenizerBase, folder: Path, model: ModelParams) -> None:
-    """Stop before training when ids or positions would lie outside the embeddings. Raises ModelError."""
+def _load_config(folder: Path, model: ModelParams, **changes: Any) -> PreTrainedConfig:
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=model.trust_remote_code)
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=model.trust_remote_code, **changes)  # type: ignore[no-any-return]
+    except (OSError, ValueError, KeyError) as error:
+        found = str(error).splitlines()[0]
+        raise ModelError(f"model {model.base}", "a config.json of transformers", found, "Check model.base.") from error
+
+
+def check_fit(tokenizer: PreTrainedTokenizerBase, folder: Path, model: ModelParams) -> None:
+    """Stop before training when ids or positions would lie outside the embeddings. Raises ModelError."""
+    config = _load_config(folder, model)
     if len(tokenizer) > config.vocab_size:
-        do = "Use the tokenizer this model was trained with."
-        raise ModelError(
-            f"tokenizer of {model.base}", f"at most {config.vocab_size:,} tokens", f"{len(tokenizer):,}", do
-        )
-    # RoBERTa counts positions from pad_token_id + 1
-    offset = (config.pad_token_id or 0) + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert") else 0
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions and model.max_tokens > positions - offset:
-        found = f"{model.max_tokens} asked for"
-        do = f"Write model.max_tokens: {positions - offset} or less."
-        raise ModelError("model.max_tokens", f"at most {positions - offset}, the positions of {model.base}", found, do)
+        ours = {*model.added_tokens, tokenizer.pad_token}  # load_pretrained makes room for these
+        own = [token for token, i in tokenizer.get_vocab().items() if i >= config.vocab_size and token not in ours]
+        if own:
+            expected, found = f"at most {config.vocab_size:,} tokens", f"{len(tokenizer):,}"
+            do = "Use the tokenizer this model was trained with."
+            raise ModelError(f"tokenizer of {model.base}", expected, found, do)
+    room = positions(config)
+    if room is not None and model.max_tokens > room - position_offset(config):
+        most, found = room - position_offset(config), f"{model.max_tokens} asked for"
+        do = f"Write model.max_tokens: {most} or less."
+        raise ModelError("model.max_tokens", f"at most {most}, the positions of {model.base}", found, do)
 
 
 def load_pretrained(folder: Path, model: ModelParams, auto_class: str, **config: Any) -> PreTrainedModel:
     """The model in float32 with the head of `auto_class`. Weights the base does not have are drawn new and named.
 
-    Raises ModelError when most of the model would be new, or the files cannot be loaded.
+    Has an embedding for every token of `load_tokenizer`, and knows its padding. Raises ModelError when most of the
+    model would be new, or the files cannot be loaded.
     """
     import torch
     import transformers
 
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # what is new or missing is said below, in one line
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    tokenizer = load_tokenizer(folder, model, needs_offsets=False)
+    settings = _load_config(folder, model, **config)
+    # the row of the padding id gets no gradient: it must not be that of a token that counts
+    settings.pad_token_id = pad_id(tokenizer) if pad_id(tokenizer) < settings.vocab_size else None
     try:
         loaded, info = getattr(transformers, auto_class).from_pretrained(
             folder,
+            config=settings,
             dtype=torch.float32,
             use_safetensors=None if model.allow_pickle else True,
             trust_remote_code=model.trust_remote_code,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
-            **config,
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         found, do = str(error).splitlines()[0], "Check model.base; a model folder needs config.json and safetensors."
         raise ModelError(f"model {model.base}", f"weights that {auto_class} loads", found, do) from error
+    _check_new(loaded, info, model, auto_class)
+    loaded.config.name_or_path = model.base
+    _fix_constants(loaded)
+    resize_for(loaded, tokenizer)
+    return loaded  # type: ignore[no-any-return]
+
+
+def _check_new(loaded: PreTrainedModel, info: dict[str, Any], model: ModelParams, auto_class: str) -> None:
+    """Name the weights that the files do not have. Raises ModelError when these are most of the model."""
     new = set(info["missing_keys"]) | {name for name, *_ in info["mismatched_keys"]}
     sizes = {name: parameter.numel() for name, parameter in loaded.named_parameters()}
     fraction = sum(sizes.get(name, 0) for name in new) / sum(sizes.values())
@@ -126,5 +175,43 @@ def load_pretrained(folder: Path, model: ModelParams, auto_class: str, **config:
         raise ModelError(f"model {model.base}", f"pretrained weights for {auto_class}", found, "Check model.base.")
     if new:
         logger.info("           new weights, drawn from the seed: %s", ", ".join(sorted(new)))
-    loaded.config.name_or_path = model.base
-    return loaded  # type: ignore[no-any-return]
+
+
+def _fix_constants(network: PreTrainedModel) -> None:
+    """Make buffers of the parameters that the architecture computes and never trains: Marian's table of sines.
+
+    The class freezes them when it is made; loading weights forgets that.
+    """
+    import torch
+
+    with torch.device("meta"):
+        new = type(network)(network.config)
+    for name in [name for name, parameter in new.named_parameters() if not parameter.requires_grad]:
+        place, _, leaf = name.rpartition(".")
+        module = network.get_submodule(place)
+        values = getattr(module, leaf).detach()
+        delattr(module, leaf)
+        module.register_buffer(leaf, values)
+
+
+def resize_for(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Give every token of the tokenizer an embedding, and the model the tokenizer's padding.
+
+    A new row is the mean of the old ones, in the output too, so that a new token is about as likely as any: a random
+    one can outweigh all others (Hewitt, Initializing New Word Embeddings for Pretrained Language Models, 2021). A
+    vocabulary that is padded to more rows than tokens stays as it is.
+    """
+    import torch
+
+    old = next(network.get_input_embeddings().parameters()).shape[0]
+    if len(tokenizer) > old:
+        network.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        outputs = network.get_output_embeddings()  # type: ignore[no-untyped-call]
+        layers = [network.get_input_embeddings(), outputs]
+        tensors = {t.data_ptr(): t for layer in layers if layer is not None for t in layer.parameters()}
+        with torch.no_grad():
+            for tensor in tensors.values():  # (vocabulary, hidden) or (vocabulary,); tied ones once
+                tensor[old:] = tensor[:old].mean(0)
+    network.config.pad_token_id = pad_id(tokenizer)
+    if getattr(network, "generation_config", None) is not None:
+        network.generation_config.pad_token_id = pad_id(tokenizer)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from apf_tasks import tracking
 from apf_tasks.artifacts import RegisteredModel, Selection, TestReport
@@ -84,6 +87,13 @@ def load_registered(uri: str) -> Any:
     return mlflow.pyfunc.load_model(uri)
 
 
+def load_logged(uri: str) -> Any:
+    """A logged model that is not registered, ready to predict."""
+    import mlflow
+
+    return mlflow.pyfunc.load_model(uri)
+
+
 def still_registered(handle: RegisteredModel) -> bool:
     """Whether the registry still has the version."""
     from mlflow.exceptions import MlflowException
@@ -117,7 +127,8 @@ def log_code_model(
     from mlflow.models import ModelSignature
     from mlflow.types.schema import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
-    columns = [ColSpec(kind, name, required=name not in optional_inputs) for name, kind in inputs.items()]
+    columns: list[Any] = [ColSpec(kind, name, required=name not in optional_inputs) for name, kind in inputs.items()]
+    answers: list[Any] = [ColSpec(kind, name) for name, kind in outputs.items()]
     numbers = [ParamSpec(name, DataType.long, default) for name, default in (settings or {}).items()]
     package = Path(__file__).parent
     with mlflow.start_run(run_id=run_id):
@@ -127,7 +138,7 @@ def log_code_model(
             artifacts={"model": str(folder)},
             code_paths=[str(package)],
             signature=ModelSignature(
-                Schema(columns), Schema([ColSpec(kind, name) for name, kind in outputs.items()]), ParamSchema(numbers)
+                Schema(columns), Schema(answers), ParamSchema(numbers)
             ),
             input_example=pd.DataFrame([dict(example)]),
             pip_requirements=[f"{library}=={number.split('+')[0]}" for library, number in libraries.items()],

@@ -1,4 +1,4 @@
-"""What the text of `data.source` and `model.base` means: local files for it, and a cheap identity of their content."""
+"""What the text of `data.source` means: local files for it, and a cheap identity of their content."""
 
 from __future__ import annotations
 
@@ -11,18 +11,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from apf_tasks.corpora.formats import AUTO, FORMATS, files_of_format, format_by_name
-from apf_tasks.errors import DataError, ModelError, SourceError
-from apf_tasks.params import DataParams, ModelParams
+from apf_tasks.corpora.parallel import check_counterparts, sides
+from apf_tasks.errors import DataError, SourceError
+from apf_tasks.params import DataParams
 from apf_tasks.store import digest, file_digest
 
-HUB, PYPI, REGISTRY = "hub:", "pypi:", "models:/"
+HUB, PYPI = "hub:", "pypi:"
 ALL = "all"
 """The role of rows whose source has no published splits."""
 
-BRACES = re.compile(r"\{([^{}/]*,[^{}/]*)\}")
 DATASET_FILES = ("dataset_dict.json", "dataset_info.json", "state.json")
-NOT_WEIGHTS = frozenset({"training_args.bin", "optimizer.pt", "optimizer.bin", "scheduler.pt", "scheduler.bin"})
-LFS_POINTER = b"version https://git-lfs"
 
 
 class PackageSource(NamedTuple):
@@ -49,36 +47,11 @@ def roles(data: DataParams) -> dict[str, str]:
     return {ALL: data.source} if isinstance(data.source, str) else {str(k): v for k, v in data.source.items()}
 
 
-def sides(source: str, data: DataParams) -> dict[str, str]:
-    """Side -> its source, for line-aligned files: `train.{en,zh}` -> en, zh. Empty for any other source.
-
-    Raises SourceError when the format needs sides and there are none.
-    """
-    braces = BRACES.search(source) if data.format in ("auto", "parallel") and not source.startswith(HUB) else None
-    if braces and not Path(source).exists():
-        names = [name.strip() for name in braces[1].split(",")]
-        if all(names) and len(set(names)) == len(names):
-            return {name: source[: braces.start()] + name + source[braces.end() :] for name in names}
-    elif data.format != "parallel":
-        return {}
-    do = "For example: corpus/train.{en,zh} for corpus/train.en and corpus/train.zh."
-    raise SourceError(f"data.source {source}", "two or more different names in braces", "none", do)
-
-
 def aligned_files(source: str, data: DataParams) -> dict[str, list[Path]]:
-    """Side -> its files, in the same order on every side. Raises SourceError when a file has no counterpart."""
+    """Side -> its files, in the same order on every side; empty for a source that is not line-aligned."""
     files = {side: _files_of(text, data) for side, text in sides(source, data).items()}
-    kept = [[_without(side, path.name) for path in paths] for side, paths in files.items()]
-    # the names of single files say nothing: the user has paired them
-    if any(len(names) != len(kept[0]) or (len(names) > 1 and names != kept[0]) for names in kept):
-        found = " and ".join(", ".join(path.name for path in paths[:5]) for paths in files.values())
-        do = "Give every file its counterpart."
-        raise SourceError(f"data.source {source}", "the same files on every side", found, do)
+    check_counterparts(files, source)
     return files
-
-
-def _without(side: str, name: str) -> str:
-    return re.sub(rf"(?<![A-Za-z0-9]){re.escape(side)}(?![A-Za-z0-9])", "", name)
 
 
 def data_files(data: DataParams) -> dict[str, list[Path]]:
@@ -94,12 +67,13 @@ def _files_of(source: str, data: DataParams) -> list[Path]:
     if source.startswith(HUB):
         return []
     if source.startswith(PYPI):
-        found = _package_path(source, data.sha256)
+        found = package_path(source, data.sha256)
         return _in_folder(found, source, data) if found.is_dir() else [found]
     return _local_files(source, data)
 
 
-def _package_path(source: str, sha256: str | None) -> Path:
+def package_path(source: str, sha256: str | None) -> Path:
+    """What a `pypi:` source names, fetched and unpacked. Raises SourceError."""
     from apf_tasks.package_index import fetch
     from apf_tasks.unpacking import members
 
@@ -172,64 +146,12 @@ def file_names(files: Iterable[Path]) -> dict[Path, str]:
     return {path: str(path) for path in paths}
 
 
-def model_folder(model: ModelParams) -> Path:
-    """A local folder with configuration, tokenizer and weights. Downloads what is not here. Raises ModelError."""
-    base = model.base
-    local = Path(base).expanduser()
-    if base.startswith(REGISTRY):
-        from apf_tasks import registry
-
-        folder = registry.download_model(base)
-    elif base.startswith(PYPI):
-        folder = _package_path(base, model.sha256)
-    elif local.is_dir():
-        folder = local
-    elif _looks_like_path(base):
-        raise missing("model.base", local)
-    else:
-        from apf_tasks.hub import download_model_files
-
-        folder = download_model_files(model)
-    _check_model_files(folder, model)
-    return folder
-
-
-def _looks_like_path(base: str) -> bool:
-    """Hub names are NAME or OWNER/NAME."""
-    return base.startswith((".", "/", "~")) or base.count("/") > 1 or "\\" in base
-
-
-def _check_model_files(folder: Path, model: ModelParams) -> None:
-    where = f"model {model.base}"
-    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    shown = ", ".join(names[:8]) or "no files"
-    if "config.json" not in names:
-        raise ModelError(where, "a folder with config.json", shown, "Name the folder that save_pretrained wrote.")
-    safe = [folder / name for name in names if name.endswith(".safetensors")]
-    pickled = [n for n in names if n.endswith((".bin", ".pt", ".pth")) and n not in NOT_WEIGHTS]
-    if not safe and not pickled:
-        do = "Name a folder with model.safetensors"
-        do += (
-            "."
-            if model.allow_pickle
-            else "; if only .bin weights exist and you trust them, set model.allow_pickle: true."
-        )
-        raise ModelError(where, "weights (*.safetensors)", shown, do)
-    if not safe and not model.allow_pickle:
-        do = "Unpickling runs code: convert them to safetensors, or set model.allow_pickle: true if you trust them."
-        raise ModelError(where, "weights in safetensors", ", ".join(pickled), do)
-    for path in safe:
-        with path.open("rb") as file:
-            if file.read(len(LFS_POINTER)) == LFS_POINTER:
-                raise ModelError(where, "weights", f"a Git LFS pointer in {path.name}", "Run `git lfs pull` there.")
-
-
 def data_identity(data: DataParams) -> str:
     """What tells this content from any other, without a download."""
     local = {role: _local_of(source, data) for role, source in roles(data).items()}
     names = file_names(path for files in local.values() for path in files)
     identities = {
-        role: _remote_identity(source, data) or _content({names[path]: path for path in local[role]})
+        role: _remote_identity(source, data) or content({names[path]: path for path in local[role]})
         for role, source in roles(data).items()
     }
     return identities[ALL] if list(identities) == [ALL] else digest(identities)
@@ -253,25 +175,7 @@ def _remote_identity(source: str, data: DataParams) -> str | None:
     return None
 
 
-def model_identity(model: ModelParams) -> str:
-    """What tells this base model from any other, without a download."""
-    base, local = model.base, Path(model.base).expanduser()
-    if base.startswith(REGISTRY):
-        from apf_tasks import registry
-
-        return registry.model_identity(base)
-    if base.startswith(PYPI):
-        return f"{model.sha256}/{parse_pypi(base).inside}"
-    if local.is_dir():
-        return _content({"": local})
-    if _looks_like_path(base):
-        raise missing("model.base", local)
-    from apf_tasks.hub import commit_of
-
-    return f"{base}@{commit_of(base, model.revision, 'model')}"
-
-
-def _content(named: Mapping[str, Path]) -> str:
+def content(named: Mapping[str, Path]) -> str:
     """blake2b over relative names and content of files and folders; hidden files do not count."""
     found: dict[str, Path] = {}
     for name, path in named.items():

@@ -7,9 +7,21 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from apf_tasks.artifacts import RawData, RegisteredModel, Selection, Split, TestReport, TokenizedSplit, TrainedModel
+from apf_tasks.artifacts import (
+    BaseModel,
+    Corpus,
+    RawData,
+    RegisteredModel,
+    Selection,
+    Split,
+    TestReport,
+    TokenizedSplit,
+    TrainedModel,
+    TrainedVectors,
+    VectorReport,
+)
 from apf_tasks.params import (
     DataParams,
     FamilyParams,
@@ -18,9 +30,11 @@ from apf_tasks.params import (
     SplitName,
     SplitParams,
     TestParams,
+    TokenizerParams,
     TrainParams,
 )
-from apf_tasks.stage import stage
+from apf_tasks.stage import Unknown, stage
+from apf_tasks.word_vector_params import CorpusParams, ProbeParams, VectorsParams
 
 
 def _data_identity(data: DataParams, family: FamilyParams) -> dict[str, str]:
@@ -29,11 +43,25 @@ def _data_identity(data: DataParams, family: FamilyParams) -> dict[str, str]:
     return {"content of data.source": data_identity(data)}
 
 
+def _corpus_identity(data: DataParams, corpus: CorpusParams) -> dict[str, str]:
+    from apf_tasks.sources import data_identity
+
+    return {"content of data.source": data_identity(data)}
+
+
 def _base_identity(*args: Any, **kwargs: Any) -> dict[str, str]:
-    from apf_tasks.sources import model_identity
+    from apf_tasks.model_sources import model_identity
 
     model = next(a for a in (*args, *kwargs.values()) if isinstance(a, ModelParams))
     return {"content of model.base": model_identity(model)}
+
+
+def _tokenizer_identity(
+    split: Split, model: ModelParams, tokenizer: TokenizerParams, family: FamilyParams
+) -> dict[str, str]:
+    from apf_tasks.model_sources import tokenizer_identity
+
+    return {} if tokenizer.base is None else {"content of tokenizer.base": tokenizer_identity(tokenizer)}
 
 
 def _registry_identity(*args: Any, **kwargs: Any) -> dict[str, str]:
@@ -46,7 +74,7 @@ def _still_registered(handle: RegisteredModel) -> bool:
     return still_registered(handle)
 
 
-@stage(code=["ingestion"], libraries=["pandas", "pyarrow"], identity=_data_identity)
+@stage(code=["ingestion"], libraries=["pandas", "pyarrow", "polib"], identity=_data_identity)
 def ingest(out: Path, data: DataParams, family: FamilyParams) -> RawData:
     """Rows of the source, checked and normalised."""
     from apf_tasks import ingestion
@@ -60,6 +88,28 @@ def split_rows(out: Path, raw: RawData, split: SplitParams, family: FamilyParams
     from apf_tasks import splitting
 
     return splitting.split_rows(out, raw, split, family)
+
+
+@stage(
+    code=["scratch"],
+    libraries=["torch", "transformers", "tokenizers", "sentencepiece"],
+    identity=_tokenizer_identity,
+)
+def build_base(
+    out: Path, split: Split, model: ModelParams, tokenizer: TokenizerParams, family: FamilyParams
+) -> BaseModel:
+    """Random weights, and a tokenizer from the train split, for a model from scratch."""
+    from apf_tasks import scratch
+
+    return scratch.build_base(out, split, model, tokenizer, family)
+
+
+def as_model_params(built: BaseModel, model: ModelParams) -> ModelParams:
+    """The params of a model that starts from what `build_base` built; what a plan does not know stays unknown."""
+    if isinstance(built, Unknown):
+        return cast(ModelParams, built)
+    base = f"stages:build_base/{built.path.name}"
+    return model.model_copy(update={"init": "pretrained", "base": base, "architecture": None, "sizes": {}})
 
 
 @stage(code=["tokenization"], libraries=["transformers", "tokenizers", "pyarrow"], identity=_base_identity)
@@ -140,3 +190,42 @@ def register(
     from apf_tasks import packaging
 
     return packaging.register(out, selection, report, model, family, runtime, name)
+
+
+@stage(code=["word_corpus"], libraries=["jieba"], identity=_corpus_identity)
+def read_corpus(out: Path, data: DataParams, corpus: CorpusParams) -> Corpus:
+    """The texts of the source as sentences of words, some of them held out."""
+    from apf_tasks import word_corpus
+
+    return word_corpus.read_corpus(out, data, corpus)
+
+
+@stage(code=["word_training"], libraries=["gensim", "numpy"])
+def train_vectors(out: Path, corpus: Corpus, settings: VectorsParams) -> TrainedVectors:
+    """Word2Vec over the sentences."""
+    from apf_tasks import word_training
+
+    return word_training.train_vectors(out, corpus, settings)
+
+
+@stage(code=["word_probes"], libraries=["gensim", "matplotlib", "scikit-learn", "scipy"])
+def probe_vectors(out: Path, corpus: Corpus, trained: TrainedVectors, probe: ProbeParams) -> VectorReport:
+    """Nearest words, analogies, agreement with people, a picture."""
+    from apf_tasks import word_probes
+
+    return word_probes.probe_vectors(out, corpus, trained, probe)
+
+
+@stage(
+    code=["word_packaging", "served_word_vectors"],
+    libraries=["mlflow", "safetensors"],
+    identity=_registry_identity,
+    still_valid=_still_registered,
+)
+def register_vectors(
+    out: Path, corpus: Corpus, trained: TrainedVectors, report: VectorReport, name: str
+) -> RegisteredModel:
+    """The vectors in the registry, replayed before."""
+    from apf_tasks import word_packaging
+
+    return word_packaging.register_vectors(out, corpus, trained, report, name)

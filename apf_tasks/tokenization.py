@@ -23,8 +23,8 @@ CHUNK_ROWS = 10_000
 def tokenize(out: Path, split: Split, name: SplitName, model: ModelParams, family: FamilyParams) -> TokenizedSplit:
     """Tokenize one split. Raises CannotTeach when nothing is supervised or the tokenizer does not know the text."""
     from apf_tasks.batching import save_tokens
+    from apf_tasks.model_sources import model_folder
     from apf_tasks.pretrained import load_base
-    from apf_tasks.sources import model_folder
 
     base = load_base(model_folder(model), model)
     rows = read_rows(split.path / f"{name}.parquet")

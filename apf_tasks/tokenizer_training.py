@@ -1,8 +1,8 @@
 """A tokenizer trained on the texts of the train split, with the special tokens of an architecture.
 
-The same texts give the same bytes. The trainers of `tokenizers` do that for BPE alone: WordPiece breaks ties by ids that
-depend on the order of a hash map, and Unigram adds up floats in the order of its threads. So WordPiece is handed its
-alphabet in order, and Unigram is trained by sentencepiece on one thread.
+The same texts give the same bytes. The trainers of `tokenizers` promise that for BPE alone: WordPiece breaks ties by
+ids that depend on the order of a hash map, and Unigram adds up floats in the order of its threads. So WordPiece is
+handed its alphabet in order, and Unigram is trained by sentencepiece on one thread.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from apf_tasks.architectures import Convention, convention
 from apf_tasks.errors import CannotTeach
@@ -39,7 +39,12 @@ SPECIAL_TOKENS: dict[Convention, dict[str, str]] = {
     },
     "t5": {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"},
     # padding of its own: where it is the end of text too, a model never learns to stop
-    "causal": {"pad_token": "<|pad|>", "eos_token": "<|endoftext|>", "bos_token": "<|endoftext|>", "unk_token": "<unk>"},
+    "causal": {
+        "pad_token": "<|pad|>",
+        "eos_token": "<|endoftext|>",
+        "bos_token": "<|endoftext|>",
+        "unk_token": "<unk>",
+    },
 }
 """Role -> token; ids in this order, from 0."""
 TEMPLATES: dict[Convention, tuple[str, str]] = {
@@ -56,7 +61,6 @@ PREFIX = "##"
 def train_tokenizer(texts: Sequence[str], params: TokenizerParams, architecture: str) -> PreTrainedTokenizerFast:
     """A tokenizer of `params.train` for this architecture. Raises CannotTeach when the texts are empty."""
     from tokenizers import AddedToken
-    from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerFast
 
     if not any(text.strip() for text in texts):
@@ -71,17 +75,25 @@ def train_tokenizer(texts: Sequence[str], params: TokenizerParams, architecture:
     train = {"wordpiece": _wordpiece, "bpe": _bpe, "unigram": _unigram}[params.train or "bpe"]
     tokenizer = train(texts, special, size, params.lowercase)
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special + sentinels])
-    if kind in TEMPLATES:
-        single, pair = TEMPLATES[kind]
-        ids = [(token, tokenizer.token_to_id(token)) for token in special]
-        around = TemplateProcessing(single=single, pair=pair, special_tokens=ids)
-        tokenizer.post_processor = around
-    return PreTrainedTokenizerFast(
+    tokenizer.post_processor = _around(kind, tokenizer, special, params.train == "bpe")
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         additional_special_tokens=sentinels or None,
         clean_up_tokenization_spaces=False,
         **names,
     )
+
+
+def _around(kind: Convention, tokenizer: Tokenizer, special: list[str], on_bytes: bool) -> Any:
+    """The special tokens around a text; where a token begins with its space, offsets begin after it."""
+    from tokenizers.processors import ByteLevel, Sequence, TemplateProcessing
+
+    steps: list[Any] = [ByteLevel(trim_offsets=True)] if on_bytes else []
+    if kind in TEMPLATES:
+        single, pair = TEMPLATES[kind]
+        ids = [(token, tokenizer.token_to_id(token)) for token in special]
+        steps.append(TemplateProcessing(single=single, pair=pair, special_tokens=ids))
+    return Sequence(steps)
 
 
 def _wordpiece(texts: Sequence[str], special: list[str], size: int, lowercase: bool) -> Tokenizer:
@@ -95,7 +107,8 @@ def _wordpiece(texts: Sequence[str], special: list[str], size: int, lowercase: b
     tokenizer.decoder = decoders.WordPiece(prefix=PREFIX)
     words: Counter[str] = Counter()
     for text in texts:
-        words.update(word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text)))
+        normal = tokenizer.normalizer.normalize_str(text)
+        words.update(word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normal))
     counts: Counter[str] = Counter()
     for word, count in words.items():
         counts.update(dict.fromkeys(word, count))
@@ -139,7 +152,8 @@ def _unigram(texts: Sequence[str], special: list[str], size: int, lowercase: boo
 
     fold = [normalizers.Lowercase()] if lowercase else []
     # NFC where T5 has NFKC: that would turn the full-width punctuation of Chinese into ASCII
-    normalizer = normalizers.Sequence([normalizers.NFC(), *fold, normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()])
+    spaces = [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
+    normalizer = normalizers.Sequence([normalizers.NFC(), *fold, *spaces])
     written = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=(line for text in texts if (line := normalizer.normalize_str(text))),

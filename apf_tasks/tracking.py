@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from apf_tasks import store
-from apf_tasks.artifacts import TokenizedSplit
+from apf_tasks.artifacts import Corpus, TokenizedSplit
 from apf_tasks.frozen import dotted
-from apf_tasks.params import Params
+from apf_tasks.word_vector_params import Experiment
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -91,7 +91,7 @@ def experiment_id(name: str) -> str:
 
 
 @contextmanager
-def pipeline_run(params: Params) -> Iterator[str]:
+def pipeline_run(params: Experiment) -> Iterator[str]:
     """The parent run of one pipeline: params under their dotted names, the outcome as its status."""
     tracker = client()
     experiment = experiment_id(params.name)
@@ -123,7 +123,7 @@ def current_run(name: str) -> str:
     return run_id
 
 
-def flat_params(params: Params) -> dict[str, Any]:
+def flat_params(params: Experiment) -> dict[str, Any]:
     """Dotted name -> value, as in the YAML and on the command line."""
     return dict(dotted(params.model_dump(mode="json", by_alias=True, exclude_none=True)))
 
@@ -249,7 +249,7 @@ def run_exists(run_id: str) -> bool:
     return _existing(run_id) is not None
 
 
-def log_datasets(run_id: str, splits: Mapping[str, TokenizedSplit], source: str) -> None:
+def log_datasets(run_id: str, splits: Mapping[str, TokenizedSplit | Corpus], source: str) -> None:
     """The splits as MLflow datasets, with our own digests (MLflow's see the first 10,000 rows alone)."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 

@@ -20,12 +20,12 @@ from apf_tasks.errors import Interrupted
 from apf_tasks.families import Prediction
 from apf_tasks.frozen import dotted
 from apf_tasks.loop import Step, packs_alike, steps_per_epoch, total_steps, train_steps
+from apf_tasks.model_sources import model_folder
 from apf_tasks.network import Network, load_network, predict_and_tune, score, scores_of
 from apf_tasks.params import FamilyParams, ModelParams, RuntimeParams, TrainParams
 from apf_tasks.progress import progress as show_progress
 from apf_tasks.rows import read_rows, write_rows
 from apf_tasks.runtime import peak_memory_gib, reset_peak_memory, seed_everything, stop_signals
-from apf_tasks.sources import model_folder
 from apf_tasks.stage import current_label
 from apf_tasks.store import fingerprint_files
 from apf_tasks.weights import check_moved, drop_best_except, load_best, parameter_digests, save_best

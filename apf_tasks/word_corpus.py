@@ -81,7 +81,9 @@ def _texts(data: DataParams) -> tuple[dict[Text, Place], list[Rejected], int]:
         for number, value in zip(table.numbers, _column(table, data), strict=True):
             text = _text(value)
             if text is None:
-                rejected.append(Rejected(table.name, number, "neither a text nor a list of words" if value else "no text"))
+                rejected.append(
+                    Rejected(table.name, number, "neither a text nor a list of words" if value else "no text")
+                )
             else:
                 places.setdefault(text, (table.name, number))
     return places, rejected, total

@@ -87,8 +87,8 @@ def model_card(corpus: Corpus, trained: TrainedVectors, report: VectorReport, na
     held_out = ""
     if trained.held_out_accuracy is not None:
         held_out = (
-            f"On held-out sentences the true word of a context scored above a noise word in {trained.held_out_accuracy:.1%}"
-            f" of the comparisons; choosing the more frequent word is right in {trained.frequency_accuracy:.1%}.\n"
+            "On held-out sentences the true word of a context scored above a noise word in"
+            f" {trained.held_out_accuracy:.1%} of the comparisons; choosing the more frequent word is right in {trained.frequency_accuracy:.1%}.\n"
         )
     return f"""# {name}
 
@@ -98,7 +98,8 @@ Word vectors: {trained.vocabulary:,} words, {trained.settings.dimensions} dimens
 {held_out}
 {report.describe()}.
 
-`vectors.safetensors` holds the matrix `vectors`, `vocabulary.json` the words of its rows and their counts. Trained with:
+`vectors.safetensors` holds the matrix `vectors`, `vocabulary.json` the words of its rows and their counts.
+Trained with:
 
 ```json
 {json.dumps(trained.settings.model_dump(mode="json"), indent=1)}

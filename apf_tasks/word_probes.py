@@ -8,12 +8,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-
 from apf_tasks.artifacts import Corpus, TrainedVectors, VectorReport
 from apf_tasks.errors import DataError
 from apf_tasks.store import fingerprint_files
-from apf_tasks.word2vec import EPOCHS
 from apf_tasks.word_map import draw_map
+from apf_tasks.word_training import EPOCHS
 from apf_tasks.word_vector_params import ProbeParams
 from apf_tasks.word_vectors import WordVectors, analogy, analogy_rank, nearest, read_word_vectors, similarity
 
@@ -69,7 +68,9 @@ def frequent_words(table: WordVectors, count: int, chinese: bool) -> list[str]:
     """The most frequent words that mean something: not too frequent, two characters or more (four in spaced text)."""
     shares = table.counts / table.counts.sum()
     long = [len(word) >= (2 if chinese else 4) for word in table.words]
-    chosen = [word for word, share, ok in zip(table.words, shares, long, strict=True) if ok and share < FUNCTION_WORD_SHARE]
+    chosen = [
+        word for word, share, ok in zip(table.words, shares, long, strict=True) if ok and share < FUNCTION_WORD_SHARE
+    ]
     return (chosen if len(chosen) >= 3 else list(table.words))[:count]
 
 

@@ -22,7 +22,7 @@ class CorpusParams(Frozen):
     """How text becomes sentences of words."""
 
     language: Literal["auto", "zh", "spaced"] = "auto"
-    """`zh`: words by jieba; `spaced`: letters between spaces; `auto` goes by the characters. Lists are words already."""
+    """`zh`: words by jieba; `spaced`: letters between spaces; `auto` goes by the characters. Lists stay as they are."""
     held_out_fraction: Fraction = 0.05
     """Share of the sentences, chosen by their text, that is not trained on but measured on."""
 

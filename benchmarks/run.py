@@ -24,8 +24,8 @@ from rich.table import Table
 
 from apf_tasks import store
 from apf_tasks.ingestion import ingest
+from apf_tasks.model_sources import model_folder
 from apf_tasks.params_file import load_params
-from apf_tasks.sources import model_folder
 from apf_tasks.splitting import split_rows
 from apf_tasks.tokenization import tokenize
 

@@ -14,7 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from apf_tasks.errors import ApfError, Interrupted
-from apf_tasks.params_file import load_params, trials
+from apf_tasks.params_file import trials
+from apf_tasks.word_vector_params import WordVectorParams, load_experiment, load_word_vectors
 
 if TYPE_CHECKING:
     from apf_tasks.stage import Journal
@@ -40,7 +41,10 @@ def run(params: ParamsFile, overrides: Overrides = None, as_json: AsJson = False
     from apf_tasks.params_file import parse_overrides
     from flows.environment import console_logging, start_together
 
-    load_params(params, overrides or ())  # every problem at once, before prefect is even imported
+    experiment = load_experiment(params, overrides or ())  # every problem at once, before prefect is even imported
+    if isinstance(experiment, WordVectorParams):
+        vectors(params, overrides, as_json)
+        return
     console_logging()
     from apf_tasks.stage import journal
     from flows.fine_tune import fine_tune
@@ -55,14 +59,39 @@ def run(params: ParamsFile, overrides: Overrides = None, as_json: AsJson = False
 
 
 @app.command()
+def vectors(params: ParamsFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Train word vectors by a params file with a section `vectors`, and register them. `apf run` does the same."""
+    from apf_tasks.params_file import parse_overrides
+    from flows.environment import console_logging, start_together
+
+    load_word_vectors(params, overrides or ())
+    console_logging()
+    from apf_tasks.stage import journal
+    from flows.word_output import print_words, word_document
+    from flows.word_vectors import word_vectors
+
+    start_together()
+    with journal() as done:
+        word_vectors(params, parse_overrides(overrides or ()))
+    if as_json:
+        print(json.dumps(word_document(done), ensure_ascii=False))
+    else:
+        print_words(out, done)
+
+
+@app.command()
 def plan(params: ParamsFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Show what would be reused and what would run, and why. Runs nothing."""
     from apf_tasks.stage import journal
     from flows.pipeline import pipeline
+    from flows.word_vector_pipeline import word_vector_pipeline
 
-    experiment = load_params(params, overrides or ())
+    experiment = load_experiment(params, overrides or ())
     with journal(dry=True) as book:
-        pipeline(experiment)
+        if isinstance(experiment, WordVectorParams):
+            word_vector_pipeline(experiment)
+        else:
+            pipeline(experiment)
     if as_json:
         visits = [{name: getattr(v, name) for name in ("stage", "label", "status", "reason")} for v in book.visits]
         print(json.dumps({"stages": visits}))
@@ -80,7 +109,11 @@ def plan(params: ParamsFile, overrides: Overrides = None, as_json: AsJson = Fals
 @app.command()
 def check(params: ParamsFile, overrides: Overrides = None) -> None:
     """Check a params file: all problems at once."""
-    experiment = load_params(params, overrides or ())
+    experiment = load_experiment(params, overrides or ())
+    if isinstance(experiment, WordVectorParams):
+        settings = experiment.vectors
+        out.print(f"{experiment.name}: fine. Word vectors, {settings.algorithm}, {settings.dimensions} dimensions.")
+        return
     count = len(trials(experiment))
     out.print(f"{experiment.name}: fine. {experiment.family.name}, {experiment.model.base}, {count} combination(s).")
 
@@ -98,6 +131,22 @@ def predict(
     console_logging()
     rows = predict_file(model, file, output)
     out.print(f"{rows:,} rows → {output}")
+
+
+@app.command()
+def similar(
+    model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS or models:/NAME/VERSION of word vectors")],
+    word: Annotated[str, typer.Argument(help="The word to ask about.")],
+    other: Annotated[str | None, typer.Argument(help="A second word: how similar are they?")] = None,
+    count: Annotated[int, typer.Option("-n", "--count", min=1, help="Nearest words to show.")] = 10,
+) -> None:
+    """Ask word vectors: the nearest words of one word, or the cosine of two."""
+    from flows.environment import console_logging
+    from flows.similar import similar as ask
+    from flows.word_output import print_similar
+
+    console_logging()
+    print_similar(out, word, other, ask(model, word, other, count))
 
 
 @app.command()

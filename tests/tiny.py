@@ -67,3 +67,35 @@ def tiny_bert(folder: Path, texts: Sequence[str] | None = None, hidden: int = 32
     )
     BertModel(config).save_pretrained(folder)
     return folder
+
+
+ENCODERS = ("bert", "roberta", "distilbert", "deberta-v2", "electra", "modernbert")
+DECODERS = ("gpt2", "qwen2", "qwen3", "llama")
+ENCODER_DECODERS = ("t5", "mt5", "bart", "marian")
+TINY_SIZES = {"hidden_size": 32, "num_layers": 2, "num_heads": 2, "intermediate_size": 64}
+
+
+def tiny_model(
+    folder: Path,
+    architecture: str,
+    texts: Sequence[str] | None = None,
+    tokenizer: str | None = None,
+    vocab_size: int = 400,
+    max_tokens: int = 64,
+    **sizes: object,
+) -> Path:
+    """A model folder of any architecture with random weights and its language-model head, made from scratch.
+
+    `tokenizer` is wordpiece, bpe or unigram; what the architecture is usually published with when None.
+    """
+    from apf_tasks.architectures import convention
+    from apf_tasks.params import ModelParams, TokenizerParams
+    from apf_tasks.scratch import random_model, save_base
+    from apf_tasks.tokenizer_training import train_tokenizer
+
+    usual = {"bert": "wordpiece", "roberta": "bpe", "causal": "bpe", "t5": "unigram"}[convention(architecture)]
+    kind = TokenizerParams.model_validate({"train": tokenizer or usual, "vocab_size": vocab_size})
+    model = ModelParams(init="scratch", architecture=architecture, sizes={**TINY_SIZES, **sizes}, max_tokens=max_tokens)
+    trained = train_tokenizer(texts or [row["text"] for row in review_rows()], kind, architecture)
+    save_base(random_model(model, trained), trained, folder)
+    return folder

@@ -21,7 +21,7 @@ def read_conll(text: str, name: str) -> Table:
     a line of another width than most is rejected.
     """
     lines = [(number, _fields(line)) for number, line in numbered_lines(text)]
-    plain = [fields for _, fields in lines if fields and fields[0] != "#" and not fields[0].startswith(DOCUMENT)]
+    plain = [fields for _, fields in lines if fields and not _is_mark(fields) and not fields[0].startswith(DOCUMENT)]
     width = Counter(map(len, plain)).most_common(1)[0][0] if plain else 0
     tags = {fields[-1] for fields in plain if len(fields) == width}
     columns: dict[str, list[Any]] = {"tokens": [], "tags": [], "document": []}
@@ -33,7 +33,7 @@ def read_conll(text: str, name: str) -> Table:
         opens = bool(fields) and fields[0].startswith(DOCUMENT)
         if fields and not opens:
             # "#" is a token too: it is one when the line has the width of the others and ends in one of their tags
-            if sentence or fields[0] != "#" or (len(fields) == width and fields[-1] in tags):
+            if sentence or not _is_mark(fields) or (len(fields) == width and fields[-1] in tags):
                 start = start if sentence else number
                 sentence.append(fields)
             continue
@@ -55,6 +55,11 @@ def _fields(line: str) -> list[str]:
     """By tabs where there are any, else by blanks. Other white space, such as U+3000, may be a token."""
     line = line.rstrip(" \t")
     return line.split("\t") if "\t" in line else re.split(" +", line) if line else []
+
+
+def _is_mark(fields: list[str]) -> bool:
+    """Whether the line starts with a lone #: a comment, or the token "#"."""
+    return fields[0] == "#" or fields[0].startswith("# ")
 
 
 def _problem(sentence: list[list[str]], width: int) -> str:

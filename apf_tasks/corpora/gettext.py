@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,10 @@ from apf_tasks.errors import DataError
 from apf_tasks.text_encoding import read_text
 
 logger = logging.getLogger("apf")
+
+UNCLOSED = re.compile(r'\s*(?:msg\w+(?:\[\d+\])?\s*)?"(?:[^"\\]|\\.)*')
+Row = tuple[str, str, str | None]
+"""Source, target ("" when there is none to use) and context."""
 
 
 class _Lines(str):
@@ -36,12 +40,13 @@ def read_catalogue(path: Path, name: str, encoding: str) -> Table:
     """
     rejected: list[Rejected] = []
     declared = polib.detect_encoding(str(path), binary_mode=True) if encoding == "auto" else encoding
+    rows: Iterable[tuple[int, Row]]
     if path.suffix.lower() == ".mo":
         rows = enumerate(_compiled(path, declared), start=1)
     else:
         # a catalogue that says UTF-8, or nothing, is read as any other text
         lines = read_text(path, encoding if declared.lower() in ("utf-8", "utf8") else declared).split("\n")
-        rows = _written(lines, name, rejected)
+        rows = _written(lines, name, rejected, 0, len(lines))
     columns: dict[str, list[Any]] = {"source": [], "target": [], "context": []}
     numbers: list[int] = []
     left_out = 0
@@ -55,10 +60,6 @@ def read_catalogue(path: Path, name: str, encoding: str) -> Table:
     if left_out:
         logger.info("%s: left out %d messages that are untranslated, fuzzy or obsolete", name, left_out)
     return table_of(name, columns, numbers, rejected)
-
-
-Row = tuple[str, str, str | None]
-"""Source, target ("" when there is none to use) and context."""
 
 
 def _rows(entry: Any) -> list[Row]:
@@ -80,25 +81,27 @@ def _compiled(path: Path, encoding: str) -> list[Row]:
         raise DataError(str(path), "a .mo catalogue", found, "Compile it again with msgfmt.") from error
 
 
-def _written(lines: list[str], name: str, rejected: list[Rejected]) -> Iterator[tuple[int, Row]]:
-    """(line, row) of a .po file. A message that cannot be read is rejected, and reading goes on after it."""
-    start = 0
-    while start < len(lines):
+def _written(lines: list[str], name: str, rejected: list[Rejected], start: int, stop: int) -> Iterator[tuple[int, Row]]:
+    """(line, row) of lines[start:stop]. A message that cannot be read is rejected, and reading goes on after it."""
+    while start < stop:
         try:
-            yield from _parsed(lines, start, len(lines))
+            yield from _parsed(lines, start, stop)
             return
         except OSError as error:
             place, _, problem = str(error).rpartition("(line ")[2].partition(")")
         at = start + int(place) - 1
         first = next((i + 1 for i in range(at, start - 1, -1) if not lines[i].strip()), start)
-        after = next((i for i in range(at, len(lines)) if not lines[i].strip()), len(lines))
-        yield from _parsed(lines, start, first)
+        after = next((i for i in range(at, stop) if not lines[i].strip()), stop)
+        yield from _written(lines, name, rejected, start, first)
         rejected.append(Rejected(name, first + 1, problem.lstrip(": ") or "a line that is no part of a message"))
         start = after
 
 
 def _parsed(lines: list[str], start: int, stop: int) -> list[tuple[int, Row]]:
     """The rows in lines[start:stop]. Raises OSError that ends in `(line N)` or `(line N): reason`."""
+    # polib would drop the last letter of the text instead
+    if (unclosed := next((i for i in range(start, stop) if UNCLOSED.fullmatch(lines[i])), None)) is not None:
+        raise OSError(f"(line {unclosed - start + 1}): a quotation mark that is not closed")
     found = []
     for entry in polib.pofile(_Lines("\n".join(lines[start:stop])), encoding="utf-8"):
         place = start + max(entry.linenum - 1, 0)

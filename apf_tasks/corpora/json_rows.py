@@ -51,13 +51,12 @@ def _table(name: str, found: Iterable[tuple[int, Any, str, bool]]) -> Table:
     numbers: list[int] = []
     rejected: list[Rejected] = []
     for number, value, problem, escapes in found:
-        if problem := problem or ("" if isinstance(value, dict) else "not a JSON object"):
+        problem = problem or ("" if isinstance(value, dict) else "not a JSON object")
+        if problem := problem or (half_a_pair(value) if escapes else ""):
             rejected.append(Rejected(name, number, problem))
-        elif escapes and (problem := half_a_pair(value)):
-            rejected.append(Rejected(name, number, problem))
-        else:
-            records.append(value)
-            numbers.append(number)
+            continue
+        records.append(value)
+        numbers.append(number)
     columns = tuple(dict.fromkeys(key for record in records for key in record))
     return Table(name, columns, numbers, rejected, lambda i: [record.get(columns[i]) for record in records])
 

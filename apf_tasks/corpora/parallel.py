@@ -2,10 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from apf_tasks.corpora.table import Table, numbered_lines, table_of
-from apf_tasks.errors import DataError
+from apf_tasks.errors import DataError, SourceError
+from apf_tasks.params import DataParams
+
+BRACES = re.compile(r"\{([^{}/]*,[^{}/]*)\}")
+
+
+def sides(source: str, data: DataParams) -> dict[str, str]:
+    """Side -> its source, for line-aligned files: `train.{en,zh}` -> en, zh. Empty for any other source.
+
+    Raises SourceError when the format needs sides and there are none.
+    """
+    braces = BRACES.search(source) if data.format in ("auto", "parallel") else None
+    if braces and not Path(source).exists():
+        names = [name.strip() for name in braces[1].split(",")]
+        if all(names) and len(set(names)) == len(names):
+            return {name: source[: braces.start()] + name + source[braces.end() :] for name in names}
+    elif data.format != "parallel":
+        return {}
+    do = "For example: corpus/train.{en,zh} for corpus/train.en and corpus/train.zh."
+    raise SourceError(f"data.source {source}", "two or more different names in braces", "none", do)
+
+
+def check_counterparts(files: Mapping[str, Sequence[Path]], source: str) -> None:
+    """Raises SourceError when a file of one side has no counterpart on another, going by the names."""
+    kept = [[_without(side, path.name) for path in paths] for side, paths in files.items()]
+    # the names of single files say nothing: the user has paired them
+    if any(len(names) != len(kept[0]) or (len(names) > 1 and names != kept[0]) for names in kept):
+        found = " and ".join(", ".join(path.name for path in paths[:5]) for paths in files.values())
+        do = "Give every file its counterpart."
+        raise SourceError(f"data.source {source}", "the same files on every side", found, do)
+
+
+def _without(side: str, name: str) -> str:
+    return re.sub(rf"(?<![A-Za-z0-9]){re.escape(side)}(?![A-Za-z0-9])", "", name)
 
 
 def read_parallel(texts: Mapping[str, str], name: str) -> Table:

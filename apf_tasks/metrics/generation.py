@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from functools import cache
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Literal
 
@@ -55,6 +56,21 @@ class CharacterTokenizer:
         return _CHARACTERS_AND_WORDS.findall(unicodedata.normalize("NFKC", text).lower())
 
 
+class StemmingTokenizer:
+    """rouge-score's own tokenizer with Porter's stemmer. Each word is stemmed once: that costs more than scoring."""
+
+    def __init__(self) -> None:
+        from nltk.stem.porter import PorterStemmer
+
+        self.stem = cache(PorterStemmer().stem)
+
+    def tokenize(self, text: str) -> list[str]:
+        """The stems of a text in order."""
+        from rouge_score.tokenize import tokenize
+
+        return list(tokenize(text, self))
+
+
 def rouge_statistics(
     references: Sequence[str], predictions: Sequence[str], language: Language, use_stemmer: bool = True
 ) -> Counts:
@@ -67,8 +83,8 @@ def rouge_statistics(
     from rouge_score.rouge_scorer import RougeScorer
 
     check_rows(references, predictions)
-    tokenizer = CharacterTokenizer() if language == "zh" else None
-    scorer = RougeScorer(list(ROUGE), use_stemmer=use_stemmer, tokenizer=tokenizer)
+    tokenizer = CharacterTokenizer() if language == "zh" else StemmingTokenizer() if use_stemmer else None
+    scorer = RougeScorer(list(ROUGE), tokenizer=tokenizer)  # its own, without stemmer, when None
     statistics = np.ones((len(references), 1 + len(ROUGE)))
     for at, texts in enumerate(zip(references, predictions, strict=True)):
         scores = scorer.score(*(_SENTENCE_END[language].sub(r"\1\n", text) for text in texts))

@@ -78,6 +78,8 @@ def ngram_nll(
     for _ in range(order):
         keys = train_context[train_context >= 0] * vocabulary_size + train[train_context >= 0]
         grams, counts = np.unique(keys, return_counts=True)
+        if not len(grams):
+            break
         test_gram = _find(grams, test_context, test, vocabulary_size)
         probability = _interpolate(probability, grams // vocabulary_size, counts, contexts, test_context, test_gram)
         train_context = _before(_find(grams, train_context, train, vocabulary_size), train_at)
@@ -104,8 +106,6 @@ def _flat(rows: Iterable[Sequence[int]], vocabulary_size: int) -> tuple[Ids, Ids
 def _find(grams: Ids, context: Ids, tokens: Ids, vocabulary_size: int) -> Ids:
     """The place of context + token among the sorted `grams`, -1 where it is not there."""
     keys = context * vocabulary_size + tokens  # negative where the context is -1
-    if not len(grams):
-        return np.full_like(keys, -1)
     place = np.minimum(np.searchsorted(grams, keys), len(grams) - 1)
     return np.where(grams[place] == keys, place, -1)
 

@@ -51,52 +51,57 @@ class Group(NamedTuple):
     """Score -> settings."""
 
 
+_MEAN = "plain mean over the labels of train, zero_division=0"
+_MICRO = "over all decisions, zero_division=0"
+_STRICT = 'mode="strict", scheme=IOB2'
+_F_MEASURE = "F-measure, mean over the rows"
+_ONE_TOKENIZER = "for one tokenizer"
+
+UNSIGNED = (
+    Group(
+        *("sentiment", "one label", "as scikit-learn", "scikit-learn"),
+        {"accuracy": "", "macro_f1": _MEAN, "macro_precision": _MEAN, "macro_recall": _MEAN},
+    ),
+    Group(
+        *("sentiment", "several labels", "as scikit-learn", "scikit-learn"),
+        {"micro_f1": _MICRO, "macro_f1": _MEAN, "micro_precision": _MICRO, "micro_recall": _MICRO}
+        | {"subset_accuracy": "the whole set is right", "hamming_loss": "share of wrong decisions"},
+    ),
+    Group(
+        *("sentiment", "a number", "as SciPy", ""),
+        {"pearson": "0 where one side is constant", "spearman": "ranks of the whole split, also when redrawn"},
+    ),
+    Group(*("sentiment", "a number", "as scikit-learn", "scikit-learn"), {"mae": "", "mse": ""}),
+    Group(
+        *("ner", "", "as seqeval", "seqeval"),
+        {"f1": _STRICT, "precision": _STRICT, "recall": _STRICT}
+        | {"macro_f1": f"{_STRICT}, plain mean over the types that occur"},
+    ),
+    Group(
+        *("question_answering", "", "apf", ""),
+        {"f1": "best of the references", "exact_match": "best of the references"}
+        | {f"has_answer_{score}": "rows with an answer" for score in ("f1", "exact_match")}
+        | {f"no_answer_{score}": "rows without an answer" for score in ("f1", "exact_match")},
+    ),
+    Group(
+        *("summarization", "", "rouge-score", "rouge-score"),
+        {"rouge1": _F_MEASURE, "rouge2": _F_MEASURE, "rougeL": _F_MEASURE, "rougeLsum": _F_MEASURE},
+    ),
+    Group(
+        *("causal_lm", "", "apf", ""),
+        {"perplexity": f"exp(nats / tokens), {_ONE_TOKENIZER}", "bits_per_byte": "nats / (ln 2 * UTF-8 bytes)"},
+    ),
+    Group(*("masked_lm", "", "apf", ""), {"perplexity": f"exp(nats / hidden tokens), {_ONE_TOKENIZER}"}),
+)
+
+
 def groups() -> list[Group]:
     """Every score of every family."""
-    strict = 'mode="strict", scheme=IOB2'
-    answers = {"f1": "best of the references", "exact_match": "best of the references"}
-    where = {"has_answer": "rows with an answer", "no_answer": "rows without an answer"}
-    answers |= {f"{prefix}_{score}": rows for prefix, rows in where.items() for score in ("f1", "exact_match")}
-    mean = "plain mean over the labels of train, zero_division=0"
-    micro = "over all decisions, zero_division=0"
-    signed = {code: signatures(code) for code in ("en", "zh")}
-    return [
-        Group(
-            *("sentiment", "one label", "as scikit-learn", "scikit-learn"),
-            {"accuracy": "", "macro_f1": mean, "macro_precision": mean, "macro_recall": mean},
-        ),
-        Group(
-            *("sentiment", "several labels", "as scikit-learn", "scikit-learn"),
-            {"micro_f1": micro, "macro_f1": mean, "micro_precision": micro, "micro_recall": micro}
-            | {"subset_accuracy": "the whole set is right", "hamming_loss": "share of wrong decisions"},
-        ),
-        Group(
-            *("sentiment", "a number", "as SciPy", ""),
-            {"pearson": "0 where one side is constant", "spearman": "ranks of the whole split, also when redrawn"},
-        ),
-        Group(*("sentiment", "a number", "as scikit-learn", "scikit-learn"), {"mae": "", "mse": ""}),
-        Group(
-            *("ner", "", "as seqeval", "seqeval"),
-            {"f1": strict, "precision": strict, "recall": strict}
-            | {"macro_f1": f"{strict}, plain mean over the types that occur"},
-        ),
-        Group("question_answering", "", "apf", "", answers),
-        Group(
-            *("summarization", "", "rouge-score", "rouge-score"),
-            dict.fromkeys(("rouge1", "rouge2", "rougeL", "rougeLsum"), "F-measure, mean over the rows"),
-        ),
-        *(
-            Group(
-                *("translation", f"into {name}", "sacrebleu", "sacrebleu"), {m: f"`{s}`" for m, s in signed[c].items()}
-            )
-            for name, c in (("Chinese", "zh"), ("other languages", "en"))
-        ),
-        Group(
-            *("causal_lm", "", "apf", ""),
-            {"perplexity": "exp(nats / tokens): for one tokenizer", "bits_per_byte": "nats / (ln 2 * UTF-8 bytes)"},
-        ),
-        Group("masked_lm", "", "apf", "", {"perplexity": "exp(nats / hidden tokens): for one tokenizer"}),
-    ]
+    found = list(UNSIGNED)
+    for note, code in (("into Chinese", "zh"), ("into other languages", "en")):
+        signed = {metric: f"`{signature}`" for metric, signature in signatures(code).items()}
+        found.append(Group("translation", note, "sacrebleu", "sacrebleu", signed))
+    return found
 
 
 def table() -> str:

@@ -131,7 +131,7 @@ def test_jsonl_with_broken_lines(place: Place) -> None:
 
 def test_a_json_array_is_answered_with_what_to_do(place: Place) -> None:
     with pytest.raises(DataError, match="expected one JSON object per line, found one JSON array"):
-        place.ingest(place.write("a.jsonl", '[{"text": "a"}]'))
+        place.ingest(place.write("a.jsonl", '[{"text": "a"}]'), format="jsonl")
 
 
 def test_csv_rows_with_other_field_counts(place: Place) -> None:

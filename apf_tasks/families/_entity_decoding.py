@@ -1,0 +1,104 @@
+"""Scores of tags -> tags, and tags -> entities of a text. W words, E entity types.
+
+Tags are numbered O, B-a, I-a, B-b, I-b, …
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from apf_tasks.families._text_words import Place
+from apf_tasks.metrics.entities import OUTSIDE, Span, spans
+
+
+def tag_names(types: Sequence[str]) -> list[str]:
+    """The tags of these types in the order of the model's outputs."""
+    return [OUTSIDE, *(f"{prefix}-{kind}" for kind in types for prefix in "BI")]
+
+
+def best_legal(scores: np.ndarray) -> np.ndarray:
+    """The sequence of tags with the highest sum of scores (W, 2E + 1) in which every I-X continues an X; (W,).
+
+    Viterbi 1967: the best way to each tag from the best ways to the tags that may stand before it.
+    """
+    words, tags = scores.shape
+    if not words:
+        return np.zeros(0, dtype=np.int64)
+    inner = np.arange(2, tags, 2)  # I-X; B-X is the number before
+    before = np.zeros((words, tags), dtype=np.int64)
+    total = scores[0].astype(np.float64)
+    total[inner] = -np.inf
+    for word in range(1, words):
+        before[word] = total.argmax()
+        before[word, inner] = np.where(total[inner - 1] > total[inner], inner - 1, inner)
+        total = total[before[word]] + scores[word]
+    path = np.zeros(words, dtype=np.int64)
+    path[-1] = total.argmax()
+    for word in range(words - 1, 0, -1):
+        path[word - 1] = before[word, path[word]]
+    return path
+
+
+def entities_json(text: str, words: Sequence[Place], tags: Sequence[str]) -> str:
+    """The entities of a text as JSON: [{"start", "end", "type", "text"}], start and end counted in characters."""
+    found = [(words[first][0], words[last - 1][1], kind) for first, last, kind in spans(tags)]
+    listed = [{"start": s, "end": e, "type": kind, "text": text[s:e]} for s, e, kind in found]
+    return json.dumps(listed, ensure_ascii=False)
+
+
+def gazetteer(
+    known: Sequence[tuple[Sequence[str], Sequence[str]]], asked: Sequence[Sequence[str]]
+) -> list[list[str]]:
+    """Tags by a list of the entities of `known` (tokens, tags): from the left, the longest one that stands there.
+
+    An entity has the type that it has most often; of equally frequent ones the first in the alphabet.
+    """
+    kinds: defaultdict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
+    for tokens, tags in known:
+        for first, end, kind in spans(tags):
+            kinds[tuple(tokens[first:end])][kind] += 1
+    listed = {words: min(count, key=lambda k: (-count[k], k)) for words, count in kinds.items()}
+    lengths = sorted({len(words) for words in listed}, reverse=True)
+    found = []
+    for tokens in asked:
+        tags = [OUTSIDE] * len(tokens)
+        for first, end, kind in _matches(tokens, listed, lengths):
+            tags[first:end] = [f"B-{kind}"] + [f"I-{kind}"] * (end - first - 1)
+        found.append(tags)
+    return found
+
+
+def _matches(
+    tokens: Sequence[str], listed: dict[tuple[str, ...], str], lengths: Sequence[int]
+) -> Iterator[Span]:
+    at = 0
+    while at < len(tokens):
+        keys = (tuple(tokens[at : at + length]) for length in lengths if at + length <= len(tokens))
+        words = next((key for key in keys if key in listed), None)
+        if words is not None:
+            yield at, at + len(words), listed[words]
+        at += len(words) if words else 1
+
+
+def frequent_mistakes(
+    tokens: Sequence[Sequence[str]], references: Sequence[Sequence[str]], predictions: Sequence[Sequence[str]], most: int
+) -> dict[str, list[dict[str, Any]]]:
+    """The entities that were missed, and those that were wrongly found, most often."""
+    missed: Counter[tuple[str, str]] = Counter()
+    spurious: Counter[tuple[str, str]] = Counter()
+    for words, reference, prediction in zip(tokens, references, predictions, strict=True):
+        true, found = set(spans(reference)), set(spans(prediction))
+        for counter, only in ((missed, true - found), (spurious, found - true)):
+            counter.update((" ".join(words[first:end]), kind) for first, end, kind in only)
+    return {
+        name: [
+            {"entity": entity, "type": kind, "times": times}
+            for (entity, kind), times in sorted(counter.items(), key=lambda item: (-item[1], item[0]))[:most]
+        ]
+        for name, counter in (("most_missed", missed), ("most_wrongly_found", spurious))
+    }

@@ -1,0 +1,29 @@
+"""Asking registered word vectors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from apf_tasks.errors import DataError, RegistryError
+
+
+def similar(model_uri: str, word: str, other: str | None, count: int) -> dict[str, Any]:
+    """What the model says: `nearest` (JSON), and `similarity` when there is another word.
+
+    Raises RegistryError when the model is not about words, DataError with the nearest spelling for an unknown word.
+    """
+    from apf_tasks.registry import load_registered
+
+    model = load_registered(model_uri)
+    columns = model.metadata.get_input_schema().input_names()
+    if columns != ["word", "other"]:
+        found = "one that takes " + ", ".join(columns)
+        raise RegistryError(model_uri, "word vectors", found, "`apf predict` scores a file with it.")
+    row = {"word": [word]} if other is None else {"word": [word], "other": [other]}
+    found = model.predict(pd.DataFrame(row), params={"count": count}).iloc[0].to_dict()
+    if found["problem"]:
+        what, _, do = str(found["problem"]).partition(". ")
+        raise DataError(model_uri, "a known word", what, do)
+    return dict(found)

@@ -1,0 +1,51 @@
+"""docs/METRICS.md says what the code does and names the locked versions."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from apf_tasks.metrics.answers import answer_scores, answer_statistics
+from apf_tasks.metrics.classification import classification_scores
+from apf_tasks.metrics.entities import entity_scores
+from apf_tasks.metrics.generation import rouge_scores, translation_scores
+from apf_tasks.metrics.language import language_scores
+from apf_tasks.metrics.multilabel import multilabel_scores
+from apf_tasks.metrics.regression import regression_scores
+from apf_tasks.metrics.table import groups, table
+
+PROJECT = Path(__file__).parents[2]
+
+
+def test_the_page_is_as_generated() -> None:
+    page = (PROJECT / "docs" / "METRICS.md").read_text()
+    assert page == table(), "run: python -m apf_tasks.metrics.table > docs/METRICS.md"
+
+
+def test_the_versions_are_the_locked_ones() -> None:
+    locked = dict(re.findall(r"^([\w.-]+)==([\w.]+)", (PROJECT / "requirements.lock").read_text(), re.MULTILINE))
+    packages = {group.package for group in groups()} - {""}
+    assert packages == {"rouge-score", "sacrebleu", "scikit-learn", "seqeval"}
+    for package in packages:
+        assert f"| {locked[package]} |" in table()
+
+
+@pytest.mark.parametrize(
+    ("family", "note", "found"),
+    [
+        ("sentiment", "one label", classification_scores(np.ones(6))),
+        ("sentiment", "several labels", multilabel_scores(np.ones(8))),
+        ("sentiment", "a number", regression_scores(np.ones(13))),
+        ("ner", "", entity_scores(np.ones(6))),
+        ("question_answering", "", answer_scores(answer_statistics([["a"], []], ["a", ""], "en").sum(axis=0))),
+        ("summarization", "", rouge_scores(np.ones(5))),
+        ("translation", "into Chinese", translation_scores(np.ones(28))),
+        ("causal_lm", "", language_scores(np.ones(3))),
+    ],
+)
+def test_the_page_has_every_score(family: str, note: str, found: dict[str, np.ndarray]) -> None:
+    named = {name for group in groups() if (group.family, group.note) == (family, note) for name in group.metrics}
+    assert named == set(found)
