@@ -108,11 +108,9 @@ def _asked(table: Table, data: DataParams, kind: Family) -> list[str]:
 
     def there(name: str) -> bool:
         wanted = data.columns.get(name, name)
-        return (
-            wanted == FILE_COLUMN
-            or str(wanted) in table.columns
-            or (isinstance(wanted, int) and 0 <= wanted < len(table.columns))
-        )
+        if isinstance(wanted, int):
+            return 0 <= wanted < len(table.columns)
+        return wanted == FILE_COLUMN or wanted in table.columns or wanted.partition(".")[0] in table.columns
 
     return max(sets, key=lambda names: (sum(map(there, names)) / len(names), sum(n in data.columns for n in names)))
 
@@ -129,6 +127,10 @@ def _column(table: Table, name: str, data: DataParams, kind: Family) -> list[Any
             do = f"Write its number instead: data.columns: {{{name}: {table.columns.index(str(wanted))}}}."
             raise DataError(table.name, f"one column {wanted!r}", "several", do)
         return table.values(table.columns.index(str(wanted)))
+    outer, dot, inner = str(wanted).partition(".")
+    if dot and outer in table.columns:  # a mapping in a column, as data sets for translation have it
+        found = table.values(table.columns.index(outer))
+        return [value.get(inner) if isinstance(value, dict) else None for value in found]
     near = difflib.get_close_matches(str(wanted), table.columns, n=1, cutoff=0.5)
     do = f"Write data.columns: {{{name}: {near[0] if near else 'NAME OR NUMBER'}}}."
     meaning = {n: what for names in (kind.optional, *kind.alternatives, kind.columns) for n, what in names.items()}

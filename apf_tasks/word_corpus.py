@@ -45,7 +45,7 @@ def read_corpus(out: Path, data: DataParams, corpus: CorpusParams) -> Corpus:
     lines: dict[str, list[str]] = {SENTENCES: [], HELD_OUT: []}
     with progress("words", len(texts), "rows") as advance:
         for done, (text, place) in enumerate(texts.items(), start=1):
-            found = list(_pieces([words.listed(text)] if isinstance(text, tuple) else words.sentences(text, language)))
+            found = list(_pieces(_sentences(text, language)))
             if not found:
                 rejected.append(Rejected(*place, "no words"))
             for sentence in found:
@@ -68,6 +68,10 @@ def read_corpus(out: Path, data: DataParams, corpus: CorpusParams) -> Corpus:
         tokens=counts.total(),
         distinct_words=len(counts),
     )
+
+
+def _sentences(text: Text, language: words.Language) -> list[list[str]]:
+    return words.listed_sentences(text) if isinstance(text, tuple) else words.sentences(text, language)
 
 
 def _texts(data: DataParams) -> tuple[dict[Text, Place], list[Rejected], int]:

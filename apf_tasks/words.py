@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Literal
 
@@ -37,9 +37,15 @@ def sentences(text: str, language: Language) -> list[list[str]]:
     return [words for words in found if words]
 
 
-def listed(words: Sequence[str]) -> list[str]:
-    """Words that were split before, normalised as those of `sentences`; spaces inside one become `_`."""
-    return ["_".join(normalise(w).split()) for w in words if _is_word(w)]
+def listed_sentences(words: Iterable[str]) -> list[list[str]]:
+    """Words that were split before, as `sentences` gives them; spaces inside one become `_`."""
+    found: list[list[str]] = [[]]
+    for word in map(normalise, words):
+        if _is_word(word):
+            found[-1].append("_".join(word.split()))
+        elif _SENTENCE_END.search(word):
+            found.append([])
+    return [sentence for sentence in found if sentence]
 
 
 def _is_word(token: str) -> bool:

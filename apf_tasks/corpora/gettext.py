@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import polib  # type: ignore[import-untyped]
+import polib
 
 from apf_tasks.corpora.table import Rejected, Table, table_of
 from apf_tasks.errors import DataError

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,9 +52,7 @@ def entities_json(text: str, words: Sequence[Place], tags: Sequence[str]) -> str
     return json.dumps(listed, ensure_ascii=False)
 
 
-def gazetteer(
-    known: Sequence[tuple[Sequence[str], Sequence[str]]], asked: Sequence[Sequence[str]]
-) -> list[list[str]]:
+def gazetteer(known: Sequence[tuple[Sequence[str], Sequence[str]]], asked: Sequence[Sequence[str]]) -> list[list[str]]:
     """Tags by a list of the entities of `known` (tokens, tags): from the left, the longest one that stands there.
 
     An entity has the type that it has most often; of equally frequent ones the first in the alphabet.
@@ -73,9 +72,7 @@ def gazetteer(
     return found
 
 
-def _matches(
-    tokens: Sequence[str], listed: dict[tuple[str, ...], str], lengths: Sequence[int]
-) -> Iterator[Span]:
+def _matches(tokens: Sequence[str], listed: dict[tuple[str, ...], str], lengths: Sequence[int]) -> Iterator[Span]:
     at = 0
     while at < len(tokens):
         keys = (tuple(tokens[at : at + length]) for length in lengths if at + length <= len(tokens))
@@ -86,19 +83,46 @@ def _matches(
 
 
 def frequent_mistakes(
-    tokens: Sequence[Sequence[str]], references: Sequence[Sequence[str]], predictions: Sequence[Sequence[str]], most: int
+    texts: Sequence[str],
+    words: Sequence[Sequence[Place]],
+    references: Sequence[Sequence[str]],
+    predictions: Sequence[Sequence[str]],
+    most: int,
 ) -> dict[str, list[dict[str, Any]]]:
     """The entities that were missed, and those that were wrongly found, most often."""
-    missed: Counter[tuple[str, str]] = Counter()
-    spurious: Counter[tuple[str, str]] = Counter()
-    for words, reference, prediction in zip(tokens, references, predictions, strict=True):
+    counters: dict[str, Counter[tuple[str, str]]] = {"most_missed": Counter(), "most_wrongly_found": Counter()}
+    for text, places, reference, prediction in zip(texts, words, references, predictions, strict=True):
         true, found = set(spans(reference)), set(spans(prediction))
-        for counter, only in ((missed, true - found), (spurious, found - true)):
-            counter.update((" ".join(words[first:end]), kind) for first, end, kind in only)
+        for counter, only in zip(counters.values(), (true - found, found - true), strict=True):
+            counter.update((text[places[first][0] : places[last - 1][1]], kind) for first, last, kind in only)
     return {
         name: [
             {"entity": entity, "type": kind, "times": times}
             for (entity, kind), times in sorted(counter.items(), key=lambda item: (-item[1], item[0]))[:most]
         ]
-        for name, counter in (("most_missed", missed), ("most_wrongly_found", spurious))
+        for name, counter in counters.items()
     }
+
+
+def draw_scores(per_type: Mapping[str, Mapping[str, float]], kinds: Mapping[str, int], path: Path) -> None:
+    """A picture: precision and recall of each type, and how many entities of which kind of error there are."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, max(3.0, 1.2 + 0.55 * len(per_type))), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    names = list(per_type)
+    for shift, score, colour in ((-0.2, "precision", "#4c72b0"), (0.2, "recall", "#dd8452")):
+        at = np.arange(len(names)) + shift
+        bars = left.barh(at, [per_type[name][score] for name in names], height=0.38, label=score, color=colour)
+        left.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
+    left.set_yticks(range(len(names)), [f"{name}  ({per_type[name]['support']:,.0f})" for name in names])
+    left.set(xlim=(0, 1.12), title="by type (entities in the reference)")
+    left.invert_yaxis()
+    left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2, frameon=False)
+    labels = [kind.replace("_", " ") for kind in kinds]
+    bars = right.barh(labels, list(kinds.values()), color=["#55a868", *["#c44e52"] * (len(kinds) - 1)])
+    right.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8)
+    right.margins(x=0.12)
+    right.invert_yaxis()
+    right.set_title("entities")
+    figure.savefig(path, dpi=110)

@@ -47,7 +47,8 @@ def check(params: NerParams, rows: pd.DataFrame) -> Checked:
     has_starts = any(tag[:2] in ("B-", "S-", "U-") for tag in known)
     found: list[tuple[Any, Any, Any]] = []
     reasons: list[str] = []
-    for row in rows.to_dict("records"):
+    records: list[dict[str, Any]] = rows.to_dict("records")  # type: ignore[assignment]
+    for row in records:
         repaired: Notes = Counter()
         try:
             text, entities = _read(row, params, prefixed, repaired)
@@ -82,11 +83,7 @@ def _read(row: Mapping[str, Any], params: NerParams, prefixed: bool, notes: Note
     tokens, tags = _listed(row.get("tokens"), "tokens"), _listed(row.get("tags"), "tags")
     if len(tokens) != len(tags):
         raise BadRow(f"{len(tokens):,} tokens but {len(tags):,} tags")
-    text = row.get("text")
-    places = located(tokens, text) if isinstance(text, str) else None
-    if places is None:
-        notes[REBUILT] += isinstance(text, str)
-        text, places = joined(tokens, params.words)
+    text, places = _placed(row.get("text"), tokens, params, notes)
     if not text.strip():
         raise BadRow("no tokens")
     tags = [_named(tag, params) for tag in tags]
@@ -97,6 +94,15 @@ def _read(row: Mapping[str, Any], params: NerParams, prefixed: bool, notes: Note
     else:
         found = _from_plain(tags, row)
     return text, [(places[first][0], places[last - 1][1], kind) for first, last, kind in found]
+
+
+def _placed(text: Any, tokens: list[str], params: NerParams, notes: Notes) -> tuple[str, list[Place]]:
+    """The text with the place of each token: the given one if it consists of them."""
+    places = located(tokens, text) if isinstance(text, str) else None
+    if isinstance(text, str) and places is not None:
+        return text, places
+    notes[REBUILT] += text is not None
+    return joined(tokens, params.words)
 
 
 def _listed(value: Any, name: str) -> list[str]:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from apf_tasks.families import IGNORE_INDEX, Columns
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 BLANKS = ("▁", "Ġ")
 """How SentencePiece and byte-level tokenizers write the blank before a word."""
 
+Word = tuple[str, bool]
+"""A word, and whether blanks separate it from the words beside it."""
 Pieces = list[int]
 """Token ids of a word."""
 
@@ -55,15 +59,42 @@ def frame_of(tokenizer: PreTrainedTokenizerBase) -> Frame:
     return Frame(whole[:at], whole[at + len(bare) :])
 
 
-def pieces_of(words: set[tuple[str, bool]], base: Base) -> dict[tuple[str, bool], Pieces]:
-    """(word, whether blanks stand around it) -> its token ids; at least one, at most as many as a window holds."""
-    tokenizer, room = base.tokenizer, base.max_tokens - frame_of(base.tokenizer).size
+def encode_words(rows: Sequence[Sequence[Word]], targets: Sequence[Sequence[int]], base: Base, stride: int) -> Columns:
+    """Windows of the rows, whose words have these targets.
+
+    `labels` has the target of a word at its first token, `word_starts` a 1, where the word counts; `truncated` says
+    that a word alone is longer than a window, and lost pieces.
+    """
+    frame = frame_of(base.tokenizer)
+    room = base.max_tokens - frame.size
+    known = pieces_of({word for row in rows for word in row}, base)
+    columns: Columns = {name: [] for name in ("input_ids", "labels", "word_starts", "truncated", "row")}
+    for row, (words, goals) in enumerate(zip(rows, targets, strict=True)):
+        pieces = [known[word][:room] for word in words]
+        for window in windows([len(ids) for ids in pieces], room, stride):
+            ids, labels, starts = list(frame.before), [IGNORE_INDEX] * len(frame.before), [0] * len(frame.before)
+            for word in range(window.first, window.end):
+                own, more = word in window.own, len(pieces[word]) - 1
+                ids += pieces[word]
+                labels += [goals[word] if own else IGNORE_INDEX] + [IGNORE_INDEX] * more
+                starts += [int(own)] + [0] * more
+            columns["input_ids"].append(ids + frame.after)
+            columns["labels"].append(labels + [IGNORE_INDEX] * len(frame.after))
+            columns["word_starts"].append(starts + [0] * len(frame.after))
+            columns["truncated"].append(any(len(known[words[at]]) > room for at in window.own))
+            columns["row"].append(row)
+    return columns
+
+
+def pieces_of(words: set[Word], base: Base) -> dict[Word, Pieces]:
+    """Word -> its token ids, at least one."""
+    tokenizer = base.tokenizer
     keys = sorted(words)
     texts = [f" {word}" if spaced else word for word, spaced in keys]
     found = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
-    unknown = [base.pad_id if tokenizer.unk_token_id is None else tokenizer.unk_token_id]
-    found = [ids if spaced else _without_blank(ids, tokenizer) for ids, (_, spaced) in zip(found, keys, strict=True)]
-    return {key: (ids or unknown)[: room + 1] for key, ids in zip(keys, found, strict=True)}
+    unknown = [tokenizer.unk_token_id if isinstance(tokenizer.unk_token_id, int) else base.pad_id]
+    bare = [ids if spaced else _without_blank(ids, tokenizer) for ids, (_, spaced) in zip(found, keys, strict=True)]
+    return {key: ids or unknown for key, ids in zip(keys, bare, strict=True)}
 
 
 def _without_blank(ids: Pieces, tokenizer: PreTrainedTokenizerBase) -> Pieces:
@@ -71,13 +102,13 @@ def _without_blank(ids: Pieces, tokenizer: PreTrainedTokenizerBase) -> Pieces:
 
     Without this, SentencePiece would write most Chinese characters as two tokens, the first of them a mere blank.
     """
-    first = tokenizer.convert_ids_to_tokens(ids[0]) if ids else ""
+    first = str(tokenizer.convert_ids_to_tokens(ids[0])) if ids else ""
     if not first.startswith(BLANKS):
         return ids
     if len(first) == 1:
         return ids[1:] or ids
     bare = tokenizer.convert_tokens_to_ids(first[1:])
-    return ids if bare in (None, tokenizer.unk_token_id) else [bare, *ids[1:]]
+    return [bare, *ids[1:]] if isinstance(bare, int) and bare != tokenizer.unk_token_id else ids
 
 
 def windows(lengths: Sequence[int], room: int, stride: int) -> list[Window]:

@@ -295,3 +295,16 @@ def test_a_hub_data_set_from_the_cache_while_the_hub_is_away(place: Place, monke
     (snapshot / "test.csv").write_text("text,label\nc,x\n")
     assert place.ingest("hub:some/rows").rows == {"train": 2, "test": 1}
     assert place.rows["row_id"].tolist() == ["some/rows/train:1", "some/rows/train:2", "some/rows/test:1"]
+
+
+def test_the_file_name_and_a_mapping_are_columns_too(place: Place) -> None:
+    place.write("pos.jsonl", '{"review": {"en": "warm and kind", "zh": "温暖"}}\n')
+    place.write("neg.jsonl", '{"review": {"en": "dull and cold", "zh": null}}\n')
+    columns, labels = {"text": "review.en", "label": "$file"}, {"good": "pos.jsonl", "bad": "neg.jsonl"}
+    place.ingest(str(place.folder / "*.jsonl"), columns=columns, labels=labels)
+    assert place.rows[["text", "label"]].to_dict("list") == {
+        "text": ["dull and cold", "warm and kind"],
+        "label": ["bad", "good"],
+    }
+    with pytest.raises(DataError, match="empty text: 1"):
+        place.ingest(str(place.folder / "*.jsonl"), columns=columns | {"text": "review.zh"}, labels=labels)

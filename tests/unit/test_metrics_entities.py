@@ -91,6 +91,9 @@ def test_types_that_do_not_occur_and_types_that_train_does_not_have() -> None:
     scores = scores_of(references, predictions, ["LOC", "PER"])
     assert scores == pytest.approx(seqeval_scores(references, predictions))
     assert (scores["recall"], scores["macro_f1"]) == (0.5, 0.5)
+    only_predicted = scores_of([["B-LOC", "O"]], [["B-LOC", "B-PER"]], ["LOC", "PER"])
+    assert only_predicted == pytest.approx(seqeval_scores([["B-LOC", "O"]], [["B-LOC", "B-PER"]]))
+    assert only_predicted["macro_f1"] == 0.5
     nothing = scores_of([["O"]], [["O"]], ["LOC"])
     assert set(nothing.values()) == {0.0}
 

@@ -1,0 +1,255 @@
+"""What language models share: the loss over the labelled positions alone, and what an n-gram model says about them.
+
+Between the hidden states and the loss lie the logits, V numbers per position. They are made for labelled positions
+only, and never for more of them at a time than `LOGITS_AT_ONCE` allows.
+
+B examples, T tokens, P labelled positions, H hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial, reduce
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apf_tasks.families import IGNORE_INDEX, Checked, Evidence, Pieces, Prediction, model_inputs
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+    from transformers import PreTrainedModel
+
+    from apf_tasks.batching import Examples
+
+    Head = Callable[[torch.Tensor], torch.Tensor]
+    Batch = dict[str, torch.Tensor]
+
+LOGITS_AT_ONCE = 1 << 25
+"""Numbers of one piece of logits: 128 MiB in float32."""
+HEADS = (
+    ("cls",),  # BERT, DeBERTa
+    ("lm_head",),  # RoBERTa; the linear layer of most decoders
+    ("vocab_transform", "activation", "vocab_layer_norm", "vocab_projector"),  # DistilBERT
+    ("generator_predictions", "generator_lm_head"),  # ELECTRA
+    ("head", "decoder"),  # ModernBERT
+)
+"""Attributes that, one after the other, make logits of the hidden states; a model's own forward is the judge."""
+NGRAM_ORDER = 3
+SHOWN_TEXTS = 5
+SHOWN_CHARACTERS = 200
+
+_heads: WeakKeyDictionary[PreTrainedModel, Head | None] = WeakKeyDictionary()
+
+
+def with_text(rows: pd.DataFrame) -> Checked:
+    """Rows with a `text`, which `tokens` are made one of; a usable one has something in it."""
+    import pandas as pd
+
+    from apf_tasks.families._text_words import joined
+
+    if "text" not in rows:
+        made = [joined(t, "auto")[0] if _are_words(t) else None for t in rows["tokens"]]
+        rows = rows.assign(text=pd.Series(made, index=rows.index, dtype=object))
+    reasons = pd.Series("", index=rows.index, dtype=object)
+    reasons[[not isinstance(text, str) for text in rows["text"]]] = "the text is no text"
+    reasons[[text is None or text == "" for text in rows["text"]]] = "empty text"
+    return Checked(rows, reasons)
+
+
+def _are_words(tokens: Any) -> bool:
+    return isinstance(tokens, list) and all(isinstance(token, str) for token in tokens)
+
+
+def summed_loss(model: PreTrainedModel, batch: Batch, shift: int) -> torch.Tensor:
+    """Cross-entropy summed over the labelled positions, a scalar with gradient.
+
+    `shift`: how many positions before its label a hidden state stands: 1 for a causal model, 0 for a masked one.
+    """
+    import torch
+    import torch.nn.functional as F
+    from torch.utils.checkpoint import checkpoint
+
+    labels = batch["labels"][:, shift:]  # (B, T - shift)
+    at = labels != IGNORE_INDEX
+    states, head = _states(model, batch, at, shift == 1)  # (P, H)
+    targets = labels[at]  # (P,)
+
+    def loss(states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(head(states).float(), targets, reduction="sum")
+
+    if len(targets) <= _positions_at_once(model):
+        return loss(states, targets)
+    # the backward pass makes the logits of a piece again: kept, they would all be in memory after all
+    pieces = zip(_split(model, states), _split(model, targets), strict=True)
+    return torch.stack([checkpoint(loss, s, t, use_reentrant=False) for s, t in pieces]).sum()
+
+
+def judge(model: PreTrainedModel, batch: Batch, shift: int) -> NDArray[np.float64]:
+    """Per example its negative log-likelihood in nats, its labelled positions, and how often the most probable token is
+    the label, (B, 3).
+    """
+    import torch
+    import torch.nn.functional as F
+
+    labels = batch["labels"][:, shift:]
+    at = labels != IGNORE_INDEX
+    states, head = _states(model, batch, at, shift == 1)
+    found = []
+    for part, targets in zip(_split(model, states), _split(model, labels[at]), strict=True):
+        logits = head(part).float()  # (p, V)
+        nats = F.cross_entropy(logits, targets, reduction="none").double()
+        found.append(torch.stack([nats, torch.ones_like(nats), (logits.argmax(-1) == targets).double()], dim=1))
+    sums = np.zeros((len(labels), 3))
+    if found:
+        np.add.at(sums, at.nonzero()[:, 0].cpu().numpy(), torch.cat(found).cpu().numpy())
+    return sums
+
+
+def best_tokens(model: PreTrainedModel, batch: Batch, at: torch.Tensor) -> list[list[int]]:
+    """Per example the most probable token at each position of `at` (B, T), in their order."""
+    states, head = _states(model, batch, at, causal=False)
+    best = [i for part in _split(model, states) for i in head(part).argmax(-1).tolist()]
+    tokens = iter(best)
+    return [[next(tokens) for _ in range(count)] for count in at.sum(1).tolist()]
+
+
+def _split(model: PreTrainedModel, tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    most = _positions_at_once(model)
+    return (tensor[at : at + most] for at in range(0, len(tensor), most))
+
+
+def _positions_at_once(model: PreTrainedModel) -> int:
+    return max(1, LOGITS_AT_ONCE // int(model.config.vocab_size))
+
+
+def _states(model: PreTrainedModel, batch: Batch, at: torch.Tensor, causal: bool) -> tuple[torch.Tensor, Head]:
+    """The hidden states at the positions of `at`, (P, H), and what makes logits of them.
+
+    Of a model whose head is not known, the logits themselves, (P, V).
+    """
+    # restarting positions are seen only by a model without a cache
+    inputs = {**model_inputs(batch), **({"use_cache": False} if causal else {})}
+    head = head_of(model)
+    states = model(**inputs).logits if head is None else model.base_model(**inputs).last_hidden_state
+    return states[:, : at.shape[1]][at], head or (lambda logits: logits)
+
+
+def head_of(model: PreTrainedModel) -> Head | None:
+    """What makes logits (P, V) of hidden states (P, H), tried against the model's own forward; None if nothing does."""
+    if model not in _heads:
+        _heads[model] = next((head for head in _possible_heads(model) if _agrees(model, head)), None)
+    return _heads[model]
+
+
+def _possible_heads(model: PreTrainedModel) -> Iterator[Head]:
+    config, modules = model.config, dict(model.named_children())
+    chains = [[modules[name] for name in names] for names in HEADS if all(name in modules for name in names)]
+    outputs = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    for chain in [*chains, *([[outputs]] if outputs is not None else [])]:
+        yield partial(_logits, chain, config)
+
+
+def _logits(chain: Sequence[Callable[[torch.Tensor], torch.Tensor]], config: Any, states: torch.Tensor) -> torch.Tensor:
+    return _scaled(reduce(lambda x, layer: layer(x), chain, states), config)
+
+
+def _scaled(logits: torch.Tensor, config: Any) -> torch.Tensor:
+    """What some architectures do to their logits: Cohere, Granite, Gemma 2 (Gemma Team 2024, section 2)."""
+    if scale := getattr(config, "logit_scale", None):
+        logits = logits * scale
+    if scale := getattr(config, "logits_scaling", None):
+        logits = logits / scale
+    if cap := getattr(config, "final_logit_softcapping", None):
+        logits = cap * (logits / cap).tanh()
+    return logits
+
+
+def _agrees(model: PreTrainedModel, head: Head) -> bool:
+    """Whether body and head, one after the other, give the logits of the whole model for a few tokens."""
+    import torch
+
+    ids = torch.arange(4, device=model.device)[None, :]
+    training = model.training
+    model.train(False)
+    try:
+        with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
+            wanted = model(input_ids=ids).logits
+            found = head(model.base_model(input_ids=ids).last_hidden_state)
+        return found.shape == wanted.shape and torch.allclose(found, wanted, rtol=1e-4, atol=1e-5)
+    except (AttributeError, TypeError, ValueError, RuntimeError):
+        return False
+    finally:
+        model.train(training)
+
+
+def foresees(model: PreTrainedModel) -> bool:
+    """Whether the model reads from left to right: another last token changes nothing that it says before."""
+    import torch
+
+    ids = torch.tensor([[0, 1, 2, 3], [0, 1, 2, 4]], device=model.device)
+    training = model.training
+    model.train(False)
+    with torch.no_grad():
+        first, second = model(input_ids=ids).logits[:, :-1]
+    model.train(training)
+    return torch.allclose(first, second, rtol=1e-4, atol=1e-5)
+
+
+def summed_pieces(pieces: Pieces) -> list[Prediction]:
+    """Per row the sum of what its examples have under `prediction`, and exp(nats per token) of it as `perplexity`."""
+    found: list[Prediction] = []
+    for row in pieces:
+        total = [float(x) for x in np.sum([piece["prediction"] for piece in row], axis=0)]
+        perplexity = math.exp(min(700.0, total[0] / total[1])) if total[1] else math.nan
+        found.append({"prediction": total, "perplexity": perplexity})
+    return found
+
+
+def extremes(texts: Iterable[str], predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """`easiest` and `hardest`: the texts of lowest and highest perplexity, shortened."""
+    judged = [
+        {"perplexity": found["perplexity"], "tokens": int(found["prediction"][1]), "text": text[:SHOWN_CHARACTERS]}
+        for text, found in zip(texts, predictions, strict=True)
+    ]
+    judged = sorted((row for row in judged if row["tokens"]), key=lambda row: float(row["perplexity"]))
+    return {"easiest": judged[:SHOWN_TEXTS], "hardest": judged[::-1][:SHOWN_TEXTS]}
+
+
+def arrays(examples: Examples, name: str) -> list[NDArray[np.int64]]:
+    """A token column as one array per example, without a copy as Python numbers."""
+    column = examples.table.column(name).combine_chunks()
+    values, offsets = column.values.to_numpy(), column.offsets.to_numpy()
+    return np.split(values.astype(np.int64, copy=False)[offsets[0] : offsets[-1]], offsets[1:-1] - offsets[0])
+
+
+def ngram_baselines(train: Evidence, test: Evidence) -> dict[str, Sequence[Any]]:
+    """[nats, tokens] of each test row under a unigram and a trigram model of the labelled tokens of the train rows."""
+    from apf_tasks.metrics.language import ngram_nll
+
+    known, asked = _spans(train.examples), _spans(test.examples)
+    size = 1 + max(int(tokens.max()) for tokens, _, _ in (*known, *asked))
+    found: dict[str, Sequence[Any]] = {}
+    for name, order in (("unigram", 1), ("trigram", NGRAM_ORDER)):
+        learned: list[Any] = [tokens[max(0, context - order + 1) :] for tokens, context, _ in known]
+        foreseen: list[Any] = [tokens for tokens, _, _ in asked]
+        nats = ngram_nll(learned, foreseen, size, order, [context for _, context, _ in asked])
+        sums = np.zeros((len(test.rows), 2))
+        np.add.at(sums, [row for _, _, row in asked], np.asarray(nats).reshape(-1, 2))
+        found[name] = sums.tolist()
+    return found
+
+
+def _spans(examples: Examples) -> list[tuple[NDArray[np.int64], int, int]]:
+    """Every run of labelled tokens: with what an n-gram model sees before it, how many tokens that is, the row."""
+    found = []
+    for ids, labels, row in zip(arrays(examples, "input_ids"), arrays(examples, "labels"), examples.rows, strict=True):
+        edges = np.flatnonzero(np.diff(labels != IGNORE_INDEX, prepend=False, append=False))
+        for start, end in zip(edges[::2], edges[1::2], strict=True):
+            first = max(0, start - NGRAM_ORDER + 1)
+            found.append((ids[first:end], int(start - first), int(row)))
+    return found
