@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from apf_tasks.words import is_unspaced
+from apf_tasks.word_vector_params import VectorsParams
+from apf_tasks.words import Language, is_unspaced, sentences
 
 if TYPE_CHECKING:
     from sklearn.pipeline import FeatureUnion
@@ -68,6 +69,42 @@ def tfidf_one_against_rest(
     regression.fit(features.fit_transform(train_text), binary.fit_transform(train_labels))
     found = binary.inverse_transform(regression.predict(features.transform(test_text)))
     return [list(labels) for labels in found]
+
+
+def averaged_vectors_logistic_regression(
+    train_text: Iterable[Any], train_labels: Iterable[Any], test_text: Iterable[Any], seed: int
+) -> list[str]:
+    """Logistic regression over the mean of the vectors of a text's words, from Word2Vec on the train texts alone.
+
+    Chinese words come from jieba. A text without a known word has a vector of zeros.
+    """
+    import numpy as np
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    from apf_tasks.word2vec import new_model, table_of, train
+
+    texts, asked, labels = [*map(str, train_text)], [*map(str, test_text)], [*map(str, train_labels)]
+    if len(set(labels)) == 1:
+        return labels[:1] * len(asked)
+    language: Language = "zh" if is_unspaced(texts) else "spaced"
+    known, unknown = ([[w for s in sentences(t, language) for w in s] for t in some] for some in (texts, asked))
+    settings = VectorsParams(min_count=2 if len(texts) >= MANY_ROWS else 1, seed=seed)
+    model = new_model(known, settings)
+    train(model, known)
+    table = table_of(model)
+
+    def means(rows: list[list[str]]) -> np.ndarray:  # (N, D)
+        found = np.zeros((len(rows), settings.dimensions), dtype=np.float32)
+        for i, words in enumerate(rows):
+            if at := [table.positions[word] for word in words if word in table.positions]:
+                found[i] = table.vectors[at].mean(axis=0)
+        return found
+
+    regression = LogisticRegression(max_iter=1000, random_state=seed)
+    judge = make_pipeline(StandardScaler(), regression).fit(means(known), labels)
+    return [str(label) for label in judge.predict(means(unknown))]
 
 
 def tfidf_ridge(train_text: Sequence[str], train_scores: Sequence[float], test_text: Sequence[str]) -> list[float]:

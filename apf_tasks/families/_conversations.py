@@ -110,6 +110,12 @@ def conversation(prompt: str, system: str | None = None) -> list[Message]:
     return [{"role": "system", "content": system}, *turns] if system and turns[0]["role"] != "system" else turns
 
 
+def shown(prompt: str) -> str:
+    """A prompt as a person reads it."""
+    turns = turns_of(prompt)
+    return prompt if len(turns) == 1 else "\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
+
+
 def answers_of(rows: pd.DataFrame) -> list[str]:
     """All answers of each row."""
     asked = [[m["content"] for m in turns_of(prompt) if m["role"] == "assistant"] for prompt in rows["prompt"]]

@@ -23,7 +23,7 @@ Ids = NDArray[np.int64]
 WordsBy = Literal["auto", "whitespace", "jieba"]
 
 MASKED, RANDOM = 0.8, 0.1
-"""Shares of hidden tokens that become the mask token, or any token; the others stay (Devlin et al. 2019, section 3.1)."""
+"""Shares of hidden tokens that become the mask token, or any token; the others stay (Devlin et al. 2019, 3.1)."""
 
 
 def encode_windows(texts: Sequence[str], base: Base, words: WordsBy) -> Columns:
@@ -67,14 +67,14 @@ def encode_windows(texts: Sequence[str], base: Base, words: WordsBy) -> Columns:
 
 def word_of_character(text: str, words: WordsBy) -> list[int] | None:
     """The number of the word that each character is in, and one for the end; None where the tokenizer knows it."""
-    from apf_tasks.words import is_unspaced, jieba_words
+    from apf_tasks.words import _jieba, is_unspaced
 
     if words == "whitespace" or (words == "auto" and not is_unspaced([text])):
         return None
-    return [at for at, word in enumerate(jieba_words(text)) for _ in word] + [-1]
+    return [at for at, word in enumerate(_jieba()(text)) for _ in word] + [-1]
 
 
-def draw(fraction: float, columns: Columns, base: Base, seeds: Sequence[int]) -> Columns:
+def hide_words(fraction: float, columns: Columns, base: Base, seeds: Sequence[int]) -> Columns:
     """The examples with some of their words hidden, and these as `labels`.
 
     Seeds and content of an example decide. A text that brings mask tokens is to be filled in: nothing else is hidden.
@@ -87,11 +87,8 @@ def draw(fraction: float, columns: Columns, base: Base, seeds: Sequence[int]) ->
         ids = np.asarray(listed)
         random = _generator(listed, seeds)
         hidden = hidden_tokens(words, fraction, random) & (mask_id not in listed)  # (T,)
-        kind = random.random(len(ids))
-        seen = np.where(kind < MASKED, mask_id, ids)
-        seen = np.where(
-            (kind >= MASKED) & (kind < MASKED + RANDOM), others[random.integers(len(others), size=len(ids))], seen
-        )
+        kind, other = random.random(len(ids)), others[random.integers(len(others), size=len(ids))]
+        seen = np.select([kind < MASKED, kind < MASKED + RANDOM], [np.full_like(ids, mask_id), other], ids)
         inputs.append(np.where(hidden, seen, ids).tolist())
         labels.append(np.where(hidden, ids, IGNORE_INDEX).tolist())
     return {"input_ids": inputs, "labels": labels}

@@ -200,9 +200,16 @@ def details_conversations(
     rows: pd.DataFrame, predictions: Sequence[Prediction], label_names: Sequence[str], out: Path
 ) -> dict[str, Any]:
     """What the model answers to the first prompts, beside the references; samples.md has the same to read."""
+    from apf_tasks.families._conversations import shown
+
     answered = [
-        {"prompt": prompt, "reference": reference, "response": found["response"], "perplexity": found["perplexity"]}
-        for prompt, reference, found in zip(rows["prompt"], rows["response"], predictions, strict=True)
+        {
+            "prompt": shown(prompt),
+            "reference": response,
+            "response": found["response"],
+            "perplexity": found["perplexity"],
+        }
+        for prompt, response, found in zip(rows["prompt"], rows["response"], predictions, strict=True)
         if found.get("response") is not None
     ][:SHOWN_SAMPLES]
     lines = ["| prompt | reference | response | perplexity |", "|---|---|---|---|"]

@@ -55,9 +55,9 @@ def encode(params: MaskedLMParams, rows: pd.DataFrame, base: Base, label_names: 
 
 def draw(params: MaskedLMParams, columns: Columns, base: Base, seeds: Sequence[int]) -> Columns:
     """The examples with words hidden; without seeds always the same ones."""
-    from apf_tasks.families._masking import draw
+    from apf_tasks.families._masking import hide_words
 
-    return draw(params.mask_fraction, columns, base, seeds)
+    return hide_words(params.mask_fraction, columns, base, seeds)
 
 
 def load_model(folder: Path, model: ModelParams, label_names: Sequence[str]) -> PreTrainedModel:
@@ -95,7 +95,7 @@ def merge(rows: pd.DataFrame, pieces: Pieces, base: Base, settings: Settings) ->
     merged = summed_pieces(pieces)
     for found, text, row in zip(merged, rows["text"], pieces, strict=True):
         found["pseudo_perplexity"] = found.pop("perplexity")
-        words = (base.tokenizer.decode([i]).strip() for piece in row for i in piece["fills"])
+        words = (str(base.tokenizer.decode([i])).strip() for piece in row for i in piece["fills"])
         found["filled"] = _filled(str(text), str(base.tokenizer.mask_token), words)
     return merged
 
