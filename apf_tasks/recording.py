@@ -33,7 +33,7 @@ def record(run_id: str, params: Params, visits: Sequence[Visit]) -> None:
             tags |= {"apf.selection": handle.tie_break, "apf.chosen_run": handle.chosen.run_id}
         elif isinstance(handle, TestReport):
             files |= dict.fromkeys([handle.path / "report.json", handle.path / "predictions.parquet"], "test")
-            files |= dict.fromkeys(sorted(handle.path.glob("*.png")), "test")
+            files |= dict.fromkeys(sorted([*handle.path.glob("*.png"), *handle.path.glob("*.md")]), "test")
             tracking.log_metrics(run_id, _test_metrics(handle))
             tags["apf.verdict"] = handle.verdict
     tracking.set_tags(run_id, tags)

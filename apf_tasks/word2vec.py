@@ -13,7 +13,7 @@ from apf_tasks.word_vector_params import VectorsParams
 from apf_tasks.word_vectors import WordVectors
 
 if TYPE_CHECKING:
-    from gensim.models import Word2Vec  # type: ignore[import-untyped]
+    from gensim.models import Word2Vec
 
 FINAL_LEARNING_RATE = 1e-4
 NOISE_EXPONENT = 0.75
@@ -27,9 +27,7 @@ def new_model(sentences: Iterable[Sequence[str]], settings: VectorsParams) -> Wo
     """
     from gensim.models import Word2Vec
 
-    logging.getLogger("gensim").setLevel(
-        logging.CRITICAL
-    )  # it warns of corpora that fit into one batch or have no word
+    logging.getLogger("gensim").setLevel(logging.CRITICAL)  # it complains of little text
     model = Word2Vec(
         sg=int(settings.algorithm == "skip_gram"),
         vector_size=settings.dimensions,
@@ -54,8 +52,9 @@ def _hash(text: str) -> int:
 
 
 def train(model: Word2Vec, sentences: Iterable[Sequence[str]], callbacks: Sequence[Any] = ()) -> None:
-    """All epochs over the sentences that the vocabulary was made of."""
-    model.train(sentences, total_examples=model.corpus_count, epochs=model.epochs, callbacks=callbacks)
+    """All epochs over the sentences that the vocabulary was made of; nothing happens when it is empty."""
+    if len(model.wv):
+        model.train(sentences, total_examples=model.corpus_count, epochs=model.epochs, callbacks=callbacks)
 
 
 def table_of(model: Word2Vec) -> WordVectors:

@@ -99,7 +99,7 @@ def _agreement(table: WordVectors, name: str) -> dict[str, Any]:
 
     WordSim-353: Finkelstein et al. 2002 ("Placing Search in Context"). SimLex-999: Hill, Reichart & Korhonen 2015.
     """
-    from gensim.test.utils import datapath  # type: ignore[import-untyped]
+    from gensim.test.utils import datapath
     from scipy.stats import spearmanr
 
     file = {"wordsim353": "wordsim353.tsv", "simlex999": "simlex999.txt"}[name]

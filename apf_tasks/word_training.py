@@ -25,7 +25,7 @@ from apf_tasks.word_vector_params import VectorsParams
 from apf_tasks.word_vectors import VECTORS, VOCABULARY, write_word_vectors
 
 if TYPE_CHECKING:
-    from gensim.models import Word2Vec  # type: ignore[import-untyped]
+    from gensim.models import Word2Vec
 
 EPOCHS = "epochs.json"
 MIN_WORDS = 10

@@ -57,7 +57,7 @@ def _jieba() -> Callable[[str], list[str]]:
     """jieba's cut, its dictionary read from the package: the cache it would read any user of /tmp can write."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # jieba 0.42 has escapes that Python deprecates, and asks for pkg_resources
-        import jieba  # type: ignore[import-untyped]
+        import jieba
     tokenizer = jieba.Tokenizer()
     tokenizer.FREQ, tokenizer.total = tokenizer.gen_pfdict(tokenizer.get_dict_file())
     tokenizer.initialized = True

@@ -31,7 +31,7 @@ def pipeline(params: Params) -> RegisteredModel:
 
 
 def base_model(split: Split, params: Params) -> ModelParams:
-    """The model to start from: as the params name it, or built here from scratch with a tokenizer of the train split."""
+    """The model to start from: as the params name it, or built from scratch with a tokenizer of the train split."""
     if params.model.init == "pretrained":
         return params.model
     return as_model_params(build_base(split, params.model, params.tokenizer, params.family), params.model)

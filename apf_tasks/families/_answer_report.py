@@ -91,7 +91,7 @@ def tables(
     there = np.array([bool(answers) for answers in references])
     named = ["has answer" if one else "no answer" for one in there]
     found["by_answer"] = _table(named, counted, ["has answer", "no answer"])
-    found["threshold"] = predictions[0].get("threshold")
+    found["threshold"] = predictions[0]["threshold"]
     found["answered"] = {
         "rightly_given": int((given & there).sum()),
         "wrongly_given": int((given & ~there).sum()),
@@ -128,5 +128,6 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
         axes.invert_yaxis()
         axes.spines[["top", "right"]].set_visible(False)
-    figure.axes[1].legend(loc="lower right", frameon=False, fontsize=8)
+    handles = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     figure.savefig(path, dpi=110)

@@ -36,8 +36,8 @@ def write(
     at_once = max(1, TOKENS_AT_ONCE // ((ids.shape[1] + params.max_new_tokens) * params.num_beams))
     written = [
         row
-        for some_ids, some_mask in zip(ids.split(at_once), mask.split(at_once), strict=True)
-        for row in search(model, some_ids, some_mask, settings, params.max_new_tokens)
+        for at in range(0, len(ids), at_once)
+        for row in search(model, ids[at : at + at_once], mask[at : at + at_once], settings, params.max_new_tokens)
     ]
     ends = set(settings["eos_token_id"])
     lengths = [next((at for at, token in enumerate(row) if token in ends), len(row)) for row in written]
@@ -52,7 +52,7 @@ def decode(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Sequence[int]]) ->
         [list(row) for row in rows], skip_special_tokens=True, clean_up_tokenization_spaces=False
     )
     probe = tokenizer("中文", add_special_tokens=False)["input_ids"]
-    if " " not in tokenizer.decode(probe).strip():
+    if " " not in str(tokenizer.decode(probe)).strip():
         return texts
     return [_BLANK_BETWEEN.sub("", text) for text in texts]
 
@@ -93,7 +93,7 @@ def _beams(
     """The tokens written for each row by beam search."""
     from transformers import GenerationConfig
 
-    config = GenerationConfig(**settings, max_new_tokens=most)
+    config = GenerationConfig(**settings, max_new_tokens=most)  # type: ignore[no-untyped-call]
     found = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)  # type: ignore[operator]
     start = 1 if model.config.is_encoder_decoder else ids.shape[1]
     rows: list[list[int]] = found[:, start:].tolist()
@@ -117,8 +117,9 @@ def _greedy(
     written: list[list[int]] = [[] for _ in ids]
     length = start
     while len(rows):
-        config = GenerationConfig(**settings, max_new_tokens=start + most - length, return_dict_in_generate=True)
-        stop = StoppingCriteriaList([_enough_ended(start, ends)])  # type: ignore[list-item]  # any callable will do
+        left = {"max_new_tokens": start + most - length, "return_dict_in_generate": True}
+        config = GenerationConfig(**settings, **left)  # type: ignore[no-untyped-call]
+        stop = StoppingCriteriaList([_enough_ended(start, ends)])
         found = model.generate(**known, generation_config=config, stopping_criteria=stop)  # type: ignore[operator]
         text, length = found.sequences, found.sequences.shape[1]  # (B, P + W)
         ended = torch.isin(text[:, start:], ends).any(1) | (length >= start + most)

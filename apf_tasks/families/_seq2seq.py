@@ -143,9 +143,9 @@ def prompt_tokens(tokenizer: PreTrainedTokenizerBase, params: WritingParams) -> 
     chats = params.chat == "auto" and bool(tokenizer.chat_template)
     if chats:
         # what templates would fill in otherwise: the day of the run, and room to think aloud
-        settings = {"date_string": "26 Jul 2024", "enable_thinking": False}
+        settings: dict[str, Any] = {"date_string": "26 Jul 2024", "enable_thinking": False}
         said = [{"role": "user", "content": wording.strip()}]
-        wording = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True, **settings)
+        wording = str(tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True, **settings))
     if wording.count(params.slot) != 1:
         raise ModelError("chat template", "the user's words, once", repr(wording), "Write family.chat: never.")
     before, after = (_plain(tokenizer, [part])[0] for part in wording.split(params.slot))
@@ -175,10 +175,9 @@ def set_languages(base: Base, languages: tuple[str, str] | None) -> dict[str, in
     if languages is None or not hasattr(tokenizer, "src_lang"):
         return {}
     tokenizer.src_lang, tokenizer.tgt_lang = (_language(tokenizer, code) for code in languages)
-    target = tokenizer(text_target="a")["input_ids"]
-    numbers = _language_numbers(tokenizer)
-    return {"forced_bos_token_id" if target[0] == numbers[tokenizer.tgt_lang] else "decoder_start_token_id":
-            numbers[tokenizer.tgt_lang]}  # fmt: skip
+    number = _language_numbers(tokenizer)[tokenizer.tgt_lang]
+    is_first = tokenizer(text_target="a")["input_ids"][0] == number
+    return {"forced_bos_token_id" if is_first else "decoder_start_token_id": number}
 
 
 def _language_numbers(tokenizer: Any) -> dict[str, int]:
@@ -213,7 +212,8 @@ def load_model(folder: Path, model: ModelParams, label_names: Sequence[str]) -> 
     _leave_out_what_never_learns(loaded)
     # whatever the base was published with (beams, sampling, penalties) must not decide what is written here
     ids = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
-    loaded.generation_config = GenerationConfig(**{name: getattr(loaded.config, name, None) for name in ids})
+    known = {name: getattr(loaded.config, name, None) for name in ids}
+    loaded.generation_config = GenerationConfig(**known)  # type: ignore[no-untyped-call]
     return loaded
 
 

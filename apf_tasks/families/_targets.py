@@ -15,7 +15,6 @@ from apf_tasks.families import Prediction
 
 if TYPE_CHECKING:
     import numpy as np
-    import pandas as pd
     import torch
 
 Texts = list[str]

@@ -100,14 +100,16 @@ def merge(
     answer gives its spans little, and log-probabilities compare across windows. (The reference implementation for
     SQuAD 2.0 compares logits, which no window limits.) As there, a row is as unanswerable as its most promising window.
     """
-    threshold = settings.get(THRESHOLD)
+    from apf_tasks.metrics.answers import ALWAYS_ANSWER
+
+    threshold = settings.get(THRESHOLD, ALWAYS_ANSWER)
     return [
         _answer(str(context), windows, params.n_best, threshold)
         for context, windows in zip(rows["context"], pieces, strict=True)
     ]
 
 
-def _answer(context: str, windows: Sequence[Prediction], n_best: int, threshold: float | None) -> Prediction:
+def _answer(context: str, windows: Sequence[Prediction], n_best: int, threshold: float) -> Prediction:
     spans: dict[tuple[int, int], float] = {}
     for window in windows:
         for start, end, value in window["spans"]:
@@ -115,14 +117,14 @@ def _answer(context: str, windows: Sequence[Prediction], n_best: int, threshold:
     ranked = sorted(spans.items(), key=lambda span: (-span[1], span[0]))[:n_best]
     null = min(window["null"] for window in windows)
     difference = null - (ranked[0][1] if ranked else UNANSWERED)
-    answered = bool(ranked) and not (threshold is not None and difference > threshold)
+    answered = bool(ranked) and difference <= threshold
     (start, end), value = ranked[0] if answered else ((-1, -1), null)
-    decided = {} if threshold is None else {THRESHOLD: threshold}
-    return decided | {
+    return {
         "prediction": context[start:end] if answered else "",
         "score": math.exp(value),
         "start": start,
         "null_difference": difference,
+        THRESHOLD: threshold,
         "n_best": [{"text": context[s:e], "start": s, "score": math.exp(v)} for (s, e), v in ranked],
     }
 

@@ -1,4 +1,4 @@
-"""What a person's file, folder or pattern holds: the `data` section it needs, and its tables as ingestion reads them."""
+"""What a file, folder or pattern holds: the `data` section it needs, and its tables as ingestion reads them."""
 
 from __future__ import annotations
 
@@ -195,8 +195,9 @@ def _format(lines: Sequence[str], named: str | None) -> str:
         return "conll"
     if named is not None or tabbed:
         return "tsv"
-    if full and full[0].lstrip().startswith(("{", "[{")) or (full and full[0].strip() == "["):
-        return "jsonl" if full[0].lstrip().startswith("{") and full[0].rstrip().endswith("}") else "json"
+    start = full[0].strip() if full else ""
+    if start.startswith(("{", "[{")) or start == "[":
+        return "jsonl" if start.startswith("{") and start.endswith("}") else "json"
     pieces = [piece for line in full[:200] for piece in line.split()]
     if pieces and sum(_TAGGED.fullmatch(piece) is not None for piece in pieces) >= ALIKE * len(pieces):
         return "word_tag"
@@ -257,5 +258,3 @@ def _documents(lines: Sequence[str], files: int) -> tuple[str, str]:
     if blank * 10 >= len(inside) > 1:
         return "paragraph", "blank lines stand between the documents"
     return "line", "each line is a document"
-
-
