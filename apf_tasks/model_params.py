@@ -39,6 +39,11 @@ class ModelParams(Frozen):
     trust_remote_code: bool = False
     """Run Python code that comes with the model."""
 
+    @property
+    def origin(self) -> str:
+        """Where training starts, in words."""
+        return self.base if self.init == "pretrained" else f"{self.architecture} from scratch"
+
     @model_validator(mode="after")
     def _one_origin(self) -> ModelParams:
         if self.init == "pretrained":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -44,12 +45,17 @@ def draw_map(
     )
     bold = [word in set(marked) for word in words]
     _figure(points, groups, shown, bold, font or FALLBACK, title, note).savefig(out / PICTURE, dpi=150)
+    _save_text(_figure(points, groups, list(words), bold, "sans-serif", title, ""), out / DRAWING)
+    return font
+
+
+def _save_text(figure: Figure, path: Path) -> None:
+    """An SVG with its text as text, and the same ids each time."""
     import matplotlib
 
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "apf"}):  # text as text; the same ids each time
-        figure = _figure(points, groups, list(words), bold, "sans-serif", title, "")
-        figure.savefig(out / DRAWING, metadata={"Date": None})
-    return font
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "apf"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # measured for the layout, but drawn by whoever looks
+        figure.savefig(path, metadata={"Date": None})
 
 
 def place(unit: np.ndarray, method: Literal["tsne", "pca"], seed: int) -> np.ndarray:

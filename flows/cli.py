@@ -115,7 +115,7 @@ def check(params: ParamsFile, overrides: Overrides = None) -> None:
         out.print(f"{experiment.name}: fine. Word vectors, {settings.algorithm}, {settings.dimensions} dimensions.")
         return
     count = len(trials(experiment))
-    out.print(f"{experiment.name}: fine. {experiment.family.name}, {experiment.model.base}, {count} combination(s).")
+    out.print(f"{experiment.name}: fine. {experiment.family.name}, {experiment.model.origin}, {count} combination(s).")
 
 
 @app.command()

@@ -56,41 +56,6 @@ def named(label_names: Sequence[str]) -> dict[str, Any]:
 
 def one_label() -> Target:
     """One label out of a closed set."""
-
-    def loss(logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        import torch.nn.functional as F
-
-        weights = batch.get("class_weights")  # (L,)
-        return F.cross_entropy(logits, batch["labels"].squeeze(1), weight=weights, reduction="sum")
-
-    def decide(logits: torch.Tensor, label_names: Sequence[str]) -> list[Prediction]:
-        probabilities = logits.softmax(-1).cpu().numpy()  # (B, L)
-        return [
-            {"prediction": label_names[i], "probability": float(p[i]), "probabilities": [float(x) for x in p]}
-            for i, p in zip(probabilities.argmax(-1), probabilities, strict=True)
-        ]
-
-    def baselines(known: Texts, labels: Sequence[Any], asked: Texts, seed: int) -> dict[str, Sequence[Any]]:
-        import pandas as pd
-
-        from apf_tasks import baselines as b
-
-        rows = pd.Series(known), pd.Series(labels), pd.Series(asked)
-        return {
-            "majority": b.majority_label(rows[1], len(asked)),
-            "tfidf_logistic_regression": b.tfidf_logistic_regression(*rows, seed),
-            "averaged_vectors_logistic_regression": b.averaged_vectors_logistic_regression(*rows, seed),
-        }
-
-    def details(
-        references: Sequence[Any], predictions: Sequence[Prediction], names: Sequence[str], out: Path
-    ) -> dict[str, Any]:
-        from apf_tasks.metrics.classification import draw_confusion, per_label
-
-        found = [p["prediction"] for p in predictions]
-        draw_confusion(references, found, names, out / "confusion.png")
-        return {"per_label": per_label(references, found, names)}
-
     return Target(
         column="label",
         what="its label",
@@ -98,14 +63,52 @@ def one_label() -> Target:
         parse=lambda value: (value, "" if value is not None else "no label"),
         encode=lambda value, number: [number[value]],
         outputs=lambda names: named(names) | {"problem_type": "single_label_classification"},
-        loss=loss,
-        decide=decide,
+        loss=_label_loss,
+        decide=_label_decide,
         statistics=_label_statistics,
         scores=_label_scores,
-        baselines=baselines,
-        details=details,
+        baselines=_label_baselines,
+        details=_label_details,
         output_columns={"prediction": "string", "probability": "double"},
     )
+
+
+def _label_loss(logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    import torch.nn.functional as F
+
+    weights = batch.get("class_weights")  # (L,)
+    return F.cross_entropy(logits, batch["labels"].squeeze(1), weight=weights, reduction="sum")
+
+
+def _label_decide(logits: torch.Tensor, label_names: Sequence[str]) -> list[Prediction]:
+    probabilities = logits.softmax(-1).cpu().numpy()  # (B, L)
+    return [
+        {"prediction": label_names[i], "probability": float(p[i]), "probabilities": [float(x) for x in p]}
+        for i, p in zip(probabilities.argmax(-1), probabilities, strict=True)
+    ]
+
+
+def _label_baselines(known: Texts, labels: Sequence[Any], asked: Texts, seed: int) -> dict[str, Sequence[Any]]:
+    import pandas as pd
+
+    from apf_tasks import baselines as b
+
+    rows = pd.Series(known), pd.Series(labels), pd.Series(asked)
+    return {
+        "majority": b.majority_label(rows[1], len(asked)),
+        "tfidf_logistic_regression": b.tfidf_logistic_regression(*rows, seed),
+        "averaged_vectors_logistic_regression": b.averaged_vectors_logistic_regression(*rows, seed),
+    }
+
+
+def _label_details(
+    references: Sequence[Any], predictions: Sequence[Prediction], names: Sequence[str], out: Path
+) -> dict[str, Any]:
+    from apf_tasks.metrics.classification import draw_confusion, per_label
+
+    found = [p["prediction"] for p in predictions]
+    draw_confusion(references, found, names, out / "confusion.png")
+    return {"per_label": per_label(references, found, names)}
 
 
 def several_labels(separator: str) -> Target:
@@ -120,40 +123,11 @@ def several_labels(separator: str) -> Target:
             return None, f"labels are neither a list of texts nor a text separated by {separator!r}"
         return sorted({v.strip() for v in value if v.strip()}), ""
 
-    def loss(logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        import torch.nn.functional as F
-
-        return F.binary_cross_entropy_with_logits(logits, batch["labels"].float(), reduction="sum")
-
-    def decide(logits: torch.Tensor, label_names: Sequence[str]) -> list[Prediction]:
-        return [
-            {"probabilities": dict(zip(label_names, p, strict=True))} for p in logits.sigmoid().cpu().numpy().tolist()
-        ]
-
     def settle(found: Prediction, settings: Mapping[str, float]) -> Prediction:
         threshold = settings.get("threshold", 0.5)
         labels = [name for name, p in found["probabilities"].items() if p >= threshold]
         shown = json.dumps(found["probabilities"], ensure_ascii=False)
         return {"prediction": labels, "labels": separator.join(labels), "probabilities": shown}
-
-    def tune(references: Sequence[Any], predictions: Sequence[Prediction]) -> dict[str, float]:
-        names = list(json.loads(predictions[0]["probabilities"]))
-        probabilities = [json.loads(p["probabilities"]) for p in predictions]
-
-        def micro_f1(threshold: float) -> float:
-            found = [[n for n, p in row.items() if p >= threshold] for row in probabilities]
-            return float(_labels_scores(_labels_statistics(references, found, names).sum(axis=0))["micro_f1"])
-
-        candidates = [i / 20 for i in range(1, 20)]
-        return {"threshold": max(candidates, key=lambda t: (micro_f1(t), -abs(t - 0.5)))}
-
-    def baselines(known: Texts, labels: Sequence[Any], asked: Texts, seed: int) -> dict[str, Sequence[Any]]:
-        from apf_tasks import baselines as b
-
-        return {
-            "majority": b.frequent_labels(labels, len(asked)),
-            "tfidf_logistic_regression": b.tfidf_one_against_rest(known, labels, asked, seed),
-        }
 
     return Target(
         column="labels",
@@ -163,16 +137,47 @@ def several_labels(separator: str) -> Target:
         parse=parse,
         encode=lambda value, number: [int(name in value) for name in number],
         outputs=lambda names: named(names) | {"problem_type": "multi_label_classification"},
-        loss=loss,
-        decide=decide,
+        loss=_labels_loss,
+        decide=_labels_decide,
         settle=settle,
-        tune=tune,
+        tune=_labels_tune,
         labels=lambda values: [list(v) for v in values],
         statistics=_labels_statistics,
         scores=_labels_scores,
-        baselines=baselines,
+        baselines=_labels_baselines,
         output_columns={"labels": "string", "probabilities": "string"},
     )
+
+
+def _labels_loss(logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    import torch.nn.functional as F
+
+    return F.binary_cross_entropy_with_logits(logits, batch["labels"].float(), reduction="sum")
+
+
+def _labels_decide(logits: torch.Tensor, label_names: Sequence[str]) -> list[Prediction]:
+    return [{"probabilities": dict(zip(label_names, p, strict=True))} for p in logits.sigmoid().cpu().numpy().tolist()]
+
+
+def _labels_tune(references: Sequence[Any], predictions: Sequence[Prediction]) -> dict[str, float]:
+    names = list(json.loads(predictions[0]["probabilities"]))
+    probabilities = [json.loads(p["probabilities"]) for p in predictions]
+
+    def micro_f1(threshold: float) -> float:
+        found = [[n for n, p in row.items() if p >= threshold] for row in probabilities]
+        return float(_labels_scores(_labels_statistics(references, found, names).sum(axis=0))["micro_f1"])
+
+    candidates = [i / 20 for i in range(1, 20)]
+    return {"threshold": max(candidates, key=lambda t: (micro_f1(t), -abs(t - 0.5)))}
+
+
+def _labels_baselines(known: Texts, labels: Sequence[Any], asked: Texts, seed: int) -> dict[str, Sequence[Any]]:
+    from apf_tasks import baselines as b
+
+    return {
+        "majority": b.frequent_labels(labels, len(asked)),
+        "tfidf_logistic_regression": b.tfidf_one_against_rest(known, labels, asked, seed),
+    }
 
 
 def score(low: float, high: float) -> Target:

@@ -1,0 +1,95 @@
+"""What both sides of a case are given: rows, their tokens as this project makes them, and a base model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from apf_tasks import scratch
+from apf_tasks.artifacts import Split, TokenizedSplit
+from apf_tasks.ingestion import ingest
+from apf_tasks.model_sources import model_folder
+from apf_tasks.params import ModelParams, Params
+from apf_tasks.params_file import load_params
+from apf_tasks.rows import read_rows
+from apf_tasks.splitting import split_rows
+from apf_tasks.tokenization import tokenize
+from apf_tasks.training import train_model
+from benchmarks.cases import Case
+
+FILE = "job.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A case, ready to be trained."""
+
+    params: Params
+    model: ModelParams
+    """The base as a local folder."""
+    train: TokenizedSplit
+    validation: TokenizedSplit
+    best_batch: int
+    groups: bool
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the base."""
+        return Path(self.model.base)
+
+    def rows(self, name: str) -> pd.DataFrame:
+        """The rows of a split, before tokenization."""
+        return read_rows(getattr(self, name).path / "rows.parquet")
+
+    def write(self, folder: Path) -> None:
+        """Into job.json."""
+        values = asdict(self) | {n: getattr(self, n).model_dump(mode="json") for n in ("model", "train", "validation")}
+        values["params"] = self.params.model_dump(mode="json", by_alias=True)
+        (folder / FILE).write_text(json.dumps(values))
+
+    @classmethod
+    def read(cls, folder: Path) -> Job:
+        """The job in a folder."""
+        values: dict[str, Any] = json.loads((folder / FILE).read_text())
+        kinds = {"params": Params, "model": ModelParams, "train": TokenizedSplit, "validation": TokenizedSplit}
+        return cls(**values | {name: kind.model_validate(values[name]) for name, kind in kinds.items()})
+
+
+def prepare(case: Case, folder: Path, rows: int, precision: str) -> Job:
+    """Read, split, build or fetch the base, tokenize."""
+    overrides: dict[str, Any] = {"data.max_rows": rows, "runtime.precision": precision, "runtime.device": "cpu"}
+    if case.derive is not None:
+        file = folder / "rows.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in case.derive(folder)), encoding="utf-8")
+        overrides["data.source"] = str(file)
+    params = load_params(case.params, overrides)
+    paths = {name: folder / name for name in ("raw", "split", "base", "train", "validation", "warm_up")}
+    for path in paths.values():
+        path.mkdir()
+    split = split_rows(paths["split"], ingest(paths["raw"], params.data, params.family), params.split, params.family)
+    model = _base(params, split, paths["base"])
+    train, validation = (tokenize(paths[n], split, n, model, params.family) for n in ("train", "validation"))  # type: ignore[arg-type]
+    if case.warm_up_epochs:
+        longer = params.train.model_copy(
+            update={"epochs": case.warm_up_epochs, "evaluate_every_epochs": case.warm_up_epochs}
+        )
+        trained = train_model(
+            paths["warm_up"], train, validation, model, params.family, longer, params.runtime, params.metric
+        )
+        model = model.model_copy(update={"base": str(trained.path / "model")})
+    job = Job(params, model, train, validation, case.best_batch, case.groups)
+    job.write(folder)
+    return job
+
+
+def _base(params: Params, split: Split, out: Path) -> ModelParams:
+    if params.model.init == "scratch":
+        built = scratch.build_base(out, split, params.model, params.tokenizer, params.family)
+        folder = built.path / "model"
+    else:
+        folder = model_folder(params.model)
+    return ModelParams(base=str(folder), max_tokens=params.model.max_tokens)
