@@ -239,7 +239,7 @@ class TrainedVectors(Artifact):
     known_tokens: int
     """Those of them that have a vector."""
     first_loss: float
-    """On a sample of the training text before the first epoch: (negative + 1) ln 2."""
+    """On a sample of the training text before the first epoch: about (negative + 1) ln 2."""
     loss: float
     """On the same sample after the last."""
     held_out_loss: float | None

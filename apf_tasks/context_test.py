@@ -39,7 +39,7 @@ class ContextScores(NamedTuple):
     """What a test says."""
 
     loss: float
-    """Mean over the predictions, in nats; (K + 1) ln 2 before any training."""
+    """Mean over the predictions, in nats. Before any training about (K + 1) ln 2: noise like the target is left out."""
     accuracy: float
     """Share of noise words that score below the true word, ties as half: 0.5 is chance."""
 

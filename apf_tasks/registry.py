@@ -137,9 +137,7 @@ def log_code_model(
             python_model=str(package / code),
             artifacts={"model": str(folder)},
             code_paths=[str(package)],
-            signature=ModelSignature(
-                Schema(columns), Schema(answers), ParamSchema(numbers)
-            ),
+            signature=ModelSignature(Schema(columns), Schema(answers), ParamSchema(numbers)),
             input_example=pd.DataFrame([dict(example)]),
             pip_requirements=[f"{library}=={number.split('+')[0]}" for library, number in libraries.items()],
         )

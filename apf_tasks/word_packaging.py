@@ -88,7 +88,8 @@ def model_card(corpus: Corpus, trained: TrainedVectors, report: VectorReport, na
     if trained.held_out_accuracy is not None:
         held_out = (
             "On held-out sentences the true word of a context scored above a noise word in"
-            f" {trained.held_out_accuracy:.1%} of the comparisons; choosing the more frequent word is right in {trained.frequency_accuracy:.1%}.\n"
+            f" {trained.held_out_accuracy:.1%} of the comparisons; choosing the more frequent word is right in"
+            f" {trained.frequency_accuracy:.1%}.\n"
         )
     return f"""# {name}
 

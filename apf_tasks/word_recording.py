@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -67,4 +68,6 @@ def _log_files(run_id: str, folder: Path) -> None:
             rows = list(csv.DictReader(file))
         if rows:
             columns = {column: [row[column] for row in rows] for column in rows[0]}
-            tracking.client().log_table(run_id, columns, f"tables/{Path(name).stem}.json")
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "For backward compatibility, 'str' dtypes")  # mlflow 3.17 on pandas 3
+                tracking.client().log_table(run_id, columns, f"tables/{Path(name).stem}.json")

@@ -24,6 +24,6 @@ def similar(model_uri: str, word: str, other: str | None, count: int) -> dict[st
     row = {"word": [word]} if other is None else {"word": [word], "other": [other]}
     found = model.predict(pd.DataFrame(row), params={"count": count}).iloc[0].to_dict()
     if found["problem"]:
-        what, _, do = str(found["problem"]).partition(". ")
-        raise DataError(model_uri, "a known word", what, do)
+        said, _, do = str(found["problem"]).partition(". ")
+        raise DataError(model_uri, "a known word", said.removeprefix("unknown word "), do)
     return dict(found)
