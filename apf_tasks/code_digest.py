@@ -17,7 +17,8 @@ PACKAGE = Path(__file__).parent
 WITHOUT_INFLUENCE = frozenset(
     f"apf_tasks.{name}"
     for name in (
-        *("artifacts", "errors", "families", "frozen", "model_params", "params"),  # values: they enter keys as inputs
+        # values: they enter keys as inputs
+        *("artifacts", "errors", "families", "frozen", "model_params", "params", "word_vector_params"),
         *("code_digest", "progress", "registry", "stage", "store", "tracking"),  # they print, record and keep
         *(
             "hub",

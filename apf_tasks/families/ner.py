@@ -54,8 +54,8 @@ class NerParams(FamilyParams):
     """The tags in the order of their numbers, where the source has numbers."""
     stride: Annotated[int, Field(ge=0)] = 32
     """Tokens that neighbouring windows share when a row is longer than `model.max_tokens`."""
-    decoding: Literal["argmax", "viterbi"] = "argmax"
-    """`argmax`: the best tag of each word, then illegal sequences are repaired. `viterbi`: the best legal sequence."""
+    decoding: Literal["viterbi", "argmax"] = "viterbi"
+    """`viterbi`: the best legal sequence of tags. `argmax`: the best tag of each word; what is illegal is repaired."""
 
 
 PARAMS = NerParams
@@ -129,7 +129,7 @@ def predict(
     found = []
     for scores, at in zip(logits, starts, strict=True):
         words = scores[at]  # (W, 2E + 1)
-        best = best_legal(words) if params.decoding == "viterbi" else words.argmax(-1)  # (W,)
+        best = words.argmax(-1) if params.decoding == "argmax" else best_legal(words)  # (W,)
         found.append({"prediction": [names[i] for i in best]})
     return found
 

@@ -62,17 +62,10 @@ def words_of(columns: Columns, base: Base, at: int = 0) -> list[str]:
 
 def test_english_words_are_those_of_the_tokenizer(bert: Path) -> None:
     base = base_of(bert)
-    columns = encode(["a graceful ending, number 12"], base)
-    assert words_of(columns, base) == ["a", "graceful", "ending", "number", "12"] or words_of(columns, base) == [
-        "a",
-        "graceful",
-        "ending",
-        ",",
-        "number",
-        "12",
-    ]
+    columns = encode(["a gracefulness number 12"], base)
+    assert words_of(columns, base) == ["a", "gracefulness", "number", "12"]
     assert columns["words"][0][0] == columns["words"][0][-1] == 0
-    assert len(columns["words"][0]) > 7  # some word has several pieces
+    assert columns["words"][0].count(2) > 1
 
 
 @pytest.mark.parametrize("text", CHINESE)
@@ -171,7 +164,7 @@ def test_most_hidden_tokens_are_masked_some_replaced_some_left(bert: Path) -> No
                 assert new == mask or new not in base.tokenizer.all_special_ids
                 kinds["mask" if new == mask else "same" if new == old else "other"] += 1
     total = sum(kinds.values())
-    assert total > 5000
+    assert total > 4000
     assert kinds["mask"] / total == pytest.approx(0.8, abs=0.02)
     assert kinds["other"] / total == pytest.approx(0.1, abs=0.015)
     assert kinds["same"] / total == pytest.approx(0.1, abs=0.015)
