@@ -37,9 +37,16 @@ def probe_vectors(out: Path, corpus: Corpus, trained: TrainedVectors, probe: Pro
     font = draw_map(out, mapped, unit, probes, probe.map_method, trained.settings.seed)
     _write_rows(out / NEAREST, _nearest_rows(near))
     _write_rows(out / ANALOGIES, _analogy_rows(analogies))
+    passing = {
+        "path",
+        "fingerprint",
+        "run_id",
+        "train_seconds",
+        "words_per_second",
+    }  # the same vectors, the same report
     report = {
         "corpus": corpus.model_dump(mode="json", exclude={"path", "fingerprint"}),
-        "training": trained.model_dump(mode="json", exclude={"path", "fingerprint"}),
+        "training": trained.model_dump(mode="json", exclude=passing),
         "epochs": json.loads((trained.path / EPOCHS).read_text()),
         "nearest": near,
         "analogies": analogies,

@@ -119,6 +119,30 @@ def check(params: ParamsFile, overrides: Overrides = None) -> None:
 
 
 @app.command()
+def new(
+    family: Annotated[str, typer.Argument(help="What to learn: sentiment, ner, translation, …")],
+    file: Annotated[str, typer.Argument(help="A file, a folder, a pattern in quotes, train.{en,zh}, or hub:NAME.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Where to write the params file.")] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="text=body: which column is which, where a guess fails.")
+    ] = None,
+    encoding: Annotated[str, typer.Option(help="Text encoding of the file.")] = "auto",
+    force: Annotated[bool, typer.Option("--force", help="Replace a params file that exists.")] = False,
+) -> None:
+    """Write a params file for a data file: guess its columns, the model and the settings, and say why."""
+    from apf_tasks.new_params import default_path, draft, refuse_existing, write
+    from apf_tasks.params_file import parse_overrides
+    from flows.new_output import print_draft
+
+    path = output or default_path(family, file)
+    refuse_existing(path, force)
+    told = {name: str(value) for name, value in parse_overrides(column or ()).items()}
+    found = draft(family, file, told, encoding)
+    write(found, path, force)
+    print_draft(out, found, path)
+
+
+@app.command()
 def predict(
     model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS or models:/NAME/VERSION")],
     file: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL or Parquet with the model's input columns.")],

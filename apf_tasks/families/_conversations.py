@@ -38,13 +38,21 @@ def check_conversations(systems: bool, rows: pd.DataFrame) -> Checked:
 
 
 def _judge_pair(row: dict[Any, Any]) -> tuple[dict[str, Any], str]:
-    found = {name: row.get(name) for name in ("prompt", "response", "system")}
+    found = {name: _joined(row.get(name)) for name in ("prompt", "response", "system")}
     for name, value in found.items():
         if value is None and name != "system":
             return found, f"no {name}"
         if value is not None and not isinstance(value, str):
             return found, f"the {name} is not text"
     return {**found, "system": found["system"] or ""}, ""
+
+
+def _joined(value: Any) -> Any:
+    """A list of sentences as one text; anything else as it is."""
+    from apf_tasks.families._text_words import joined
+
+    listed = isinstance(value, list) and bool(value) and all(isinstance(part, str) for part in value)
+    return joined(value, "auto")[0] if listed else value
 
 
 def _judge_messages(row: dict[Any, Any], systems: bool) -> tuple[dict[str, Any], str]:

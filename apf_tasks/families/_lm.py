@@ -47,22 +47,22 @@ _heads: WeakKeyDictionary[PreTrainedModel, Head | None] = WeakKeyDictionary()
 
 
 def with_text(rows: pd.DataFrame) -> Checked:
-    """Rows with a `text`, which `tokens` are made one of; a usable one has something in it."""
+    """Rows with a `text`, which `tokens` are made one of; a usable one has something in it.
+
+    A list of words or sentences is a text too.
+    """
     import pandas as pd
 
     from apf_tasks.families._text_words import joined
 
-    if "text" not in rows:
-        made = [joined(t, "auto")[0] if _are_words(t) else None for t in rows["tokens"]]
-        rows = rows.assign(text=pd.Series(made, index=rows.index, dtype=object))
-    reasons = pd.Series("", index=rows.index, dtype=object)
-    reasons[[not isinstance(text, str) for text in rows["text"]]] = "the text is no text"
-    reasons[[text is None or text == "" for text in rows["text"]]] = "empty text"
-    return Checked(rows, reasons)
+    def plain(value: Any) -> Any:
+        listed = isinstance(value, list) and all(isinstance(part, str) for part in value)
+        return joined(value, "auto")[0] or None if listed else value
 
-
-def _are_words(tokens: Any) -> bool:
-    return isinstance(tokens, list) and all(isinstance(token, str) for token in tokens)
+    found = [plain(value) for value in rows["text" if "text" in rows else "tokens"]]
+    reasons = ["empty text" if v is None else "" if isinstance(v, str) else "the text is no text" for v in found]
+    texts = pd.Series(found, index=rows.index, dtype=object)
+    return Checked(rows.assign(text=texts), pd.Series(reasons, index=rows.index, dtype=object))
 
 
 def summed_loss(model: PreTrainedModel, batch: Batch, shift: int) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""`apf new`: a person's data file -> a params file that explains what was guessed, and why.
+"""`apf new`: a person's data file -> a params file that says what was guessed, and why.
 
 What is seen is what ingestion will see: the rows come from the same readers, and a sample of them goes through the
 family's own check.
@@ -8,54 +8,39 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from apf_tasks.errors import DataError, ParamsError
-from apf_tasks.families import family_params, get_family
-from apf_tasks.ingestion import FILE_COLUMN
-from apf_tasks.new_params.columns import SAMPLE, Column, columns_of, spread
-from apf_tasks.new_params.matching import Guess, Match, match
-from apf_tasks.new_params.names import SPOKEN
-from apf_tasks.new_params.settings import language_of_rows, sides
-from apf_tasks.new_params.source import Look, look
-from apf_tasks.params import Params
+from apf_tasks.errors import ParamsError
+from apf_tasks.new_params.draft import Draft as Draft
+from apf_tasks.new_params.draft import draft as draft
+from apf_tasks.new_params.sections import page
 from apf_tasks.params_file import load_params
 from apf_tasks.sources import HUB
 
-ROOM = (0.02, 0.05, 0.1, 0.2)
-"""Values of `data.max_rejected` to choose from; with more bad rows than the last one, something else is wrong."""
-MARGIN = 1.5
+
+def default_path(family: str, source: str) -> Path:
+    """Where the params file goes when nobody says: `params/FAMILY-NAME.yaml`, here when there is no params/."""
+    stem = source.rpartition("/")[2] if source.startswith(HUB) else Path(source.split("{")[0]).expanduser().stem
+    if not source.startswith(HUB) and Path(source).expanduser().is_dir():
+        stem = Path(source).expanduser().resolve().name
+    name = re.sub(r"\W+", "-", f"{family}-{stem}").strip("-_")
+    return (Path("params") if Path("params").is_dir() else Path()) / f"{name}.yaml"
 
 
-@dataclass(frozen=True)
-class Draft:
-    """What was found out about a source."""
+def refuse_existing(path: Path, force: bool) -> None:
+    """Raises ParamsError when there is a file already and it may not be replaced."""
+    if path.exists() and not force:
+        raise ParamsError("-o", "a name that is free", f"{path}, which exists", "Choose another one, or add --force.")
 
-    source: str
-    found: Match
-    looked: Look
-    language: str
-    """Code of the language, or two as `en-zh`."""
-    rows: dict[str, int]
-    """Role -> rows."""
-    bad: dict[str, int]
-    """Why rows that were looked at cannot be used -> how many."""
-    tried: int
-    """Rows that were looked at for it."""
-    unused: tuple[str, ...]
-    """Columns of the source that nothing is made of."""
 
-    @property
-    def labels(self) -> dict[str, str]:
-        """Label -> value in the source, where files stand for labels."""
-        column = next((g.source for g in self.found.guesses if g.source.name == FILE_COLUMN), None)
-        return {} if column is None else {Path(name).stem: name for name in column.counts}
-
-    @property
-    def spoken(self) -> str:
-        """The language in words."""
-        return " and ".join(SPOKEN.get(code, code) for code in self.language.split("-"))
+def write(found: Draft, path: Path, force: bool = False) -> str:
+    """Write the params file, after reading it as `apf check` will. Returns its text. Raises ParamsError."""
+    refuse_existing(path, force)
+    text = page(found, path.stem)
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Path(folder) / f"{path.stem}.yaml"
+        trial.write_text(text, encoding="utf-8")
+        load_params(trial)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return text

@@ -64,13 +64,8 @@ def section(title: str, key: str, lines: Sequence[str]) -> str:
     return "\n".join([*comment(title), f"{key}:", *lines])
 
 
-def quoted(examples: Sequence[str]) -> str:
-    """Example values for a comment."""
-    return " | ".join(examples)
-
-
 def counted(counts: Mapping[str, int]) -> str:
     """Values with how often each occurs, the most frequent first."""
     ordered = sorted(counts.items(), key=lambda item: -item[1])
-    shown = ", ".join(f"{one_line(value, 40)} ({count:,})" for value, count in ordered[:SHOWN_VALUES])
+    shown = ", ".join(f"{one_line(value, 40)} ({count:,} rows)" for value, count in ordered[:SHOWN_VALUES])
     return shown + (f" and {len(counts) - SHOWN_VALUES} more" if len(counts) > SHOWN_VALUES else "")

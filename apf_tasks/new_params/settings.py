@@ -1,8 +1,9 @@
-"""What to start from and how to train, by what the rows are like. Rules of thumb: a search over `train` knows better."""
+"""What to start from and how to train, by what the rows are like. Rules of thumb: a search knows better."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -155,7 +156,7 @@ def options_for(found: Match, language: str, base: Base) -> dict[str, Option]:
     read, learned = sides(found)
     whys = {"source_language": "the language of the source column", "target_language": "that of the target column"}
     options = {
-        name: Option(value, whys.get(name, _sentence(params.model_fields[name].description)))
+        name: Option(value, whys.get(name, _meaning(params.model_fields[name].description or "", value)))
         for name, value in found.options.items()
     }
     fields = params.model_fields.keys() - options.keys()
@@ -209,10 +210,11 @@ def separator_found(found: Match, learned: Column) -> str | None:
     return separator_of(learned) if several else None
 
 
-def _sentence(description: str | None) -> str:
-    """What a field is for, in its own words, when they are short."""
-    first = " ".join((description or "").split())
-    return first if len(first) <= 90 else ""
+def _meaning(description: str, value: Any) -> str:
+    """What a field's description says about a value; all of it when it is short."""
+    description = " ".join(description.split())
+    found = re.search(rf"`{re.escape(str(value))}`: ([^.]*)", description)
+    return found[1] if found else description if len(description) <= 90 else ""
 
 
 def _longest(answers: Any) -> int:

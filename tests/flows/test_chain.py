@@ -62,7 +62,7 @@ def test_what_is_tested_after_fine_tuning_was_not_read_in_pretraining(
     assert reading.split.method == "hash"  # by the text alone: its role is the same in both
     assert reading.data.max_rows is None
     # the same two sections on rows that are here
-    rows = load_params("params/smoke/sentiment.yaml", [f"split.{k}={v}" for k, v in (("method", "hash"),)])
+    rows = load_params("params/smoke/sentiment.yaml")
     read = rows_of(rows.model_copy(update={"family": reading.family}), tmp_path / "read")
     judged = rows_of(
         rows.model_copy(update={"data": rows.data.model_copy(update={"max_rows": 150})}), tmp_path / "judged"

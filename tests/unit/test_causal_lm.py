@@ -123,7 +123,7 @@ def test_a_conversation_that_cannot_be_used_has_its_reason(messages: Any, reason
 
 
 def test_a_pair_that_cannot_be_used_has_its_reason() -> None:
-    rows = [["a", "b"], [None, "b"], ["a", None], [["a"], "b"], ["a", {"b": 1}]]
+    rows = [["a", "b"], [None, "b"], ["a", None], [[1], "b"], ["a", {"b": 1}], [["One.", "Two."], "b"]]
     checked = INSTRUCTIONS.check(pd.DataFrame(rows, columns=["prompt", "response"], dtype=object))
     assert list(checked.reasons) == [
         "",
@@ -131,7 +131,9 @@ def test_a_pair_that_cannot_be_used_has_its_reason() -> None:
         "no response",
         "the prompt is not text",
         "the response is not text",
+        "",
     ]
+    assert checked.rows["prompt"][5] == "One. Two."
 
 
 def test_messages_become_a_prompt_and_a_response_that_say_the_same() -> None:

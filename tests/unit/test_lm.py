@@ -211,12 +211,13 @@ def test_rows_of_several_windows_add_up() -> None:
 
 
 def test_words_become_a_text_and_what_is_no_text_has_its_reason() -> None:
-    words = [["迈向", "新", "世纪"], ["Two", "words"], None, "a text", [], [1, 2]]
+    words = [["迈向", "新", "世纪"], ["Two", "words"], None, [], [1, 2], "a text"]
     checked = _lm.with_text(pd.DataFrame({"tokens": pd.Series(words, dtype=object)}))
     assert list(checked.rows["text"][:2]) == ["迈向新世纪", "Two words"]
-    assert list(checked.reasons) == ["", "", "empty text", "empty text", "empty text", "empty text"]
-    texts = pd.DataFrame({"text": pd.Series(["good", None, ["a", "list"]], dtype=object)})
-    assert list(_lm.with_text(texts).reasons) == ["", "empty text", "the text is no text"]
+    assert list(checked.reasons) == ["", "", "empty text", "empty text", "the text is no text", ""]
+    texts = pd.DataFrame({"text": pd.Series(["good", None, ["One.", "Two."], {"a": 1}], dtype=object)})
+    assert list(_lm.with_text(texts).reasons) == ["", "empty text", "", "the text is no text"]
+    assert _lm.with_text(texts).rows["text"][2] == "One. Two."
 
 
 def test_the_easiest_and_the_hardest_texts_are_shown() -> None:

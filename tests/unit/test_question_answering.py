@@ -331,10 +331,12 @@ def test_answers_out_of_reach_are_told(bert: Path, caplog: pytest.LogCaptureFixt
 # models
 
 
-def _predicted(folder: Path, base: Base, rows: pd.DataFrame, kind: Family) -> list[dict[str, object]]:
+def _predicted(
+    folder: Path, base: Base, rows: pd.DataFrame, kind: Family, dtype: torch.dtype = torch.float32
+) -> list[dict[str, object]]:
     torch.manual_seed(0)
     model = kind.load_model(folder, ModelParams(base=str(folder)), ())
-    network = Network(model, base, kind, (), Place(torch.device("cpu"), torch.float32))
+    network = Network(model, base, kind, (), Place(torch.device("cpu"), dtype))
     return predict_rows(network, Examples(token_table(kind.encode(rows, base, ()))), rows, {})
 
 
@@ -390,6 +392,13 @@ def test_cuts_and_padding_do_not_matter(bert: Path) -> None:
         assert alone["prediction"] == together[i]["prediction"]
         assert alone["score"] == pytest.approx(together[i]["score"], rel=1e-4)
         assert alone["null_difference"] == pytest.approx(together[i]["null_difference"], abs=1e-4)
+
+
+def test_answers_are_float32_where_training_is_not(bert: Path) -> None:
+    base, rows, kind = base_of(bert), smoke_rows("question_answering.json").head(12), family()
+    wanted = _predicted(bert, base, rows, kind)
+    found = _predicted(bert, base, rows, kind, torch.bfloat16)
+    assert [a["score"] for a in found] == [a["score"] for a in wanted]
 
 
 def test_the_best_spans_of_all() -> None:
