@@ -83,7 +83,7 @@ def test_an_encoder_decoder_learns_the_output_and_its_end(tmp_path: Path, archit
 
 def test_an_output_without_an_end_gets_one(tmp_path: Path) -> None:
     base = base_of(tiny_bert(tmp_path / "bert", [*SOURCES, *TARGETS]))
-    base.tokenizer.eos_token = "[UNK]"  # noqa: S105  # one that the tokenizer does not write itself
+    base.tokenizer.eos_token = "[UNK]"  # one that the tokenizer does not write itself
     base.config.is_encoder_decoder = True
     columns = encode(SOURCES[:1], TARGETS[:1], base, params())
     assert columns["labels"][0][-2:] == [base.tokenizer.sep_token_id, base.tokenizer.unk_token_id]
@@ -286,8 +286,8 @@ def test_what_a_base_was_published_with_does_not_change_the_outputs(tmp_path: Pa
         expected = write(model_of(folder), batch, base, params())
         (folder / "generation_config.json").unlink()
         GenerationConfig(
-            do_sample=True, temperature=5.0, num_beams=3, repetition_penalty=9.0, min_new_tokens=5, forced_eos_token_id=7,
-            no_repeat_ngram_size=1, max_length=2, bad_words_ids=[[9]], eos_token_id=3, early_stopping=True,
+            do_sample=True, temperature=5.0, num_beams=3, repetition_penalty=9.0, min_new_tokens=5,
+            no_repeat_ngram_size=1, max_length=2, bad_words_ids=[[9]], eos_token_id=3,
         ).save_pretrained(folder)  # fmt: skip
         assert write(model_of(folder), batch, base, params()) == expected
 
