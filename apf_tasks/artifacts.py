@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from apf_tasks.frozen import Frozen
 from apf_tasks.params import SplitName, TrainParams
-from apf_tasks.word_vector_params import VectorsParams
+from apf_tasks.word_vectors.params import VectorsParams
 
 Score = float
 Interval = tuple[float, float]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from apf_tasks.word_vector_params import VectorsParams
+from apf_tasks.word_vectors.params import VectorsParams
 from apf_tasks.words import Language, is_unspaced, sentences
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def averaged_vectors_logistic_regression(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    from apf_tasks.word2vec import new_model, table_of, train
+    from apf_tasks.word_vectors.word2vec import new_model, table_of, train
 
     texts, asked, labels = [*map(str, train_text)], [*map(str, test_text)], [*map(str, train_labels)]
     if len(set(labels)) == 1 or not asked:

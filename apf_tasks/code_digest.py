@@ -18,7 +18,7 @@ WITHOUT_INFLUENCE = frozenset(
     f"apf_tasks.{name}"
     for name in (
         # values: they enter keys as inputs
-        *("artifacts", "errors", "families", "frozen", "model_params", "params", "word_vector_params"),
+        *("artifacts", "errors", "families", "frozen", "model_params", "params", "word_vectors.params"),
         *("code_digest", "progress", "registry", "stage", "store", "tracking"),  # they print, record and keep
         *(
             "hub",

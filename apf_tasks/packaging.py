@@ -122,7 +122,7 @@ def _replay(uri: str, report: TestReport, family: FamilyParams, precision: str) 
     """Compare the logged model's answers with the evaluation's on test rows. Raises RegistryError on a difference.
 
     Returns how many rows are alike. In fp32 these are all of them, but for written text, where one rounding among other
-    neighbours can turn a word and with it the rest of the text; in bf16 rounding can decide any row that is nearly even.
+    neighbours can turn a word and with it the rest of the text; in bf16 rounding can decide any row that is close.
     """
     import mlflow
 

@@ -20,7 +20,7 @@ Trial = dict[str, Any]
 """One point of the search: dotted name -> value."""
 
 
-class _Loader(yaml.SafeLoader):
+class Loader(yaml.SafeLoader):
     """YAML where 3e-5 is a number, `no` is a word, and a key written twice is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -35,14 +35,14 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.yaml_implicit_resolvers = {
+Loader.yaml_implicit_resolvers = {
     first: [
         (tag, pattern) for tag, pattern in resolvers if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")
     ]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|false|False)$"), list("tTfF"))
-_Loader.add_implicit_resolver(
+Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|false|False)$"), list("tTfF"))
+Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf)$|^\.nan$"),
     list("-+0123456789."),
@@ -56,7 +56,7 @@ def load_params(params: str | Path, overrides: Mapping[str, Any] | Sequence[str]
     """
     path = find_params(params)
     try:
-        written = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
+        written = yaml.load(path.read_text(encoding="utf-8-sig"), Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ParamsError(str(path), "YAML in UTF-8", str(error).replace("\n", " "), "Correct the file.") from error
     except OSError as error:
@@ -66,7 +66,7 @@ def load_params(params: str | Path, overrides: Mapping[str, Any] | Sequence[str]
         raise ParamsError(str(path), "sections such as family, data and model", found, "See params/sentiment.yaml.")
     given = parse_overrides(overrides)
     for name, value in given.items():
-        _put(written, name, value)
+        put(written, name, value)
     search = written.get("search")
     if isinstance(search, dict) and isinstance(search.get("space"), dict) and "search.space" not in given:
         # a value that somebody gives is meant, and no longer searched
@@ -96,7 +96,7 @@ def parse_overrides(overrides: Mapping[str, Any] | Sequence[str]) -> dict[str, A
         if not equals or not name.strip():
             raise ParamsError("overrides", "name=value", repr(text), "Write for example train.learning_rate=3e-5.")
         try:
-            parsed[name.strip()] = yaml.load(value, _Loader)
+            parsed[name.strip()] = yaml.load(value, Loader)
         except yaml.YAMLError as error:
             raise ParamsError(f"override {name}", "a YAML value", repr(value), "Quote it for YAML.") from error
     return parsed
@@ -107,7 +107,7 @@ def validate(written: dict[str, Any], where: str) -> Params:
     try:
         params = Params.model_validate(written)
     except ValidationError as error:
-        problems = [_problem(dict(e)) for e in error.errors()]
+        problems = [problem_line(dict(e)) for e in error.errors()]
         found = f"{len(problems)} problem(s)\n" + "\n".join(problems) + "\n"
         raise ParamsError(where, "valid params", found, "docs/PARAMS.md lists every key.") from None
     trials(params, where)
@@ -123,11 +123,11 @@ def trials(params: Params, where: str = "search") -> list[tuple[Trial, TrainPara
         trial = dict(zip(names, values, strict=True))
         section: dict[str, Any] = params.train.model_dump()
         for name, value in trial.items():
-            _put(section, name.removeprefix("train."), value)
+            put(section, name.removeprefix("train."), value)
         try:
             train = TrainParams.model_validate(section)
         except ValidationError as error:
-            problems |= dict.fromkeys(_problem({**e, "loc": ("train", *e["loc"])}) for e in error.errors())
+            problems |= dict.fromkeys(problem_line({**e, "loc": ("train", *e["loc"])}) for e in error.errors())
             continue
         found.append((trial, train))
     if problems:
@@ -136,7 +136,7 @@ def trials(params: Params, where: str = "search") -> list[tuple[Trial, TrainPara
     return found
 
 
-def _put(section: dict[str, Any], dotted: str, value: Any) -> None:
+def put(section: dict[str, Any], dotted: str, value: Any) -> None:
     """Set a dotted name in nested dictionaries; `search.space` keeps its dotted keys whole."""
     if dotted.startswith("search.space."):
         section.setdefault("search", {}).setdefault("space", {})[dotted.removeprefix("search.space.")] = value
@@ -148,7 +148,7 @@ def _put(section: dict[str, Any], dotted: str, value: Any) -> None:
     section[last] = value
 
 
-def _problem(error: dict[str, Any]) -> str:
+def problem_line(error: dict[str, Any]) -> str:
     """One line for one pydantic error."""
     path = [str(part) for part in error["loc"] if not _is_union_branch(str(part))]
     name = ".".join(path)
@@ -179,13 +179,15 @@ def known_keys(path: Sequence[str]) -> list[str]:
     """Keys that may be written in the section at `path`."""
     section: type[BaseModel] | None = Params
     for part in path:
-        section = _section(section.model_fields[part].annotation) if section and part in section.model_fields else None
+        section = (
+            section_class(section.model_fields[part].annotation) if section and part in section.model_fields else None
+        )
     if section is None:
         return []
     return [field.alias or name for name, field in section.model_fields.items()]
 
 
-def _section(annotation: Any) -> type[BaseModel] | None:
+def section_class(annotation: Any) -> type[BaseModel] | None:
     if get_origin(annotation) in (Union, UnionType):
-        return next((s for a in get_args(annotation) if (s := _section(a))), None)
+        return next((s for a in get_args(annotation) if (s := section_class(a))), None)
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None

@@ -34,7 +34,7 @@ from apf_tasks.params import (
     TrainParams,
 )
 from apf_tasks.stage import Unknown, stage
-from apf_tasks.word_vector_params import CorpusParams, ProbeParams, VectorsParams
+from apf_tasks.word_vectors.params import CorpusParams, ProbeParams, VectorsParams
 
 
 def _data_identity(data: DataParams, family: FamilyParams) -> dict[str, str]:
@@ -152,7 +152,7 @@ def select(out: Path, models: tuple[TrainedModel, ...], family: FamilyParams, in
 
 @stage(
     code=["evaluation", "baselines", "metrics", "pretrained"],
-    libraries=["torch", "transformers", "scikit-learn"],
+    libraries=["torch", "transformers", "scikit-learn", "gensim", "jieba", "sacrebleu", "rouge-score", "nltk"],
     identity=_base_identity,
 )
 def evaluate(
@@ -192,32 +192,32 @@ def register(
     return packaging.register(out, selection, report, model, family, runtime, name)
 
 
-@stage(code=["word_corpus"], libraries=["jieba"], identity=_corpus_identity)
+@stage(code=["word_vectors.corpus"], libraries=["jieba"], identity=_corpus_identity)
 def read_corpus(out: Path, data: DataParams, corpus: CorpusParams) -> Corpus:
     """The texts of the source as sentences of words, some of them held out."""
-    from apf_tasks import word_corpus
+    from apf_tasks.word_vectors import corpus as texts
 
-    return word_corpus.read_corpus(out, data, corpus)
+    return texts.read_corpus(out, data, corpus)
 
 
-@stage(code=["word_training"], libraries=["gensim", "numpy"])
+@stage(code=["word_vectors.training"], libraries=["gensim", "numpy"])
 def train_vectors(out: Path, corpus: Corpus, settings: VectorsParams) -> TrainedVectors:
     """Word2Vec over the sentences."""
-    from apf_tasks import word_training
+    from apf_tasks.word_vectors import training
 
-    return word_training.train_vectors(out, corpus, settings)
+    return training.train_vectors(out, corpus, settings)
 
 
-@stage(code=["word_probes"], libraries=["gensim", "matplotlib", "scikit-learn", "scipy"])
+@stage(code=["word_vectors.probes"], libraries=["gensim", "matplotlib", "scikit-learn", "scipy"])
 def probe_vectors(out: Path, corpus: Corpus, trained: TrainedVectors, probe: ProbeParams) -> VectorReport:
     """Nearest words, analogies, agreement with people, a picture."""
-    from apf_tasks import word_probes
+    from apf_tasks.word_vectors import probes
 
-    return word_probes.probe_vectors(out, corpus, trained, probe)
+    return probes.probe_vectors(out, corpus, trained, probe)
 
 
 @stage(
-    code=["word_packaging", "served_word_vectors"],
+    code=["word_vectors.packaging", "word_vectors.served"],
     libraries=["mlflow", "safetensors"],
     identity=_registry_identity,
     still_valid=_still_registered,
@@ -226,6 +226,6 @@ def register_vectors(
     out: Path, corpus: Corpus, trained: TrainedVectors, report: VectorReport, name: str
 ) -> RegisteredModel:
     """The vectors in the registry, replayed before."""
-    from apf_tasks import word_packaging
+    from apf_tasks.word_vectors import packaging
 
-    return word_packaging.register_vectors(out, corpus, trained, report, name)
+    return packaging.register_vectors(out, corpus, trained, report, name)

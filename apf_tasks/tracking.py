@@ -23,7 +23,7 @@ import psutil
 from apf_tasks import store
 from apf_tasks.artifacts import Corpus, TokenizedSplit
 from apf_tasks.frozen import dotted
-from apf_tasks.word_vector_params import Experiment
+from apf_tasks.word_vectors.params import Experiment
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from apf_tasks.errors import ApfError, Interrupted
 from apf_tasks.params_file import trials
-from apf_tasks.word_vector_params import WordVectorParams, load_experiment, load_word_vectors
+from apf_tasks.word_vectors.params import WordVectorParams, load_experiment, load_word_vectors
 
 if TYPE_CHECKING:
     from apf_tasks.stage import Journal

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from apf_tasks.artifacts import RegisteredModel
 from apf_tasks.stages import probe_vectors, read_corpus, register_vectors, train_vectors
-from apf_tasks.word_vector_params import WordVectorParams
+from apf_tasks.word_vectors.params import WordVectorParams
 
 
 def word_vector_pipeline(params: WordVectorParams) -> RegisteredModel:

@@ -9,8 +9,8 @@ from typing import Any
 from apf_tasks import tracking
 from apf_tasks.artifacts import RegisteredModel
 from apf_tasks.stage import journal
-from apf_tasks.word_recording import record
-from apf_tasks.word_vector_params import load_word_vectors
+from apf_tasks.word_vectors.params import load_word_vectors
+from apf_tasks.word_vectors.recording import record
 from flows.environment import prepare
 from flows.word_vector_pipeline import word_vector_pipeline
 

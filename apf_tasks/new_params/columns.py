@@ -13,12 +13,15 @@ from typing import Any, NamedTuple
 
 from apf_tasks.ingestion import FILE_COLUMN, plain
 from apf_tasks.new_params.names import language_of
+from apf_tasks.new_params.source import is_no_data
 from apf_tasks.reading import Table
 from apf_tasks.words import is_unspaced
 
 SAMPLE = 1000
 """Values of a column that its content is judged by, evenly over all rows."""
 MOST_LABELS = 100
+LONG_LABEL = 60
+"""Characters on average that are too many for a label."""
 SEPARATORS = (",", ";", "|", "/")
 NESTED_KEYS = 12
 FILE_LABELS = range(2, 21)
@@ -65,6 +68,14 @@ class Column:
         return Counter(value.strip() for value in self.values if isinstance(value, str))
 
     @cached_property
+    def items(self) -> Counter[str]:
+        """What stands in the lists of the sample, or between separators."""
+        if self.kind == "text" and (separator := separator_of(self)):
+            return Counter(part.strip() for text in self.texts for part in text.split(separator))
+        lists = self.sample if self.kind == "words" else []
+        return Counter(str(item) for value in lists if isinstance(value, list) for item in value)
+
+    @cached_property
     def length(self) -> float:
         """Mean characters."""
         return sum(map(len, self.texts)) / max(1, len(self.texts))
@@ -84,14 +95,26 @@ class Column:
 
     @cached_property
     def is_prose(self) -> bool:
-        """Whether people wrote it for people: not names, numbers or addresses, not one phrase with something in it."""
+        """Whether people wrote it for people: not names, numbers or addresses."""
         if self.kind == "words":
             return sum(" " in str(item) or is_unspaced([str(item)]) for v in self.sample for item in v[:3]) > 0
         spaced = sum(" " in text.strip() for text in self.texts) >= len(self.texts) / 10
+        return self.kind == "text" and len(self.counts) > 1 and (spaced or is_unspaced(self.texts))
+
+    @cached_property
+    def is_phrase(self) -> bool:
+        """Whether all texts begin alike, as addresses and notices of sources do."""
         first, last = (min(self.texts[:50]), max(self.texts[:50])) if len(self.texts) > 2 else ("", "")
         alike = len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))))
-        phrase = alike >= max(8.0, self.length * 0.3)
-        return self.kind == "text" and len(self.counts) > 1 and (spaced or is_unspaced(self.texts)) and not phrase
+        return alike >= max(8.0, self.length * 0.3)
+
+    @property
+    def few(self) -> Counter[str]:
+        """The values, or what stands in the lists, with how often each occurs; empty when there are many."""
+        found = self.items or self.counts
+        most = MOST_LABELS if self.kind == "words" else min(MOST_LABELS, len(self.values) / 2)
+        short = sum(map(len, found)) <= LONG_LABEL * len(found)
+        return found if found and len(found) <= most and short else Counter()
 
     def examples(self, count: int = 3, length: int = 60) -> list[str]:
         """Different values on one line each, cut to `length` characters."""
@@ -141,7 +164,8 @@ def columns_of(tables: Sequence[tuple[str, Table]], header: bool) -> list[Column
         found += _nested(found[-1])
     files = {table.name: len(table.numbers) for _, table in tables}
     if len({role for role, _ in tables}) == 1 and len(files) in FILE_LABELS:
-        found.append(Column(FILE_COLUMN, FILE_COLUMN, [name for name, count in files.items() for _ in range(count)]))
+        by_row = [None if is_no_data(name) else name for name, count in files.items() for _ in range(count)]
+        found.append(Column(FILE_COLUMN, FILE_COLUMN, by_row))
     return found
 
 

@@ -27,6 +27,8 @@ from apf_tasks.new_params.settings import (
 from apf_tasks.new_params.source import Look, look
 from apf_tasks.sources import ALL
 
+UNKNOWN_ROWS = 10_000
+
 
 @dataclass(frozen=True)
 class Draft:
@@ -75,12 +77,20 @@ class Draft:
 
     @property
     def train_rows(self) -> int:
-        """Rows to train on, roughly."""
+        """Rows to train on, roughly; a middling number when nothing was looked at."""
+        if not self.rows:
+            return UNKNOWN_ROWS
         if ALL in self.rows:
             return round(self.rows[ALL] * (1 - 2 * held_out(self.rows[ALL])))
         own = self.rows.get("train", 0)
         missing = 2 - len(self.rows.keys() & {"validation", "test"})
         return round(own * (1 - missing * held_out(own)))
+
+    @property
+    def train_examples(self) -> int:
+        """The same, counting the windows of a family that reads a long row in several."""
+        windows = self.found.family.reads_labels and self.rows
+        return round(self.train_rows * self.lengths.windows) if windows else self.train_rows
 
     @property
     def learned(self) -> Guess | None:
@@ -113,7 +123,11 @@ def draft(family: str, source: str, columns: Mapping[str, str] | None = None, en
     for role, table in looked.tables:
         rows[str(role)] += len(table.numbers)
     taken = [guess.source.title for guess in found.guesses]
-    unused = [c.title for c in there if c.name != FILE_COLUMN and c.title not in taken and "." not in str(c.name)]
+    unused = [
+        c.title or repr("")
+        for c in there
+        if c.sample and c.name != FILE_COLUMN and c.title not in taken and "." not in str(c.name)
+    ]
     tried, bad = _try(found, options)
     return Draft(
         source=source,

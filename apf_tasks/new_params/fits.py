@@ -10,10 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from apf_tasks.families import Family
 from apf_tasks.ingestion import FILE_COLUMN
-from apf_tasks.new_params.columns import MOST_LABELS, Column, separator_of, spread
-
-LONG_LABEL = 60
-"""Characters on average that are too many for a label."""
+from apf_tasks.new_params.columns import LONG_LABEL, MOST_LABELS, Column, separator_of, spread
 
 Fit = tuple[float, str] | None
 
@@ -34,7 +31,7 @@ def label(column: Column, family: Family, others: Sequence[Column]) -> Fit:
 
 def labels(column: Column, family: Family, others: Sequence[Column]) -> Fit:
     """Lists of labels, or several of them in a cell."""
-    distinct = {str(item) for value in column.sample if isinstance(value, list) for item in value}
+    distinct = column.items
     if column.kind == "words" and 2 <= len(distinct) <= max(MOST_LABELS, len(column.sample) / 2):
         return 15, f"lists of {len(distinct)} different values"
     separator = separator_of(column) if column.kind == "text" else None
@@ -59,7 +56,9 @@ def prose(column: Column, family: Family, others: Sequence[Column]) -> Fit:
         return None
     if not column.is_prose:
         return -1, "text"
-    longest = max((other.length for other in others if other.is_prose), default=1.0)
+    if column.is_phrase:
+        return 0, "text"
+    longest = max((other.length for other in others if other.is_prose and not other.is_phrase), default=1.0)
     if column.length >= longest:
         return 20, f"the longest text, {column.length:.0f} characters on average"
     return 10 + 8 * column.length / longest, f"text, {column.length:.0f} characters on average"
@@ -100,7 +99,7 @@ def answer(column: Column, family: Family, others: Sequence[Column]) -> Fit:
 
 def tokens(column: Column, family: Family, others: Sequence[Column]) -> Fit:
     """Lists of many different words."""
-    distinct = len({str(item) for value in column.sample if isinstance(value, list) for item in value})
+    distinct = len(column.items)
     if column.kind == "words" and not all(str(i).isdecimal() for v in column.sample[:20] for i in v):
         return min(20.0, 5 + distinct / 100), f"lists of words, {distinct:,} different ones"
     return (0, "words with blanks between") if column.kind == "text" and column.is_prose else None

@@ -13,7 +13,7 @@ from apf_tasks.families import Family, family_params, get_family
 from apf_tasks.ingestion import EXTRA, FILE_COLUMN
 from apf_tasks.new_params.columns import Column
 from apf_tasks.new_params.fits import FITS, prose
-from apf_tasks.new_params.names import language_named, plain_name, usual_names
+from apf_tasks.new_params.names import SPOKEN, language_named, plain_name, usual_names
 from apf_tasks.params import FamilyParams
 from apf_tasks.params_file import nearest
 
@@ -67,7 +67,7 @@ def match(name: str, columns: Sequence[Column], told: Mapping[str, str], where: 
                 best = points, Match(options, family, guesses + extra)
     if best is not None:
         return best[1]
-    raise _not_found(missing, columns, where)
+    raise _not_found(missing, variants[0][1], columns, where)
 
 
 def _variants(name: str, columns: Sequence[Column]) -> Iterator[tuple[dict[str, Any], Family]]:
@@ -111,7 +111,9 @@ def _languages(columns: Sequence[Column]) -> tuple[str, str] | None:
     sides = {plain_name(c.title): c for c in columns if c.is_prose}
     order = [next((sides[n] for n in usual_names(side, {}) if n in sides), None) for side in ("source", "target")]
     given = [sides.get(side, other) for side, other in zip(("source", "target"), order, strict=True)]
-    texts = [c for c in given if c is not None] if all(given) else [c for c in columns if c.is_prose]
+    texts = (
+        [c for c in given if c is not None] if all(given) else [c for c in columns if c.is_prose and not c.is_phrase]
+    )
     codes = list(dict.fromkeys(column.language for column in texts))
     return (codes[0], codes[1]) if len(codes) > 1 else None
 
@@ -200,10 +202,11 @@ def _judge(column: str, source: Column, family: Family, columns: Sequence[Column
     language = options.get(f"{column}_language")
     if language and points > 0:  # of a translation
         points = 12 - list(columns).index(source) / len(columns) if source.language == language else 0
+        why = f"text in {SPOKEN.get(language, language)}"
     plain, usual = plain_name(source.title), usual_names(column, options)
     inner = plain_name(source.title.rpartition(".")[2])
     if plain == plain_name(column):
-        return Guess(column, source, "it is called so", SAME + points)
+        return Guess(column, source, "has this name", SAME + points)
     if points < 0:
         return None
     if plain in usual or inner in (column, *usual):
@@ -225,15 +228,17 @@ def _contains(plain: str, usual: str) -> bool:
     return usual in plain.split("_") if usual.isascii() else usual in plain
 
 
-def _not_found(missing: Any, columns: Sequence[Column], where: str) -> DataError:
+def _not_found(missing: Any, family: Family, columns: Sequence[Column], where: str) -> DataError:
     _, guesses, lacking = missing
-    column, what = lacking[0]
+    column, _ = lacking[0]
     expected = "a column for " + " and one for ".join(f"{name!r} ({meaning})" for name, meaning in lacking)
+    several = (family.columns, *family.alternatives) if family.alternatives else ()
+    sets = f"  (taken are {'; or '.join(', '.join(names) for names in several)})\n" if several else ""
     so_far = "".join(f"  taken as {g.column!r}: {g.source.title}\n" for g in guesses)
     do = f"Say which: --column {column}=NAME (or its number, from 0)."
     if len(columns) == 1 and ";" in columns[0].title:
         do = "Save it with commas or tabs between the columns."
-    return DataError(where, expected, f"none that looks like {what}, among\n{listed(columns)}{so_far}", do)
+    return DataError(where, expected, f"none that looks like it, among\n{listed(columns)}{so_far}{sets}", do)
 
 
 def listed(columns: Sequence[Column]) -> str:

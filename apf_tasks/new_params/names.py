@@ -57,7 +57,7 @@ _FREQUENT = {
 _TEXT = (
     *("text", "sentence", "review", "content", "comment", "body", "tweet", "message", "post", "document", "article"),
     *("abstract", "passage", "description", "utterance", "sentence1", "text1", "text_a", "premise", "question1"),
-    *("question", "query", "title", "文本", "内容", "评论", "正文", "句子", "评价", "文章", "标题"),
+    *("context", "文本", "内容", "评论", "正文", "句子", "评价", "文章"),
 )
 USUAL: dict[str, tuple[str, ...]] = {
     "text": _TEXT,

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from apf_tasks.new_params.columns import one_line
-from apf_tasks.params_file import _Loader
+from apf_tasks.params_file import Loader
 
 WIDTH = 118
 SHOWN_VALUES = 6
@@ -25,11 +25,11 @@ def flow(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if not isinstance(value, str):
-        return repr(value)
+        return f"{value:g}" if isinstance(value, float) else str(value)
     plain = value if value.isprintable() and value else json.dumps(value)
     try:
         # inside a flow, as a mapping's value, where most characters mean something
-        read = yaml.load(f"{{a: {plain}, b: [{plain}], {plain}: 1}}", _Loader)
+        read = yaml.load(f"{{a: {plain}, b: [{plain}], {plain}: 1}}", Loader)
         good = read == {"a": value, "b": [value], value: 1}
     except yaml.YAMLError:
         good = False
@@ -67,5 +67,5 @@ def section(title: str, key: str, lines: Sequence[str]) -> str:
 def counted(counts: Mapping[str, int]) -> str:
     """Values with how often each occurs, the most frequent first."""
     ordered = sorted(counts.items(), key=lambda item: -item[1])
-    shown = ", ".join(f"{one_line(value, 40)} ({count:,} rows)" for value, count in ordered[:SHOWN_VALUES])
+    shown = ", ".join(f"{one_line(value, 40)} × {count:,}" for value, count in ordered[:SHOWN_VALUES])
     return shown + (f" and {len(counts) - SHOWN_VALUES} more" if len(counts) > SHOWN_VALUES else "")

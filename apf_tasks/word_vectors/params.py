@@ -12,7 +12,16 @@ from pydantic import Field, ValidationError, field_validator
 from apf_tasks.errors import ParamsError
 from apf_tasks.frozen import Frozen
 from apf_tasks.params import DataParams, Fraction, Params, PositiveInt, RegisterParams
-from apf_tasks.params_file import _Loader, _problem, _put, _section, find_params, load_params, nearest, parse_overrides
+from apf_tasks.params_file import (
+    Loader,
+    find_params,
+    load_params,
+    nearest,
+    parse_overrides,
+    problem_line,
+    put,
+    section_class,
+)
 
 SECTION = "vectors"
 """A file that has this section is about word vectors."""
@@ -102,13 +111,13 @@ def load_experiment(params: str | Path, overrides: Mapping[str, Any] | Sequence[
     """The experiment in a params file, of whichever kind. Raises ParamsError naming every problem."""
     path = find_params(params)
     try:
-        written = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
+        written = yaml.load(path.read_text(encoding="utf-8-sig"), Loader)
     except (yaml.YAMLError, UnicodeDecodeError, OSError):
         written = None  # load_params says what is wrong
     if not isinstance(written, dict) or SECTION not in written:
         return load_params(params, overrides)
     for name, value in parse_overrides(overrides).items():
-        _put(written, name, value)
+        put(written, name, value)
     return validate_word_vectors({"name": path.stem, **written}, str(path))
 
 
@@ -133,11 +142,11 @@ def validate_word_vectors(written: dict[str, Any], where: str) -> WordVectorPara
 
 def _word_vector_problem(error: dict[str, Any]) -> str:
     if error["type"] != "extra_forbidden":
-        return _problem(error)
+        return problem_line(error)
     *parents, last = (str(part) for part in error["loc"])
     section: type[Any] | None = WordVectorParams
     for parent in parents:
-        section = _section(section.model_fields[parent].annotation) if section else None
+        section = section_class(section.model_fields[parent].annotation) if section else None
     known = [field.alias or name for name, field in section.model_fields.items()] if section else []
     near = nearest(last, known)
     return f"  {'.'.join([*parents, last])}: unknown key" + (f". Did you mean {near!r}?" if near else "")

@@ -11,9 +11,9 @@ from pathlib import Path
 from apf_tasks import tracking
 from apf_tasks.artifacts import Corpus, TrainedVectors, VectorReport
 from apf_tasks.stage import Visit
-from apf_tasks.word_map import DRAWING, PICTURE, POINTS
-from apf_tasks.word_probes import ANALOGIES, NEAREST, REPORT
-from apf_tasks.word_vector_params import WordVectorParams
+from apf_tasks.word_vectors.params import WordVectorParams
+from apf_tasks.word_vectors.picture import DRAWING, PICTURE, POINTS
+from apf_tasks.word_vectors.probes import ANALOGIES, NEAREST, REPORT
 
 
 def record(run_id: str, params: WordVectorParams, visits: Sequence[Visit]) -> None:

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from apf_tasks.artifacts import Corpus, TrainedVectors
-from apf_tasks.context_test import ContextScores, ContextTest, draw_test, frequency_accuracy, score_test
 from apf_tasks.errors import CannotTeach
 from apf_tasks.frozen import dotted
 from apf_tasks.progress import progress
 from apf_tasks.store import fingerprint_files
 from apf_tasks.tracking import TrialRun, trial_run
-from apf_tasks.word2vec import new_model, table_of, train
-from apf_tasks.word_corpus import HELD_OUT, SENTENCES
-from apf_tasks.word_vector_params import VectorsParams
-from apf_tasks.word_vectors import VECTORS, VOCABULARY, write_word_vectors
+from apf_tasks.word_vectors.context_test import ContextScores, ContextTest, draw_test, frequency_accuracy, score_test
+from apf_tasks.word_vectors.corpus import HELD_OUT, SENTENCES
+from apf_tasks.word_vectors.params import VectorsParams
+from apf_tasks.word_vectors.similarity import VECTORS, VOCABULARY, write_word_vectors
+from apf_tasks.word_vectors.word2vec import new_model, table_of, train
 
 if TYPE_CHECKING:
     from gensim.models import Word2Vec

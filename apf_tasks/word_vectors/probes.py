@@ -11,10 +11,10 @@ from typing import Any
 from apf_tasks.artifacts import Corpus, TrainedVectors, VectorReport
 from apf_tasks.errors import DataError
 from apf_tasks.store import fingerprint_files
-from apf_tasks.word_map import draw_map
-from apf_tasks.word_training import EPOCHS
-from apf_tasks.word_vector_params import ProbeParams
-from apf_tasks.word_vectors import WordVectors, analogy, analogy_rank, nearest, read_word_vectors, similarity
+from apf_tasks.word_vectors.params import ProbeParams
+from apf_tasks.word_vectors.picture import draw_map
+from apf_tasks.word_vectors.similarity import WordVectors, analogy, analogy_rank, nearest, read_word_vectors, similarity
+from apf_tasks.word_vectors.training import EPOCHS
 
 REPORT, NEAREST, ANALOGIES = "report.json", "nearest.csv", "analogies.csv"
 DEFAULT_PROBES = 12

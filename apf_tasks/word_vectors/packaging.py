@@ -14,7 +14,7 @@ from apf_tasks.artifacts import Corpus, RegisteredModel, TrainedVectors, VectorR
 from apf_tasks.errors import RegistryError
 from apf_tasks.registry import add_version, load_logged, log_code_model
 from apf_tasks.store import fingerprint_files
-from apf_tasks.word_vectors import VECTORS, VOCABULARY, WordVectors, answer, read_word_vectors
+from apf_tasks.word_vectors.similarity import VECTORS, VOCABULARY, WordVectors, answer, read_word_vectors
 
 REPLAYED_WORDS = 32
 NEAREST = 10
@@ -40,7 +40,7 @@ def register_vectors(
     uri, model_id = log_code_model(
         folder,
         run_id,
-        code="served_word_vectors.py",
+        code="word_vectors/served.py",
         inputs={"word": "string", "other": "string"},
         optional_inputs=("other",),
         outputs={"nearest": "string", "similarity": "double", "problem": "string"},

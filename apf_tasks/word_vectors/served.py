@@ -12,7 +12,7 @@ import mlflow
 import pandas as pd
 from mlflow.pyfunc import PythonModel, PythonModelContext  # type: ignore[attr-defined]
 
-from apf_tasks.word_vectors import answer, read_word_vectors
+from apf_tasks.word_vectors.similarity import answer, read_word_vectors
 
 
 class ServedWordVectors(PythonModel):

@@ -17,7 +17,7 @@ from apf_tasks.params import DataParams
 from apf_tasks.progress import progress
 from apf_tasks.reading import Rejected, Table, read_source
 from apf_tasks.store import fingerprint_files
-from apf_tasks.word_vector_params import CorpusParams
+from apf_tasks.word_vectors.params import CorpusParams
 
 SENTENCES, HELD_OUT, REJECTED = "sentences.txt", "held_out.txt", "rejected.jsonl"
 MAX_SENTENCE_WORDS = 10_000

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from apf_tasks.word2vec import NOISE_EXPONENT
-from apf_tasks.word_vector_params import VectorsParams
+from apf_tasks.word_vectors.params import VectorsParams
+from apf_tasks.word_vectors.word2vec import NOISE_EXPONENT
 
 MAX_PREDICTIONS = 20_000
 CHUNK = 2_000
