@@ -47,7 +47,7 @@ def match(name: str, columns: Sequence[Column], told: Mapping[str, str], where: 
 
     Raises DataError when a column is missing, ParamsError when `told` names one that the family does not have.
     """
-    variants = list(_variants(name, columns))
+    variants = list(_variants(name, columns, told))
     fixed = _told(variants, columns, told, where)
     best: tuple[float, Match] | None = None
     missing: tuple[float, list[Guess], list[tuple[str, str]]] | None = None
@@ -70,7 +70,7 @@ def match(name: str, columns: Sequence[Column], told: Mapping[str, str], where: 
     raise _not_found(missing, variants[0][1], columns, where)
 
 
-def _variants(name: str, columns: Sequence[Column]) -> Iterator[tuple[dict[str, Any], Family]]:
+def _variants(name: str, columns: Sequence[Column], told: Mapping[str, str]) -> Iterator[tuple[dict[str, Any], Family]]:
     """(options, family) for all options that change which columns the family asks for."""
     params = family_params(name)
     own = {field: info for field, info in params.model_fields.items() if field not in FamilyParams.model_fields}
@@ -80,7 +80,7 @@ def _variants(name: str, columns: Sequence[Column]) -> Iterator[tuple[dict[str, 
         values = (False, True) if info.annotation is bool else values
         if values:
             choices.append([{}, *({field: value} for value in values if value != info.default)])
-    if {"source_language", "target_language"} <= own.keys() and (pair := _languages(columns)):
+    if {"source_language", "target_language"} <= own.keys() and (pair := _languages(columns, told)):
         choices.append([dict(zip(("source_language", "target_language"), pair, strict=True))])
     seen: list[Any] = []
     for chosen in itertools.product(*choices):
@@ -102,20 +102,25 @@ def _family(params: type[FamilyParams], name: str, options: dict[str, Any]) -> F
     return None
 
 
-def _languages(columns: Sequence[Column]) -> tuple[str, str] | None:
-    """Codes of source and target: by the names of columns, else by the first two texts in different languages."""
-    named = [code for column in columns if (code := language_named(column.title.rpartition(".")[2]))]
-    if len(set(named)) > 1:
-        first, second = list(dict.fromkeys(named))[:2]
-        return first, second
-    sides = {plain_name(c.title): c for c in columns if c.is_prose}
-    order = [next((sides[n] for n in usual_names(side, {}) if n in sides), None) for side in ("source", "target")]
-    given = [sides.get(side, other) for side, other in zip(("source", "target"), order, strict=True)]
-    texts = (
-        [c for c in given if c is not None] if all(given) else [c for c in columns if c.is_prose and not c.is_phrase]
-    )
-    codes = list(dict.fromkeys(column.language for column in texts))
-    return (codes[0], codes[1]) if len(codes) > 1 else None
+def _languages(columns: Sequence[Column], told: Mapping[str, str]) -> tuple[str, str] | None:
+    """Codes of source and target: of the columns that are told or named so, by the names of columns after languages,
+    else of the first two texts in different languages."""
+    by_title = {column.title: column for column in columns}
+    asked = [by_title.get(told.get(side, "")) for side in ("source", "target")]
+    chosen = [column for column in asked if column is not None]
+    if len(chosen) < 2:
+        chosen = [column for column in columns if language_named(column.title.rpartition(".")[2])]
+    if len(chosen) < 2:
+        by_name = {plain_name(column.title): column for column in columns if column.is_prose}
+        named = (
+            next((by_name[n] for n in (s, *usual_names(s, {})) if n in by_name), None) for s in ("source", "target")
+        )
+        chosen = [column for column in named if column is not None]
+    if len(chosen) < 2:
+        chosen = [column for column in columns if column.is_prose and not column.is_phrase]
+    codes = [language_named(column.title.rpartition(".")[2]) or column.language for column in chosen]
+    different = list(dict.fromkeys(codes))
+    return (different[0], different[1]) if len(different) > 1 else None
 
 
 def _told(

@@ -15,7 +15,7 @@ from apf_tasks.corpora.delimited import read_delimited
 from apf_tasks.corpora.formats import format_by_name
 from apf_tasks.corpora.parallel import sides
 from apf_tasks.corpora.plain_text import HEADING
-from apf_tasks.errors import SourceError
+from apf_tasks.errors import DataError, SourceError
 from apf_tasks.new_params.names import USUAL, language_named, plain_name
 from apf_tasks.params import SPLIT_NAMES, DataParams
 from apf_tasks.reading import SPLIT_OF, Table, read_source
@@ -59,9 +59,13 @@ def look(source: str, encoding: str = "auto") -> Look:
     if source.startswith(HUB):
         note = "not looked at: check the columns below; `revision:` and `subset:` go beside it"
         return Look(DataParams(source=source), [], {"source": note})
-    settings, notes = _settings(source, DataParams(source=source, encoding=encoding))
-    data = DataParams(encoding=encoding, **settings)
-    return Look(data, list(read_source(data)), notes)
+    try:
+        settings, notes = _settings(source, DataParams(source=source, encoding=encoding))
+        data = DataParams(encoding=encoding, **settings)
+        return Look(data, list(read_source(data)), notes)
+    except DataError as error:
+        do = error.do.replace("data.encoding", "--encoding").replace(", or take it out of data.source", "")
+        raise DataError(error.where, error.expected, error.found, do) from error
 
 
 def _settings(source: str, bare: DataParams) -> tuple[dict[str, Any], dict[str, str]]:
@@ -90,6 +94,10 @@ def _settings(source: str, bare: DataParams) -> tuple[dict[str, Any], dict[str, 
     if path.is_dir():
         files = _data_in(source, files, bare)
     reading, notes = _reading(files, bare)
+    if path.is_file() and _role(path):
+        others = [f.name for f in _members(path.parent) if f != path and f.suffix == path.suffix and _role(f)]
+        if others:
+            notes["source"] = f"beside it: {', '.join(others[:3])}; say the folder to take the roles from the names"
     return {"source": source} | reading, notes
 
 
