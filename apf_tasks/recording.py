@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from apf_tasks import tracking
 from apf_tasks.artifacts import Selection, Split, TestReport, TokenizedSplit, TrainedModel
 from apf_tasks.params import Params
-from apf_tasks.stage import Visit
+from apf_tasks.stage import Visit, journal
+from apf_tasks.word_vectors.params import Experiment
+
+E = TypeVar("E", bound=Experiment)
+R = TypeVar("R")
+
+
+def recorded(experiment: E, lines: Callable[[E], R], write: Callable[[str, E, Sequence[Visit]], None]) -> R:
+    """Run the lines of a pipeline in one MLflow run; what its stages did is written there, however it ends."""
+    with tracking.pipeline_run(experiment) as run_id, journal() as done:
+        done.run_id = run_id
+        try:
+            result = lines(experiment)
+        except BaseException:
+            with contextlib.suppress(Exception):  # what went wrong first is what the person needs to see
+                write(run_id, experiment, done.visits)
+            raise
+        write(run_id, experiment, done.visits)
+        return result
 
 
 def record(run_id: str, params: Params, visits: Sequence[Visit]) -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from typing import Any
 
-from apf_tasks import tracking
 from apf_tasks.artifacts import RegisteredModel
 from apf_tasks.params_file import load_params
-from apf_tasks.recording import record
-from apf_tasks.stage import journal
+from apf_tasks.recording import record, recorded
 from flows.environment import prepare
 from flows.pipeline import pipeline
 
@@ -25,17 +22,7 @@ def fine_tune(params: str, overrides: dict[str, Any] | None = None) -> Registere
 
     `params` names a file in params/ or a path; `overrides` are dotted, such as {"train.learning_rate": 3e-5}.
     """
-    experiment = load_params(params, overrides or {})
-    with tracking.pipeline_run(experiment) as run_id, journal() as done:
-        done.run_id = run_id
-        try:
-            registered = pipeline(experiment)
-        except BaseException:
-            with contextlib.suppress(Exception):  # what went wrong first is what the person needs to see
-                record(run_id, experiment, done.visits)
-            raise
-        record(run_id, experiment, done.visits)
-        return registered
+    return recorded(load_params(params, overrides or {}), pipeline, record)
 
 
 if __name__ == "__main__":

@@ -180,8 +180,15 @@ CASES: dict[str, tuple[str, str, str, dict[str, Any], dict[str, Any]]] = {
     "columns called after languages": (
         "translation",
         "a.jsonl",
+        lines(zh=CHINESE, en=TEXTS),
+        {"zh": "zh", "en": "en"},
+        {"family.source_language": "zh", "family.target_language": "en"},
+    ),
+    "languages in an object": (
+        "translation",
+        "a.jsonl",
         lines(translation=[{"de": f"Das ist nicht Haus {i}", "en": f"This is not house {i}"} for i in NUMBERS]),
-        {"de": "translation.de", "en": "translation.en"},
+        {"source": "translation.de", "target": "translation.en"},
         {"family.source_language": "de", "family.target_language": "en"},
     ),
     "gettext": (
@@ -222,9 +229,9 @@ CASES: dict[str, tuple[str, str, str, dict[str, Any], dict[str, Any]]] = {
 }
 
 
-def made(path: Path, family: str, source: str, **told: str) -> Params:
+def made(path: Path, family: str, file: str, **told: str) -> Params:
     """What is written for a source, read again; ingestion takes every row of it."""
-    found = draft(family, source, told)
+    found = draft(family, file, told)
     text = write(found, path)
     assert len(text.splitlines()) <= 60
     assert max(map(len, text.splitlines())) <= 120
@@ -327,7 +334,7 @@ def test_a_column_that_cannot_be_guessed(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         draft("sentiment", str(file))
     assert "expected a column for 'label' (its label)" in str(caught.value)
-    assert f"  one: {TEXTS[0][:49]}… | " in caught.value.found
+    assert f"  two: {CHINESE[0]} | {CHINESE[1]}\n  taken as 'text': one\n" in caught.value.found
     assert caught.value.do == "Say which: --column label=NAME (or its number, from 0)."
     with pytest.raises(ParamsError, match=r"expected one of text, label.*found 'txt'. Did you mean text"):
         draft("sentiment", str(file), {"txt": "one"})
