@@ -113,14 +113,20 @@ def _load_config(folder: Path, model: ModelParams, **changes: Any) -> PreTrained
         raise ModelError(f"model {model.base}", "a config.json of transformers", found, "Check model.base.") from error
 
 
+def _vocab_size(config: PreTrainedConfig) -> int:
+    """Tokens of the model that writes; an encoder-decoder made of two models has no number of its own."""
+    return int(config.get_text_config(decoder=True).vocab_size)
+
+
 def check_fit(tokenizer: PreTrainedTokenizerBase, folder: Path, model: ModelParams) -> None:
     """Stop before training when ids or positions would lie outside the embeddings. Raises ModelError."""
     config = _load_config(folder, model)
-    if len(tokenizer) > config.vocab_size:
+    size = _vocab_size(config)
+    if len(tokenizer) > size:
         ours = {*model.added_tokens, tokenizer.pad_token}  # load_pretrained makes room for these
-        own = [token for token, i in tokenizer.get_vocab().items() if i >= config.vocab_size and token not in ours]
+        own = [token for token, i in tokenizer.get_vocab().items() if i >= size and token not in ours]
         if own:
-            expected, found = f"at most {config.vocab_size:,} tokens", f"{len(tokenizer):,}"
+            expected, found = f"at most {size:,} tokens", f"{len(tokenizer):,}"
             do = "Use the tokenizer this model was trained with."
             raise ModelError(f"tokenizer of {model.base}", expected, found, do)
     room = positions(config)
@@ -144,7 +150,7 @@ def load_pretrained(folder: Path, model: ModelParams, auto_class: str, **config:
     tokenizer = load_tokenizer(folder, model, needs_offsets=False)
     settings = _load_config(folder, model, **config)
     # the row of the padding id gets no gradient: it must not be that of a token that counts
-    settings.pad_token_id = pad_id(tokenizer) if pad_id(tokenizer) < settings.vocab_size else None
+    settings.pad_token_id = pad_id(tokenizer) if pad_id(tokenizer) < _vocab_size(settings) else None
     try:
         loaded, info = getattr(transformers, auto_class).from_pretrained(
             folder,

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 FEWEST_SOURCE_TOKENS = 8
 """A prompt that leaves less room than this for the input is a mistake."""
-SINES = "SinusoidalPositionalEmbedding"
 
 
 class WritingParams(FamilyParams):
@@ -209,23 +208,13 @@ def load_model(folder: Path, model: ModelParams, label_names: Sequence[str]) -> 
         do = "Choose an encoder-decoder (T5, BART, Marian) or a decoder (GPT-2, Llama, Qwen)."
         raise ModelError(f"model {model.base}", "a model that writes text", f"a {config.model_type}", do)
     loaded = load_pretrained(folder, model, own)
-    _leave_out_what_never_learns(loaded)
+    if getattr(getattr(loaded, "encoder", None), "pooler", None) is not None:
+        loaded.encoder.pooler = None  # of an encoder-decoder made of two BERTs: nobody asks it, so it would never learn
     # whatever the base was published with (beams, sampling, penalties) must not decide what is written here
     ids = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
     known = {name: getattr(loaded.config, name, None) for name in ids}
     loaded.generation_config = GenerationConfig(**known)  # type: ignore[no-untyped-call]
     return loaded
-
-
-def _leave_out_what_never_learns(model: PreTrainedModel) -> None:
-    """Sines as positions become buffers, which they are; a pooler that a decoder never asks is dropped."""
-    for module in model.modules():
-        if type(module).__name__.endswith(SINES) and "weight" in module._parameters:
-            weight = module._parameters.pop("weight")
-            module.register_buffer("weight", None if weight is None else weight.detach())
-    encoder = getattr(model, "encoder", None)
-    if getattr(encoder, "pooler", None) is not None:
-        encoder.pooler = None  # type: ignore[union-attr]
 
 
 def loss(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:

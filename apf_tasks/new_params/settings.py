@@ -117,9 +117,9 @@ def base_for(family: Family, language: str) -> Base:
 
 def offline_base(family: Family, language: str) -> tuple[str, str, str] | None:
     """(base, sha256, about it) of a model in the package index; None where there is none for the language."""
-    if language == "zh" or ("zh" in language and kind_of(family) in ("encoder", "masked")):
-        return None
-    return SMOLLM if kind_of(family) in ("decoder", "writer") else MINILM
+    if kind_of(family) in ("decoder", "writer"):
+        return SMOLLM if "en" in language.split("-") else None
+    return MINILM if language == "en" else None
 
 
 class Lengths(NamedTuple):
@@ -161,7 +161,7 @@ def lengths(found: Match, base: Base) -> Lengths:
 def decoder_room(found: Match, room: Lengths) -> int:
     """`max_tokens` for a decoder in place of a model that reads and writes apart."""
     read, learned = sides(found)
-    written = family_params(found.family.name).model_fields["max_new_tokens"].default
+    written = int(family_params(found.family.name).model_fields["max_new_tokens"].default)
     if learned is not None:
         written = max(written, quantile([len(text_in(value)) for value in learned.sample]) // 2)
     tokens = room.characters * (2 if any(column.language == "zh" for column in read) else 0.25)

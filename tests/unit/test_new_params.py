@@ -99,6 +99,13 @@ CASES: dict[str, tuple[str, str, str, dict[str, Any], dict[str, Any]]] = {
         {"text": "plot", "labels": "genres"},
         {"family.target": "labels", "family.separator": "|"},
     ),
+    "labels with a separator inside": (
+        "sentiment",
+        "a.csv",
+        delimited(["headline", "category"], TEXTS, ["World", "Sci/Tech", "Sports"] * 40),
+        {"text": "headline", "label": "category"},
+        {"family.target": "label"},
+    ),
     "lists of labels": (
         "sentiment",
         "a.jsonl",
@@ -383,6 +390,15 @@ def test_comments_say_the_values_and_the_other_ways(tmp_path: Path) -> None:
     assert all(part in text for part in MINILM[:2])
     decoder = write(draft("causal_lm", str(file)), tmp_path / "lm.yaml")
     assert all(part in decoder for part in SMOLLM[:2])
+
+
+def test_a_decoder_in_place_of_a_pair_is_told_its_room(tmp_path: Path) -> None:
+    """24 characters are 6 tokens; 64 for the output and 80 for the prompt make 150, in steps of 32: 160."""
+    file = tmp_path / "a.jsonl"
+    file.write_text(lines(source=[f"This is the house {i:03d}.." for i in NUMBERS], target=CHINESE))
+    text = write(draft("translation", str(file)), tmp_path / "made.yaml")
+    assert "# with max_tokens: 160, as a decoder holds its prompt and the output too" in text
+    assert load_params(tmp_path / "made.yaml").model.max_tokens == 32  # 6 tokens and 3 marks, rounded up
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
