@@ -208,8 +208,9 @@ def load_model(folder: Path, model: ModelParams, label_names: Sequence[str]) -> 
         do = "Choose an encoder-decoder (T5, BART, Marian) or a decoder (GPT-2, Llama, Qwen)."
         raise ModelError(f"model {model.base}", "a model that writes text", f"a {config.model_type}", do)
     loaded = load_pretrained(folder, model, own)
-    if getattr(getattr(loaded, "encoder", None), "pooler", None) is not None:
-        loaded.encoder.pooler = None  # of an encoder-decoder made of two BERTs: nobody asks it, so it would never learn
+    encoder: Any = getattr(loaded, "encoder", None)
+    if getattr(encoder, "pooler", None) is not None:
+        encoder.pooler = None  # of an encoder-decoder made of two BERTs: nobody asks it, so it would never learn
     # whatever the base was published with (beams, sampling, penalties) must not decide what is written here
     ids = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
     known = {name: getattr(loaded.config, name, None) for name in ids}
