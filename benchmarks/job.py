@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from apf_tasks import scratch
+from apf_tasks import scratch, tracking
 from apf_tasks.artifacts import Split, TokenizedSplit
 from apf_tasks.ingestion import ingest
 from apf_tasks.model_sources import model_folder
@@ -59,9 +60,12 @@ class Job:
         return cls(**values | {name: kind.model_validate(values[name]) for name, kind in kinds.items()})
 
 
-def prepare(case: Case, folder: Path, rows: int, precision: str) -> Job:
-    """Read, split, build or fetch the base, tokenize."""
+def prepare(
+    case: Case, folder: Path, rows: int | None, precision: str, changes: Mapping[str, Any] | None = None
+) -> Job:
+    """Read, split, build or fetch the base, tokenize. `changes` are overrides of the params."""
     overrides: dict[str, Any] = {"data.max_rows": rows, "runtime.precision": precision, "runtime.device": "cpu"}
+    overrides |= changes or {}
     if case.derive is not None:
         file = folder / "rows.jsonl"
         file.write_text("".join(json.dumps(row) + "\n" for row in case.derive(folder)), encoding="utf-8")
@@ -81,6 +85,7 @@ def prepare(case: Case, folder: Path, rows: int, precision: str) -> Job:
             paths["warm_up"], train, validation, model, params.family, longer, params.runtime, params.metric
         )
         model = model.model_copy(update={"base": str(trained.path / "model")})
+    tracking.experiment_id("apf")  # an empty store is made once, not by every training
     job = Job(params, model, train, validation, case.best_batch, case.groups)
     job.write(folder)
     return job

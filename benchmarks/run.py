@@ -1,9 +1,9 @@
-"""`make bench`: this project's train stage against Hugging Face's Trainer, in alternating processes.
+"""`make bench`: this project's training and evaluation against Hugging Face's Trainer, in alternating processes.
 
-    python -m benchmarks.run [--rows 2500] [--repeats 3]
+    python -m benchmarks.run [--case NAME] [--rows N] [--repeats 3] [--precision fp32] [--threads 1]
 
-Same base, rows, epochs, batch size, learning rate and seed; fp32; each training in a process of its own. Prints medians
-and ratios, and writes mlruns/bench.json: {case: {measure: {"ours", "other", "ratio", "unit"}}}.
+Same base, rows, epochs, batch size, learning rate and seed; each training in a process of its own. Prints medians and
+ratios, and writes mlruns/bench.json: {case: {measure: {"ours", "other", "ratio", "unit"}}}.
 """
 
 from __future__ import annotations
@@ -17,88 +17,98 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from apf_tasks import store
-from apf_tasks.ingestion import ingest
-from apf_tasks.model_sources import model_folder
 from apf_tasks.params_file import load_params
-from apf_tasks.splitting import split_rows
-from apf_tasks.tokenization import tokenize
+from benchmarks.cases import CASES
 
-UNITS = {"tokens_per_second": "useful tokens/s", "peak_memory_mib": "MiB", "accuracy": "validation accuracy"}
-OTHERS = {"trainer": "Trainer, group_by_length", "trainer_default": "Trainer, its defaults"}
+UNITS = {
+    "tokens_per_second": "useful tokens/s in training",
+    "evaluated_per_second": "rows/s in evaluation",
+    "whole_seconds": "s from base to evaluated model",
+    "peak_memory_mib": "MiB at the peak",
+}
+OTHERS = {"defaults": "Trainer, the scripts' defaults", "best": "Trainer at its best"}
+Measures = dict[str, float]
+Results = dict[str, dict[str, dict[str, float | str]]]
 out = Console()
 
 
-def prepare(folder: Path, rows: int) -> None:
-    """The job of both sides: tokenized splits of the demo data and what to train with."""
-    params = load_params("params/sentiment.yaml", [f"data.max_rows={rows}"])
-    paths = {name: folder / name for name in ("raw", "split", "train", "validation")}
-    for path in paths.values():
-        path.mkdir()
-    split = split_rows(paths["split"], ingest(paths["raw"], params.data, params.family), params.split, params.family)
-    job: dict[str, Any] = {
-        "base": str(model_folder(params.model)),
-        "max_tokens": params.model.max_tokens,
-        "params": {"epochs": 1, "batch_size": 32, "learning_rate": 1e-4, "seed": 0},
+def side(name: str, folder: Path, threads: int, *options: str) -> str:
+    """Run one side in a fresh process. Returns the last line it prints; raises SystemExit when it fails."""
+    environment = os.environ | {
+        "APF_MLRUNS": str(folder / "mlruns"),
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "OMP_NUM_THREADS": str(threads),
     }
-    for name in ("train", "validation"):
-        handle = tokenize(paths[name], split, name, params.model, params.family)  # type: ignore[arg-type]
-        job[name] = handle.model_dump(mode="json")
-    (folder / "job.json").write_text(json.dumps(job))
-
-
-def measure(side: str, folder: Path) -> dict[str, float]:
-    """One training in a fresh process."""
-    environment = os.environ | {"APF_MLRUNS": str(folder / "mlruns"), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.sides", side, str(folder)]
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.sides", name, str(folder), *options]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"{side} failed:\n{done.stderr}")
-    measures: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
-    return measures
+        raise SystemExit(f"{name} failed:\n{done.stderr}")
+    return done.stdout.strip().rpartition("\n")[2]
 
 
-def compare(repeats: int, folder: Path) -> dict[str, dict[str, dict[str, float | str]]]:
-    """Alternate the sides `repeats` times; medians, and the ratio of medians."""
-    sides: dict[str, list[dict[str, float]]] = {side: [] for side in ("ours", *OTHERS)}
-    for repeat in range(repeats):
-        for side, found in sides.items():
-            found.append(measure(side, folder))
-            shown = ", ".join(f"{found[-1][m]:,.4g} {unit}" for m, unit in UNITS.items())
-            out.print(f"[{repeat + 1}/{repeats}] {side}: {shown}", highlight=False)
-    results: dict[str, dict[str, dict[str, float | str]]] = {}
+def measure(case: str, rows: int, repeats: int, precision: str, threads: int) -> dict[str, Measures]:
+    """Side -> medians of its measures over alternating repeats."""
+    found: dict[str, list[Measures]] = {name: [] for name in ("ours", *OTHERS)}
+    with tempfile.TemporaryDirectory() as folder:
+        side("prepare", Path(folder), threads, case, str(rows), precision)
+        for repeat in range(repeats):
+            for name, measures in found.items():
+                measures.append(json.loads(side(name, Path(folder), threads)))
+                shown = ", ".join(f"{key} {value:,.4g}" for key, value in measures[-1].items())
+                out.print(f"{case} [{repeat + 1}/{repeats}] {name}: {shown}", highlight=False)
+    return {name: {key: statistics.median(m[key] for m in runs) for key in runs[0]} for name, runs in found.items()}
+
+
+def compare(case: str, medians: dict[str, Measures]) -> Results:
+    """This project beside both ways to use Trainer, with the ratio of medians."""
+    metric = load_params(CASES[case].params).metric
+    units = {**UNITS, metric: f"validation {metric}"}
+    results: Results = {}
     for other, title in OTHERS.items():
-        case = results[f"encoder training against {title}"] = {}
-        for name, unit in UNITS.items():
-            mine, theirs = (statistics.median(m[name] for m in sides[s]) for s in ("ours", other))
-            case[name] = {"ours": mine, "other": theirs, "ratio": mine / theirs, "unit": unit}
+        rows = results[f"{case} against {title}"] = {}
+        for key, unit in units.items():
+            mine, theirs = medians["ours"][key], medians[other][key]
+            ratio = mine / theirs if theirs else float("nan")
+            rows[key] = {"ours": mine, "other": theirs, "ratio": ratio, "unit": unit}
     return results
 
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=2500)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--case", choices=CASES, action="append", help="one of the cases; may be given several times")
+    parser.add_argument("--rows", type=int, help="rows of all splits together, instead of the case's own number")
     parser.add_argument("--repeats", type=int, default=3)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        prepare(Path(folder), arguments.rows)
-        results = compare(arguments.repeats, Path(folder))
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each process")
+    given = parser.parse_args()
+    results: Results = {}
+    for case in given.case or CASES:
+        rows = given.rows or CASES[case].rows
+        results |= compare(case, measure(case, rows, given.repeats, given.precision, given.threads))
+        write(results)  # after each case: what is measured stays when a later one fails
+    out.print(_table(results, f"medians of {given.repeats}, {given.precision}, {given.threads} thread(s)"))
+
+
+def write(results: Results) -> None:
+    """Into mlruns/bench.json."""
     store.root().mkdir(parents=True, exist_ok=True)
     (store.root() / "bench.json").write_text(json.dumps(results, indent=1))
-    table = Table(
-        "case", "measure", "ours", "other", "ratio", title=f"medians of {arguments.repeats}, {platform.machine()}"
-    )
+
+
+def _table(results: Results, how: str) -> Table:
+    table = Table("case", "measure", "ours", "other", "ratio", title=f"{how}, {platform.machine()}")
     for case, measures in results.items():
-        for name, row in measures.items():
-            numbers = [f"{row[column]:,.4g}" for column in ("ours", "other", "ratio")]
-            table.add_row(case, f"{name} ({row['unit']})", *numbers)
-    out.print(table)
+        for row in measures.values():
+            table.add_row(case, str(row["unit"]), *(f"{row[column]:,.4g}" for column in ("ours", "other", "ratio")))
+        table.add_section()
+    return table
 
 
 if __name__ == "__main__":

@@ -61,6 +61,10 @@ def test_what_is_tested_after_fine_tuning_was_not_read_in_pretraining(
     assert reading.split == judging.split
     assert reading.split.method == "hash"  # by the text alone: its role is the same in both
     assert reading.data.max_rows is None
+    measure = load_params("params/sentiment-zh-scratch.yaml")  # the same rows, split and model without pre-training
+    assert (measure.data, measure.split, measure.train) == (judging.data, judging.split, judging.train)
+    assert (measure.model.architecture, measure.model.sizes) == (reading.model.architecture, reading.model.sizes)
+    assert measure.tokenizer.base == judging.model.base
     # the same two sections on rows that are here
     rows = load_params("params/smoke/sentiment.yaml")
     read = rows_of(rows.model_copy(update={"family": reading.family}), tmp_path / "read")

@@ -1,0 +1,98 @@
+"""The benchmark's two sides on the smoke experiments: that they run and measure, not how fast they are."""
+
+from __future__ import annotations
+
+import math
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.cases import CASES, Case
+from benchmarks.derived_rows import _questions_about
+from benchmarks.job import Job, prepare
+from benchmarks.run import OTHERS, UNITS, compare
+from benchmarks.sides import ours, peak_memory_mib
+from benchmarks.trainer_answers import _answers, _positions
+from benchmarks.trainer_labels import _labels
+from benchmarks.trainer_side import trainer
+from benchmarks.trainer_text import _blocks
+from tests.conftest import PROJECT
+
+SMOKE = PROJECT / "params" / "smoke"
+NAMES = {"causal_lm-documents": "causal_lm"}
+ONE_EPOCH = {"train.epochs": 1, "train.evaluate_every_epochs": 1}
+
+
+@pytest.mark.filterwarnings("ignore")  # of the other side
+@pytest.mark.parametrize("name", CASES)
+def test_both_sides_do_the_same_job(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(PROJECT)
+    case = Case(SMOKE / f"{NAMES.get(name, name)}.yaml", 300, 16, groups=CASES[name].groups)
+    job = prepare(case, tmp_path, case.rows, "fp32", ONE_EPOCH)
+    assert Job.read(tmp_path) == job
+    mine, theirs = ours(job), trainer(job, best=True)
+    assert set(mine) == set(theirs) == {*UNITS, job.params.metric} - {"peak_memory_mib"}
+    for measures in (mine, theirs):
+        assert all(math.isfinite(value) for value in measures.values())
+        assert all(measures[key] > 0 for key in measures if key != job.params.metric)
+
+
+def test_every_family_is_compared() -> None:
+    from apf_tasks.families import family_names
+    from apf_tasks.params_file import load_params
+
+    assert {load_params(case.params).family.name for case in CASES.values()} == set(family_names())
+
+
+def test_the_ratio_is_ours_over_the_other() -> None:
+    ours = dict.fromkeys((*UNITS, "accuracy"), 6.0)
+    found = compare("sentiment", {"ours": ours, **dict.fromkeys(OTHERS, dict.fromkeys(ours, 4.0))})
+    assert len(found) == len(OTHERS)
+    for measures in found.values():
+        assert measures["accuracy"] == {"ours": 6.0, "other": 4.0, "ratio": 1.5, "unit": "validation accuracy"}
+
+
+def test_the_peak_is_that_of_the_process() -> None:
+    before = peak_memory_mib()
+    block = np.ones(200 * 2**20, dtype=np.uint8)
+    assert peak_memory_mib() >= before
+    assert peak_memory_mib() > block.nbytes / 2**20
+
+
+def test_an_answer_stands_where_its_row_says() -> None:
+    sentences = [f"sentence {word} has some more words than five" for word in ("one", "two", "three")]
+    rows = [row for seed in range(20) for row in _questions_about(sentences, random.Random(seed))]
+    assert len(rows) == 40
+    for row in rows:
+        start = int(row["answer_start"])
+        assert row["context"][start : start + len(row["answer"])] == row["answer"]
+        assert row["question"].replace("what", row["answer"], 1) in sentences
+
+
+def test_blocks_drop_what_is_left_over() -> None:
+    encoded = {"input_ids": [[1, 2, 3], [4, 5], [6, 7]], "mask": [[1, 1, 0], [1, 0], [1, 0]]}
+    assert _blocks(encoded, 3) == {"input_ids": [[1, 2, 3], [4, 5, 6]], "mask": [[1, 1, 0], [1, 0, 1]]}
+
+
+def test_the_first_piece_of_a_word_has_its_tag() -> None:
+    assert _labels([None, 0, 0, 1, 2, None], [5, 6, 7]) == [-100, 5, -100, 6, 7, -100]
+
+
+def test_windows_know_whether_they_hold_the_answer() -> None:
+    offsets = [(-1, -1), (0, 3), (4, 6), (7, 12), (-1, -1)]
+    assert _positions(offsets, 4, 12) == (2, 3)
+    assert _positions(offsets, 5, 6) == (2, 2)
+    assert _positions(offsets, 7, 15) == (0, 0)
+    assert _positions(offsets, 20, 25) == (0, 0)
+
+
+def test_the_best_legal_span_of_all_windows_is_the_answer() -> None:
+    #          question  red      house    the end
+    places = [[[-1, -1], [0, 3], [4, 9]], [[-1, -1], [4, 9], [10, 13]]]
+    starts = np.array([[9.0, 1.0, 0.0], [9.0, 3.0, 0.0]])
+    ends = np.array([[9.0, 0.0, 2.0], [9.0, 0.0, 1.0]])
+    assert _answers(starts, ends, places, [0, 0], ["red house end"], 2) == ["house end"]
+    assert _answers(starts, ends, places, [0, 0], ["red house end"], 1) == ["house"]
+    assert _answers(starts, ends, places, [0, 1], ["red house", "red house end"], 2) == ["red house", "house end"]
