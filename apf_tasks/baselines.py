@@ -52,7 +52,7 @@ def tfidf_logistic_regression(
     if len(set(labels)) == 1:
         return labels[:1] * len(test_text)
     texts = train_text.astype(str).tolist()
-    features = _features(is_unspaced(texts), min_df=2 if len(texts) >= MANY_ROWS else 1)
+    features = _features(texts)
     regression = LogisticRegression(C=INVERSE_REGULARIZATION, max_iter=1000, random_state=seed)
     model = make_pipeline(features, regression).fit(texts, labels)
     return [str(label) for label in model.predict(test_text.astype(str).tolist())]
@@ -75,7 +75,7 @@ def tfidf_one_against_rest(
 
     names = sorted({label for labels in train_labels for label in labels})
     binary = MultiLabelBinarizer(classes=names)
-    features = _features(is_unspaced(list(train_text)), min_df=2 if len(train_text) >= MANY_ROWS else 1)
+    features = _features(list(train_text))
     regression = OneVsRestClassifier(LogisticRegression(C=INVERSE_REGULARIZATION, max_iter=1000, random_state=seed))
     regression.fit(features.fit_transform(train_text), binary.fit_transform(train_labels))
     found = binary.inverse_transform(regression.predict(features.transform(test_text)))
@@ -122,16 +122,18 @@ def tfidf_ridge(train_text: Sequence[str], train_scores: Sequence[float], test_t
     """Ridge regression of the score over TF-IDF of word and character n-grams."""
     from sklearn.linear_model import Ridge
 
-    features = _features(is_unspaced(list(train_text)), min_df=2 if len(train_text) >= MANY_ROWS else 1)
+    features = _features(list(train_text))
     model = Ridge(alpha=1.0).fit(features.fit_transform(train_text), train_scores)
     return [float(value) for value in model.predict(features.transform(test_text))]
 
 
-def _features(unspaced: bool, min_df: int) -> FeatureUnion:
+def _features(texts: list[str]) -> FeatureUnion:
+    """TF-IDF of n-grams that suit the script and the number of these train texts; not fitted yet."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.pipeline import make_union
 
-    if unspaced:
+    min_df = 2 if len(texts) >= MANY_ROWS else 1
+    if is_unspaced(texts):
         return make_union(TfidfVectorizer(analyzer="char", ngram_range=(1, 4), sublinear_tf=True, min_df=min_df))
     return make_union(
         TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\w+|[^\w\s]", sublinear_tf=True),

@@ -36,7 +36,7 @@ def evaluate(
 ) -> TestReport:
     """Score the chosen model and the baselines on the same test rows."""
     functions, names, metric = get_family(family), test.label_names, selection.metric
-    evidence = Evidence(read_rows(test.path / "rows.parquet"), Examples.of(test))
+    evidence = _evidence(test)
     references = list(functions.reference(evidence.rows))
     predictions = _predict(selection.chosen.path / "model", selection, evidence, model, family, runtime)
     counts = score(functions, references, predictions, names)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from apf_tasks import tracking
 from apf_tasks.artifacts import RegisteredModel, Selection, TestReport
+from apf_tasks.code_model import load_logged, log_code_model
 from apf_tasks.errors import RegistryError
 from apf_tasks.families import get_family
 from apf_tasks.params import FamilyParams, ModelParams, RuntimeParams
@@ -87,35 +86,23 @@ def _log(
     runtime: RuntimeParams,
 ) -> tuple[str, str]:
     """Log the folder as a pyfunc with its signature. Returns the model's URI and id."""
-    tracking.client()
-    import mlflow
-    from mlflow.models import ModelSignature
-    from mlflow.types.schema import ColSpec, Schema
-
     functions = get_family(family)
-    signature = ModelSignature(
-        inputs=Schema([ColSpec("string", column) for column in functions.example]),
-        outputs=Schema([ColSpec(kind, column) for column, kind in functions.output_columns.items()]),
+    return log_code_model(
+        folder,
+        run_id,
+        code="served_model.py",
+        inputs=dict.fromkeys(functions.example, "string"),
+        outputs=functions.output_columns,
+        example=functions.example,
+        libraries=SERVING_LIBRARIES,
+        config={
+            "family": family.model_dump(mode="json"),
+            "label_names": list(selection.chosen.label_names),
+            "settings": selection.chosen.settings,
+            "model": model.model_dump(mode="json", include={"max_tokens", "allow_pickle", "trust_remote_code"}),
+            "precision": runtime.precision,
+        },
     )
-    package = Path(__file__).parent
-    with mlflow.start_run(run_id=run_id):
-        info = mlflow.pyfunc.log_model(
-            name="model",
-            python_model=str(package / "served_model.py"),
-            artifacts={"model": str(folder)},
-            code_paths=[str(package)],
-            model_config={
-                "family": family.model_dump(mode="json"),
-                "label_names": list(selection.chosen.label_names),
-                "settings": selection.chosen.settings,
-                "model": model.model_dump(mode="json", include={"max_tokens", "allow_pickle", "trust_remote_code"}),
-                "precision": runtime.precision,
-            },
-            signature=signature,
-            input_example=pd.DataFrame([dict(functions.example)]),
-            pip_requirements=[f"{library}=={version(library).split('+')[0]}" for library in SERVING_LIBRARIES],
-        )
-    return str(info.model_uri), str(info.model_id)
 
 
 def _replay(uri: str, report: TestReport, family: FamilyParams, precision: str) -> int:
@@ -124,11 +111,9 @@ def _replay(uri: str, report: TestReport, family: FamilyParams, precision: str) 
     Returns how many rows are alike. In fp32 these are all of them, but for written text, where one rounding among other
     neighbours can turn a word and with it the rest of the text; in bf16 rounding can decide any row that is close.
     """
-    import mlflow
-
     functions = get_family(family)
     rows = read_rows(report.path / "predictions.parquet").head(REPLAYED_ROWS)
-    answers = mlflow.pyfunc.load_model(uri).predict(rows[list(functions.example)])
+    answers = load_logged(uri).predict(rows[list(functions.example)])
     alike, tolerance = np.ones(len(rows), dtype=bool), PROBABILITY_TOLERANCE[precision]
     for column, kind in functions.output_columns.items():
         expected, found = rows[column].tolist(), answers[column].tolist()

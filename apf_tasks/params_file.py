@@ -55,6 +55,11 @@ def load_params(params: str | Path, overrides: Mapping[str, Any] | Sequence[str]
     `params` is a path, or the bare name of a file in params/. Raises ParamsError naming every problem.
     """
     path = find_params(params)
+    return params_of(written_in(path), path, overrides)
+
+
+def written_in(path: Path) -> dict[str, Any]:
+    """What a params file says, as plain values. Raises ParamsError when it cannot be read."""
     try:
         written = yaml.load(path.read_text(encoding="utf-8-sig"), Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -64,6 +69,11 @@ def load_params(params: str | Path, overrides: Mapping[str, Any] | Sequence[str]
     if not isinstance(written, dict):
         found = "an empty file" if written is None else type(written).__name__
         raise ParamsError(str(path), "sections such as family, data and model", found, "See params/sentiment.yaml.")
+    return written
+
+
+def params_of(written: dict[str, Any], path: Path, overrides: Mapping[str, Any] | Sequence[str]) -> Params:
+    """The experiment in the plain values of a file, with overrides. Raises ParamsError naming every problem."""
     given = parse_overrides(overrides)
     for name, value in given.items():
         put(written, name, value)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from apf_tasks import tracking
 from apf_tasks.artifacts import RegisteredModel, Selection, TestReport
@@ -87,13 +84,6 @@ def load_registered(uri: str) -> Any:
     return mlflow.pyfunc.load_model(uri)
 
 
-def load_logged(uri: str) -> Any:
-    """A logged model that is not registered, ready to predict."""
-    import mlflow
-
-    return mlflow.pyfunc.load_model(uri)
-
-
 def still_registered(handle: RegisteredModel) -> bool:
     """Whether the registry still has the version."""
     from mlflow.exceptions import MlflowException
@@ -105,40 +95,3 @@ def still_registered(handle: RegisteredModel) -> bool:
             raise RegistryError(handle.model_uri, "an answer from the registry", str(error), "Try again.") from error
         return False
     return True
-
-
-def log_code_model(
-    folder: Path,
-    run_id: str,
-    code: str,
-    inputs: Mapping[str, str],
-    outputs: Mapping[str, str],
-    example: Mapping[str, str],
-    libraries: Mapping[str, str],
-    optional_inputs: Sequence[str] = (),
-    settings: Mapping[str, int] | None = None,
-) -> tuple[str, str]:
-    """Log a folder as a pyfunc whose code is the file `code` of this package. Returns the model's URI and id.
-
-    `inputs` and `outputs` are column -> MLflow type; `settings` are whole numbers that `predict` takes as params.
-    """
-    tracking.client()
-    import mlflow
-    from mlflow.models import ModelSignature
-    from mlflow.types.schema import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-
-    columns: list[Any] = [ColSpec(kind, name, required=name not in optional_inputs) for name, kind in inputs.items()]
-    answers: list[Any] = [ColSpec(kind, name) for name, kind in outputs.items()]
-    numbers = [ParamSpec(name, DataType.long, default) for name, default in (settings or {}).items()]
-    package = Path(__file__).parent
-    with mlflow.start_run(run_id=run_id):
-        info = mlflow.pyfunc.log_model(
-            name="model",
-            python_model=str(package / code),
-            artifacts={"model": str(folder)},
-            code_paths=[str(package)],
-            signature=ModelSignature(Schema(columns), Schema(answers), ParamSchema(numbers)),
-            input_example=pd.DataFrame([dict(example)]),
-            pip_requirements=[f"{library}=={number.split('+')[0]}" for library, number in libraries.items()],
-        )
-    return str(info.model_uri), str(info.model_id)

@@ -37,13 +37,7 @@ from apf_tasks.stage import Unknown, stage
 from apf_tasks.word_vectors.params import CorpusParams, ProbeParams, VectorsParams
 
 
-def _data_identity(data: DataParams, family: FamilyParams) -> dict[str, str]:
-    from apf_tasks.sources import data_identity
-
-    return {"content of data.source": data_identity(data)}
-
-
-def _corpus_identity(data: DataParams, corpus: CorpusParams) -> dict[str, str]:
+def _data_identity(data: DataParams, read_as: FamilyParams | CorpusParams) -> dict[str, str]:
     from apf_tasks.sources import data_identity
 
     return {"content of data.source": data_identity(data)}
@@ -192,7 +186,7 @@ def register(
     return packaging.register(out, selection, report, model, family, runtime, name)
 
 
-@stage(code=["word_vectors.corpus"], libraries=["jieba"], identity=_corpus_identity)
+@stage(code=["word_vectors.corpus"], libraries=["jieba"], identity=_data_identity)
 def read_corpus(out: Path, data: DataParams, corpus: CorpusParams) -> Corpus:
     """The texts of the source as sentences of words, some of them held out."""
     from apf_tasks.word_vectors import corpus as texts

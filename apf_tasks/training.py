@@ -49,6 +49,8 @@ class Training:
     validation: Examples
     validation_rows: pd.DataFrame
     progress: Progress
+    best: tuple[list[Prediction], dict[str, float]] | None = None
+    """Predictions and settings of the best validation so far; None after a resumption, until there is a better one."""
 
     @property
     def steps(self) -> int:
@@ -176,12 +178,13 @@ def _advance(training: Training, step: Step) -> None:
 
 def _validate(training: Training) -> dict[str, float]:
     """Score on validation; keep the weights when they are the best so far."""
-    predictions, _ = predict_and_tune(training.network, training.validation, training.validation_rows)
-    scores = _scores(training, predictions)
+    judged = predict_and_tune(training.network, training.validation, training.validation_rows)
+    scores = _scores(training, judged[0])
     metric, now = training.metric, training.progress
     sign = training.network.family.sign(metric)
     if not now.best_scores or sign * scores[metric] > sign * now.best_scores[metric]:
         save_best(training.out, training.network.model, now.step)
+        training.best = judged
         update: dict[str, Any] = {"best_step": now.step, "best_scores": scores, "validations_without_gain": 0}
     else:
         waited = now.validations_without_gain + 1
@@ -205,7 +208,8 @@ def _finish(training: Training, run: tracking.TrialRun, model: ModelParams, resu
     now = training.progress
     load_best(out, network, now.best_step)
     changed = check_moved(network, now.initial_digests)
-    predictions, settings = predict_and_tune(training.network, training.validation, training.validation_rows)
+    judged = training.best or predict_and_tune(training.network, training.validation, training.validation_rows)
+    predictions, settings = judged
     _write_model(training, predictions)
     drop_best_except(out, None)
     facts: dict[str, Any] = {

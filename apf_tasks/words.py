@@ -32,7 +32,7 @@ def normalise(text: str) -> str:
 
 def sentences(text: str, language: Language) -> list[list[str]]:
     """The words of each sentence that has some, normalised; punctuation and numbers are no words."""
-    split = _jieba() if language == "zh" else _LETTERS.findall
+    split = jieba_cut() if language == "zh" else _LETTERS.findall
     found = ([w for w in map(str.strip, split(part)) if _is_word(w)] for part in _SENTENCE_END.split(normalise(text)))
     return [words for words in found if words]
 
@@ -53,7 +53,7 @@ def _is_word(token: str) -> bool:
 
 
 @cache
-def _jieba() -> Callable[[str], list[str]]:
+def jieba_cut() -> Callable[[str], list[str]]:
     """jieba's cut, its dictionary read from the package: the cache it would read any user of /tmp can write."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # jieba 0.42 has escapes that Python deprecates, and asks for pkg_resources

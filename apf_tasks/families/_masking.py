@@ -67,11 +67,11 @@ def encode_windows(texts: Sequence[str], base: Base, words: WordsBy) -> Columns:
 
 def word_of_character(text: str, words: WordsBy) -> list[int] | None:
     """The number of the word that each character is in, and one for the end; None where the tokenizer knows it."""
-    from apf_tasks.words import _jieba, is_unspaced
+    from apf_tasks.words import is_unspaced, jieba_cut
 
     if words == "whitespace" or (words == "auto" and not is_unspaced([text])):
         return None
-    return [at for at, word in enumerate(_jieba()(text)) for _ in word] + [-1]
+    return [at for at, word in enumerate(jieba_cut()(text)) for _ in word] + [-1]
 
 
 def hide_words(fraction: float, columns: Columns, base: Base, seeds: Sequence[int]) -> Columns:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from apf_tasks.errors import DataError
 from apf_tasks.metrics.bootstrap import Counts, Scores
+from apf_tasks.metrics.rows import check_rows
 
 
 def confusion_statistics(references: Sequence[Any], predictions: Sequence[Any], label_names: Sequence[str]) -> Counts:
@@ -19,11 +20,10 @@ def confusion_statistics(references: Sequence[Any], predictions: Sequence[Any], 
     Accuracy and macro scores need no more of the confusion matrix than its diagonal and its margins, and 3 * L columns
     hold for 150 labels where L * L do not. A prediction outside `label_names` is wrong and counts for no label.
     """
+    check_rows(references, predictions)
     names = pd.Index([str(name) for name in label_names])
     reference = names.get_indexer(pd.Index([str(r) for r in references]))  # (N,)
     predicted = names.get_indexer(pd.Index([str(p) for p in predictions]))
-    if len(reference) != len(predicted):
-        raise DataError("score", f"{len(reference):,} predictions", f"{len(predicted):,}", "Predict every row once.")
     if (reference < 0).any():
         expected, unknown = "references among " + ", ".join(names), references[int(np.argmin(reference))]
         raise DataError("score", expected, repr(str(unknown)), "Train on rows with this label.")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 
 from apf_tasks import tracking
 from apf_tasks.artifacts import Corpus, RegisteredModel, TrainedVectors, VectorReport
+from apf_tasks.code_model import load_logged, log_code_model
 from apf_tasks.errors import RegistryError
-from apf_tasks.registry import add_version, load_logged, log_code_model
+from apf_tasks.registry import add_version
 from apf_tasks.store import fingerprint_files
 from apf_tasks.word_vectors.similarity import VECTORS, VOCABULARY, WordVectors, answer, read_word_vectors
 
@@ -46,7 +46,7 @@ def register_vectors(
         outputs={"nearest": "string", "similarity": "double", "problem": "string"},
         settings={"count": NEAREST},
         example={"word": table.words[0], "other": table.words[1]},
-        libraries={library: version(library) for library in SERVING_LIBRARIES},
+        libraries=SERVING_LIBRARIES,
     )
     replayed = _replay(uri, table)
     tags = {

@@ -6,21 +6,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from apf_tasks.errors import ParamsError
 from apf_tasks.frozen import Frozen
 from apf_tasks.params import DataParams, Fraction, Params, PositiveInt, RegisterParams
 from apf_tasks.params_file import (
-    Loader,
     find_params,
-    load_params,
     nearest,
+    params_of,
     parse_overrides,
     problem_line,
     put,
     section_class,
+    written_in,
 )
 
 SECTION = "vectors"
@@ -110,12 +109,9 @@ Experiment = Params | WordVectorParams
 def load_experiment(params: str | Path, overrides: Mapping[str, Any] | Sequence[str] = ()) -> Experiment:
     """The experiment in a params file, of whichever kind. Raises ParamsError naming every problem."""
     path = find_params(params)
-    try:
-        written = yaml.load(path.read_text(encoding="utf-8-sig"), Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, OSError):
-        written = None  # load_params says what is wrong
-    if not isinstance(written, dict) or SECTION not in written:
-        return load_params(params, overrides)
+    written = written_in(path)
+    if SECTION not in written:
+        return params_of(written, path, overrides)
     for name, value in parse_overrides(overrides).items():
         put(written, name, value)
     return validate_word_vectors({"name": path.stem, **written}, str(path))

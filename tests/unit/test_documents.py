@@ -16,9 +16,8 @@ MAY_IMPORT = {
     "mlflow": {
         "apf_tasks/tracking.py",
         "apf_tasks/registry.py",
-        "apf_tasks/packaging.py",
+        "apf_tasks/code_model.py",
         "apf_tasks/served_model.py",
-        "apf_tasks/word_vectors/packaging.py",
         "apf_tasks/word_vectors/served.py",
     },
 }
