@@ -1,4 +1,6 @@
-"""Digests of code: what a stage's result depends on, by syntax tree, so that comments and docstrings do not count.
+"""Digests of code: what a stage's result depends on, by syntax tree.
+
+Comments, docstrings and imports that serve types alone do not count.
 
 Followed from a stage's module through every import of apf_tasks, wherever in a module it stands. Modules that only
 report, record or name things cannot change a result and are not followed.
@@ -35,8 +37,7 @@ WITHOUT_INFLUENCE = frozenset(
 def code_digests(modules: Iterable[str], family: str | None = None) -> dict[str, str]:
     """Module -> digest for the given modules (names below apf_tasks), all they import, and the family's own module.
 
-    What a family imports from outside its folder belongs to the stages that use it: it counts where the stage names
-    that module, or the package it is in.
+    A family's baselines belong to the one stage that compares with them: they count where the stage names them.
     """
     modules = tuple(modules)
     wanted = {f"apf_tasks.{name}" for name in modules}
@@ -46,9 +47,8 @@ def code_digests(modules: Iterable[str], family: str | None = None) -> dict[str,
     while wanted:
         name = wanted.pop()
         followed[name], imports = _read(_source(name))
-        if name.startswith("apf_tasks.families."):
-            named = {i for i in imports if i.split(".")[1] in modules}
-            imports = frozenset(i for i in imports if i.startswith("apf_tasks.families._")) | named
+        if name.startswith("apf_tasks.families.") and "baselines" not in modules:
+            imports -= {"apf_tasks.baselines"}
         wanted |= imports - WITHOUT_INFLUENCE - followed.keys()
     return dict(sorted(followed.items()))
 
@@ -70,13 +70,17 @@ def _parse(path: Path, modified_ns: int, size: int) -> tuple[str, frozenset[str]
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list) and body:
-            node.body = [b for b in body if not _is_docstring(b)] or [ast.Pass()]  # type: ignore[attr-defined]
+            node.body = [b for b in body if not _is_docstring(b) and not _is_for_types(b)] or [ast.Pass()]  # type: ignore[attr-defined]
     imports = {name for node in ast.walk(tree) for name in _imported(node)}
     return digest(ast.dump(tree)), frozenset(imports)
 
 
 def _is_docstring(node: ast.stmt) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _is_for_types(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
 def _imported(node: ast.AST) -> list[str]:

@@ -34,6 +34,8 @@ SERVING_LIBRARIES = (
     "pyarrow",
     "pydantic",
     "psutil",
+    "jieba",
+    "sentencepiece",
 )
 
 

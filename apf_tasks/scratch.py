@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,13 +50,11 @@ def build_base(
 
 
 def training_texts(split: Split, family: FamilyParams) -> list[str]:
-    """Every text in the family's columns of the train split, lists and mappings entered; labels are no text."""
+    """Every text that a tokenizer may learn from the train split, lists and mappings entered."""
     functions = get_family(family)
+    columns = functions.taught_columns or functions.key_columns or functions.text_columns
     rows = read_rows(split.path / "train.parquet")
-    labels = {label for row in functions.labels_of(rows) for label in row}
-    columns = [name for name in functions.columns if name in rows and name != functions.label_column]
-    found = (text for name in columns for value in rows[name] for text in _texts(value))
-    return [text for text in found if re.sub("^[BIES]-", "", text) not in labels]
+    return [text for name in columns for value in rows[name] for text in _texts(value)]
 
 
 def _texts(value: Any) -> Iterator[str]:

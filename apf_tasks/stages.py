@@ -106,7 +106,7 @@ def as_model_params(built: BaseModel, model: ModelParams) -> ModelParams:
     return model.model_copy(update={"init": "pretrained", "base": base, "architecture": None, "sizes": {}})
 
 
-@stage(code=["tokenization"], libraries=["transformers", "tokenizers", "pyarrow"], identity=_base_identity)
+@stage(code=["tokenization"], libraries=["transformers", "tokenizers", "pyarrow", "jieba"], identity=_base_identity)
 def tokenize(out: Path, split: Split, name: SplitName, model: ModelParams, family: FamilyParams) -> TokenizedSplit:
     """One split as token ids and labels."""
     from apf_tasks import tokenization
@@ -115,7 +115,7 @@ def tokenize(out: Path, split: Split, name: SplitName, model: ModelParams, famil
 
 
 @stage(
-    code=["training", "metrics", "optimizers"],
+    code=["training", "optimizers"],
     libraries=["torch", "transformers"],
     identity=_base_identity,
     resumable=True,
@@ -136,7 +136,7 @@ def train_model(
     return training.train_model(out, train, validation, model, family, params, runtime, metric)
 
 
-@stage(code=["selection", "metrics"], libraries=["numpy"])
+@stage(code=["selection"], libraries=["numpy"])
 def select(out: Path, models: tuple[TrainedModel, ...], family: FamilyParams, intervals: TestParams) -> Selection:
     """The best candidate on validation."""
     from apf_tasks import selection
@@ -145,7 +145,7 @@ def select(out: Path, models: tuple[TrainedModel, ...], family: FamilyParams, in
 
 
 @stage(
-    code=["evaluation", "baselines", "metrics", "pretrained"],
+    code=["evaluation", "baselines"],
     libraries=["torch", "transformers", "scikit-learn", "gensim", "jieba", "sacrebleu", "rouge-score", "nltk"],
     identity=_base_identity,
 )

@@ -109,6 +109,8 @@ class Family:
     """Columns that are taken along when the source has them."""
     key_columns: tuple[str, ...] = ()
     """What makes two rows the same row; the text columns when empty."""
+    taught_columns: tuple[str, ...] = ()
+    """The texts that a tokenizer of a model from scratch is trained on; the key columns when empty."""
     label_column: str | None = None
     """The column of one label per row, or None where a row has none, or several."""
     labels: Callable[[pd.DataFrame], list[list[str]]] | None = None

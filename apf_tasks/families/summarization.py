@@ -194,6 +194,7 @@ def family(params: SummarizationParams) -> Family:
         columns=columns,
         alternatives=tuple(alternatives),
         text_columns=("document",),
+        taught_columns=("document", "summary"),
         metrics=("rougeL", "rouge1", "rouge2", "rougeLsum"),
         check=partial(check, params=params),
         encode=partial(encode_rows, params=params),

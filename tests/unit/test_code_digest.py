@@ -54,3 +54,26 @@ def test_another_family_does_not_count(package: Path) -> None:
     before = code_digests(["training"], "sentiment")
     (package / "families" / "toy.py").write_text("X = 1\n")
     assert code_digests(["training"], "sentiment") == before
+
+
+def test_all_that_a_family_uses_counts_and_its_baselines_only_where_they_are_compared(package: Path) -> None:
+    def digests() -> list[dict[str, str]]:
+        stages = (["ingestion"], ["training"], ["evaluation", "baselines"])
+        return [code_digests(modules, family) for family in ("ner", "sentiment") for modules in stages]
+
+    before = digests()
+    edit(package / "words.py", "UNSPACED_SHARE = 0.2", "UNSPACED_SHARE = 0.3")  # how ner cuts a text into words
+    changed = [a != b for a, b in zip(before, digests(), strict=True)]
+    assert changed == [True, True, True, False, False, True]
+    before = digests()
+    edit(package / "metrics" / "entities.py", 'OUTSIDE = "O"', 'OUTSIDE = "o"')
+    assert [a != b for a, b in zip(before, digests(), strict=True)] == [True, True, True, False, False, False]
+    before = digests()
+    edit(package / "baselines.py", "ngram_range=(1, 2)", "ngram_range=(1, 3)")
+    assert [a != b for a, b in zip(before, digests(), strict=True)] == [False, False, True, False, False, True]
+
+
+def test_what_is_imported_for_types_only_does_not_count(package: Path) -> None:
+    before = code_digests(["ingestion"], "sentiment")
+    edit(package / "families" / "sentiment.py", "if TYPE_CHECKING:", "if TYPE_CHECKING:\n    import decimal")
+    assert code_digests(["ingestion"], "sentiment") == before
