@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from apf_tasks.frozen import Frozen
-from apf_tasks.params import SplitName, TrainParams
+from apf_tasks.params import ModelParams, SplitName, TrainParams
 from apf_tasks.word_vectors.params import VectorsParams
 
 Score = float
@@ -103,6 +103,8 @@ class TrainedModel(Artifact):
     run_id: str
     """The MLflow child run of this trial."""
     base: str
+    model: ModelParams
+    """What it started from."""
     train: TrainParams
     """What it was trained with."""
     label_names: tuple[str, ...]
@@ -141,6 +143,29 @@ class TrainedModel(Artifact):
         return f"{score} · {self.tokens_per_second:,.0f} tokens/s"
 
 
+class Rung(Artifact):
+    """`rung.json`: how good a trial is after some of its steps. Its weights wait in the folder of its training."""
+
+    run_id: str
+    """The MLflow child run of the trial."""
+    model: ModelParams
+    train: TrainParams
+    step: int
+    steps: int
+    """Optimizer steps of the whole trial."""
+    metric: str
+    score: Score | None
+    """The best on validation so far; None when the trial has failed."""
+    failure: str = ""
+    """Why it has no score."""
+    train_seconds: float
+
+    def describe(self) -> str:
+        if self.score is None:
+            return f"failed: {self.failure}"
+        return f"validation {self.metric} {self.score:.4f} after {self.step} of {self.steps} steps"
+
+
 class Candidate(Frozen):
     """One trained combination as selection sees it."""
 
@@ -149,7 +174,11 @@ class Candidate(Frozen):
     run_id: str
     model_fingerprint: str
     score: Score
+    """Mean over the seeds it was trained with."""
+    seeds: tuple[Score, ...] = ()
+    """Score of each seed."""
     interval: Interval
+    """Of the best seed, over resampled validation rows."""
     best_step: int
 
 

@@ -21,7 +21,7 @@ WITHOUT_INFLUENCE = frozenset(
     for name in (
         # values: they enter keys as inputs
         *("artifacts", "errors", "families", "frozen", "model_params", "params", "word_vectors.params"),
-        *("code_digest", "progress", "registry", "stage", "store", "tracking"),  # they print, record and keep
+        *("code_digest", "progress", "registry", "stage", "stages", "store", "tracking"),  # they print, record and keep
         *(
             "hub",
             "model_sources",

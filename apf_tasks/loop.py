@@ -28,7 +28,7 @@ from apf_tasks.families import Columns
 from apf_tasks.network import Network
 from apf_tasks.params import TrainParams
 from apf_tasks.runtime import autocast
-from apf_tasks.schedules import factor
+from apf_tasks.schedules import factor, steps_per_epoch, total_steps
 
 MICRO_BATCH_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 16384}
 """Padded tokens per forward pass where the params do not say."""
@@ -52,16 +52,6 @@ class Step:
     tokens: int
     padded_tokens: int
     seconds: float
-
-
-def steps_per_epoch(rows: int, batch_size: int) -> int:
-    """Optimizer steps in one pass; the last one may have fewer rows."""
-    return math.ceil(rows / batch_size)
-
-
-def total_steps(rows: int, train: TrainParams) -> int:
-    """Optimizer steps of the whole training, at least one."""
-    return max(1, round(train.epochs * steps_per_epoch(rows, train.batch_size)))
 
 
 def train_steps(

@@ -82,7 +82,7 @@ def _predict_batch(network: Network, examples: Examples, indices: np.ndarray) ->
     if not family.reads_labels:
         columns.pop("labels")
     batch = collate(columns, network.base.pad_id, place.device)
-    with autocast(place.device, torch.float32 if family.in_fp32 else place.dtype):
+    with autocast(place.device, place.dtype):
         return family.predict(network.model, batch, network.base, network.label_names)
 
 

@@ -19,6 +19,7 @@ from apf_tasks.frozen import Sha256 as Sha256
 from apf_tasks.model_params import ModelParams as ModelParams
 from apf_tasks.model_params import TokenizerParams as TokenizerParams
 from apf_tasks.optimizers import AdamW, Optimizer
+from apf_tasks.search_params import SearchParams as SearchParams
 
 SplitName = Literal["train", "validation", "test"]
 SPLIT_NAMES: tuple[SplitName, ...] = ("train", "validation", "test")
@@ -173,29 +174,14 @@ class RuntimeParams(Frozen):
     """Write a resumable checkpoint this often (minutes), and at the end."""
 
 
-class SearchParams(Frozen):
-    """The combinations of parameters to compare on validation."""
-
-    space: dict[str, list[Any]] = Field(default_factory=dict)
-    """Dotted name -> values to try; all combinations are trained. Empty: one training with `train` as it stands.
-    A name that is overridden on the command line is not searched."""
-
-    @field_validator("space")
-    @classmethod
-    def _only_train(cls, space: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        for name, values in space.items():
-            if not name.startswith("train."):
-                raise ValueError(f"{name!r} cannot be searched; only train.* can")
-            if not values:
-                raise ValueError(f"{name!r} has no values to try")
-        return space
-
-
 class SelectParams(Frozen):
     """How the best candidate is chosen on validation."""
 
     metric: str | None = None
     """Validation metric. Empty: the family's own."""
+    rule: Literal["best", "one_standard_error"] = "best"
+    """`best`: the best score. `one_standard_error`: the cheapest trial whose score is within one standard error of the
+    best (Breiman et al. 1984, Classification and Regression Trees, section 3.4.3)."""
 
 
 class TestParams(Frozen):

@@ -14,7 +14,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from apf_tasks.errors import ParamsError
-from apf_tasks.params import Params, TrainParams
+from apf_tasks.params import Params
+from apf_tasks.search_params import Range
 
 Trial = dict[str, Any]
 """One point of the search: dotted name -> value."""
@@ -120,30 +121,55 @@ def validate(written: dict[str, Any], where: str) -> Params:
         problems = [problem_line(dict(e)) for e in error.errors()]
         found = f"{len(problems)} problem(s)\n" + "\n".join(problems) + "\n"
         raise ParamsError(where, "valid params", found, "docs/PARAMS.md lists every key.") from None
-    trials(params, where)
+    check_search(params, where)
     return params
 
 
-def trials(params: Params, where: str = "search") -> list[tuple[Trial, TrainParams]]:
-    """Every combination of the search space with its train section; without a space, the section as it is written."""
-    names = list(params.search.space)
-    found: list[tuple[Trial, TrainParams]] = []
-    problems: dict[str, None] = {}
-    for values in itertools.product(*params.search.space.values()):
-        trial = dict(zip(names, values, strict=True))
-        section: dict[str, Any] = params.train.model_dump()
-        for name, value in trial.items():
-            put(section, name.removeprefix("train."), value)
-        try:
-            train = TrainParams.model_validate(section)
-        except ValidationError as error:
-            problems |= dict.fromkeys(problem_line({**e, "loc": ("train", *e["loc"])}) for e in error.errors())
-            continue
-        found.append((trial, train))
+def check_search(params: Params, where: str) -> None:
+    """Raises ParamsError with every problem that a value of the search space would bring."""
+    space = params.search.space
+    tried: list[Trial] = [{name: value} for name, values in space.items() for value in bounds(values)]
+    if not (problems := _problems(params, tried)) and params.search.strategy == "grid":
+        problems = _problems(params, grid(params))  # values that do not go together
     if problems:
         listed = "\n" + "\n".join(problems) + "\n"
-        raise ParamsError(f"{where}: search.space", "values that train allows", listed, "Correct the search.")
-    return found
+        raise ParamsError(f"{where}: search.space", "values that the sections allow", listed, "Correct the search.")
+    depends = [name for name in space if not name.startswith("train.")]
+    if depends and params.metric.endswith("perplexity"):
+        expected = f"a metric that does not depend on the tokenizer, as {depends[0]} is searched"
+        do = "Write select.metric: bits_per_byte where the family has it, or search train.* alone."
+        raise ParamsError(f"{where}: select.metric", expected, params.metric, do)
+
+
+def _problems(params: Params, tried: Sequence[Trial]) -> list[str]:
+    found: dict[str, None] = {}
+    for trial in tried:
+        try:
+            with_trial(params, trial)
+        except ValidationError as error:
+            found |= dict.fromkeys(problem_line(dict(e)) for e in error.errors())
+    return list(found)
+
+
+def bounds(values: list[Any] | Range) -> list[Any]:
+    """The values of one searched name that are enough to see whether all are allowed."""
+    return values if isinstance(values, list) else [values.low, values.high]
+
+
+def grid(params: Params) -> list[Trial]:
+    """Every combination of the search space; without a space, the one that is written."""
+    space = params.search.space
+    lists = [values if isinstance(values, list) else [] for values in space.values()]
+    return [dict(zip(space, values, strict=True)) for values in itertools.product(*lists)]
+
+
+def with_trial(params: Params, trial: Trial) -> Params:
+    """The experiment with the values of one trial and nothing to search. Raises pydantic's ValidationError."""
+    written = params.model_dump(by_alias=True, exclude={"search"})
+    for name, value in trial.items():
+        for inner, part in value.items() if isinstance(value, dict) else [("", value)]:
+            put(written, f"{name}.{inner}".rstrip("."), part)  # of a section, what is not named stays
+    return Params.model_validate(written)
 
 
 def put(section: dict[str, Any], dotted: str, value: Any) -> None:
@@ -175,7 +201,7 @@ def problem_line(error: dict[str, Any]) -> str:
 def _is_union_branch(part: str) -> bool:
     """Pydantic adds the tried type of a union to a path: `str`, `dict[...]`, `tuple[...]`."""
     return bool(
-        re.match(r"^(str|int|float|bool|(dict|tuple|list|literal|constrained|function|nullable)[-\[].*)$", part)
+        re.match(r"^(str|int|float|bool|(dict|tuple|list|literal|constrained|function|nullable)[-\[].*|Range)$", part)
     )
 
 

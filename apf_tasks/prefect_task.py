@@ -101,21 +101,13 @@ class FlockManager:
     def __init__(self) -> None:
         self._held: dict[str, tuple[int, str]] = {}
 
-    def _open(self, key: str) -> int:
-        folder = store.root() / "stages" / ".locks"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            return os.open(folder / key, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
-        except OSError as error:
-            raise store.no_space(error, "lock") from error
-
     def acquire_lock(
         self, key: str, holder: str, acquire_timeout: float | None = None, hold_timeout: float | None = None
     ) -> bool:
         """Take the key's lock, waiting for whoever holds it."""
         if key in self._held:
             return self._held[key][1] == holder
-        descriptor = self._open(key)
+        descriptor = store.open_lock(key)
         deadline = None if acquire_timeout is None else time.monotonic() + acquire_timeout
         while True:
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -180,7 +181,13 @@ def _check_new(loaded: PreTrainedModel, info: dict[str, Any], model: ModelParams
         found = f"{fraction:.0%} of its parameters missing in the files ({', '.join(sorted(new)[:3])}, …)"
         raise ModelError(f"model {model.base}", f"pretrained weights for {auto_class}", found, "Check model.base.")
     if new:
-        logger.info("           new weights, drawn from the seed: %s", ", ".join(sorted(new)))
+        _say_new(", ".join(sorted(new)))
+
+
+@cache
+def _say_new(names: str) -> None:
+    """Once, not for every trial of a search."""
+    logger.info("           new weights, drawn from the seed: %s", names)
 
 
 def _fix_constants(network: PreTrainedModel) -> None:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from apf_tasks import tracking
+from apf_tasks import store, tracking
 from apf_tasks.artifacts import Selection, Split, TestReport, TokenizedSplit, TrainedModel
 from apf_tasks.params import Params
-from apf_tasks.stage import Visit, journal
+from apf_tasks.stage import Journal, journal
 from apf_tasks.word_vectors.params import Experiment
 
 E = TypeVar("E", bound=Experiment)
 R = TypeVar("R")
 
 
-def recorded(experiment: E, lines: Callable[[E], R], write: Callable[[str, E, Sequence[Visit]], None]) -> R:
+def recorded(experiment: E, lines: Callable[[E], R], write: Callable[[str, E, Journal], None]) -> R:
     """Run the lines of a pipeline in one MLflow run; what its stages did is written there, however it ends."""
     with tracking.pipeline_run(experiment) as run_id, journal() as done:
         done.run_id = run_id
@@ -26,14 +27,15 @@ def recorded(experiment: E, lines: Callable[[E], R], write: Callable[[str, E, Se
             result = lines(experiment)
         except BaseException:
             with contextlib.suppress(Exception):  # what went wrong first is what the person needs to see
-                write(run_id, experiment, done.visits)
+                write(run_id, experiment, done)
             raise
-        write(run_id, experiment, done.visits)
+        write(run_id, experiment, done)
         return result
 
 
-def record(run_id: str, params: Params, visits: Sequence[Visit]) -> None:
+def record(run_id: str, params: Params, done: Journal) -> None:
     """Datasets, candidates, scores and files of what was done; earlier trials are linked, not claimed."""
+    visits = done.visits
     handles = [visit.handle for visit in visits if visit.handle is not None]
     splits: dict[str, TokenizedSplit] = {h.name: h for h in handles if isinstance(h, TokenizedSplit)}
     tracking.log_datasets(run_id, splits, json.dumps(params.data.source))
@@ -51,13 +53,35 @@ def record(run_id: str, params: Params, visits: Sequence[Visit]) -> None:
             best = handle.candidates[0]
             tracking.log_metrics(run_id, {f"validation/{handle.metric}": best.score})
             tags |= {"apf.selection": handle.tie_break, "apf.chosen_run": handle.chosen.run_id}
+            _record_search(run_id, done, handle)
         elif isinstance(handle, TestReport):
             files |= dict.fromkeys([handle.path / "report.json", handle.path / "predictions.parquet"], "test")
             files |= dict.fromkeys(sorted([*handle.path.glob("*.png"), *handle.path.glob("*.md")]), "test")
             tracking.log_metrics(run_id, _test_metrics(handle))
             tags["apf.verdict"] = handle.verdict
+            tags["apf.test_opened"] = str(test_opened(splits["test"]))
     tracking.set_tags(run_id, tags)
     tracking.log_files(run_id, {path: folder for path, folder in files.items() if path.is_file()})
+
+
+def test_opened(test: TokenizedSplit) -> int:
+    """How many models were tested on these very test rows: each look makes the next score a little less honest."""
+    return store.count("evaluate", "content of test", test.fingerprint)
+
+
+def _record_search(run_id: str, done: Journal, selection: Selection) -> None:
+    """The trials of a search as a table and a picture."""
+    if len(done.trials) < 2:
+        return
+    from apf_tasks.search_report import PICTURE, TABLE, draw_search, write_table
+
+    with tempfile.TemporaryDirectory() as folder:
+        table, picture = Path(folder, TABLE), Path(folder, PICTURE)
+        write_table(done.trials, selection.chosen.run_id, table)
+        draw_search(done.trials, selection.chosen.run_id, selection.metric, picture)
+        tracking.log_files(run_id, {table: "search", picture: "search"})
+    steps = sum(trial["step"] for trial in done.trials)
+    tracking.log_metrics(run_id, {"search/trials": len(done.trials), "search/optimizer_steps": steps})
 
 
 def _test_metrics(report: TestReport) -> dict[str, float]:

@@ -1,9 +1,21 @@
-"""Learning-rate schedules: the factor on the peak learning rate at each step."""
+"""How long a training is, and the factor on the peak learning rate at each step."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+
+from apf_tasks.params import TrainParams
+
+
+def steps_per_epoch(rows: int, batch_size: int) -> int:
+    """Optimizer steps in one pass; the last one may have fewer rows."""
+    return math.ceil(rows / batch_size)
+
+
+def total_steps(rows: int, train: TrainParams) -> int:
+    """Optimizer steps of the whole training, at least one."""
+    return max(1, round(train.epochs * steps_per_epoch(rows, train.batch_size)))
 
 
 def linear(progress: float) -> float:

@@ -59,6 +59,8 @@ class Journal:
     run_id: str = ""
     """The MLflow run of the pipeline."""
     visits: list[Visit] = field(default_factory=list)
+    trials: list[dict[str, Any]] = field(default_factory=list)
+    """How each trial of the search stands."""
 
 
 _journal: ContextVar[Journal | None] = ContextVar("apf_journal", default=None)
@@ -79,6 +81,12 @@ def journal(dry: bool = False) -> Iterator[Journal]:
         yield book
     finally:
         _journal.reset(token)
+
+
+def note_trials(trials: list[dict[str, Any]]) -> None:
+    """Write down how the trials of a search stand, in place of what stood there."""
+    if (book := _journal.get()) is not None:
+        book.trials = trials
 
 
 def current_label() -> str:
@@ -229,7 +237,7 @@ def _inputs(arguments: dict[str, Any]) -> dict[str, Any]:
                 f"{section}.{k}": v for k, v in dotted(value.model_dump(mode="json", exclude=_outside_key(value)))
             }
         else:
-            inputs[name] = value
+            inputs[name] = list(value) if isinstance(value, tuple) else value
     return inputs
 
 

@@ -14,6 +14,7 @@ from apf_tasks.artifacts import (
     Corpus,
     RawData,
     RegisteredModel,
+    Rung,
     Selection,
     Split,
     TestReport,
@@ -27,6 +28,7 @@ from apf_tasks.params import (
     FamilyParams,
     ModelParams,
     RuntimeParams,
+    SelectParams,
     SplitName,
     SplitParams,
     TestParams,
@@ -136,12 +138,38 @@ def train_model(
     return training.train_model(out, train, validation, model, family, params, runtime, metric)
 
 
+@stage(code=["rungs", "optimizers"], libraries=["torch", "transformers"], identity=_base_identity)
+def train_rung(
+    out: Path,
+    train: TokenizedSplit,
+    validation: TokenizedSplit,
+    model: ModelParams,
+    family: FamilyParams,
+    params: TrainParams,
+    runtime: RuntimeParams,
+    metric: str,
+    until: int,
+) -> Rung:
+    """The first part of a trial, to see whether it is worth the rest."""
+    from apf_tasks import rungs
+
+    return rungs.train_rung(out, train, validation, model, family, params, runtime, metric, until)
+
+
 @stage(code=["selection"], libraries=["numpy"])
-def select(out: Path, models: tuple[TrainedModel, ...], family: FamilyParams, intervals: TestParams) -> Selection:
+def select(
+    out: Path,
+    models: tuple[TrainedModel, ...],
+    family: FamilyParams,
+    settings: SelectParams,
+    intervals: TestParams,
+    searched: tuple[str, ...],
+    compared: int,
+) -> Selection:
     """The best candidate on validation."""
     from apf_tasks import selection
 
-    return selection.select(out, models, family, intervals)
+    return selection.select(out, models, family, settings, intervals, searched, compared)
 
 
 @stage(

@@ -8,12 +8,14 @@ leaves a `.partial`, never a half result. Deleting a folder is how a result is i
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import logging
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeVar
@@ -100,6 +102,32 @@ def prepare(stage: str, key: str, resumable: bool) -> Path:
     return partial
 
 
+def open_lock(key: str) -> int:
+    """A descriptor of the lock file of a key, to flock. Raises StoreError."""
+    folder = root() / "stages" / ".locks"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return os.open(folder / key, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+    except OSError as error:
+        raise no_space(error, "lock") from error
+
+
+@contextmanager
+def hold(key: str) -> Iterator[None]:
+    """Be the only one who works on the result `key`; waits for whoever does. The kernel frees it when a holder dies."""
+    descriptor = open_lock(key)
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.1)  # so that signals are heard
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def commit(partial: Path, handle: Artifact, record: Record) -> Artifact:
     """Make a finished `.partial` folder the result: flush, list, add the handle, rename. Returns the final handle."""
     final = partial.with_name(record.key)
@@ -171,6 +199,11 @@ def explain(wanted: Record) -> str:
     nearest, _ = min(differences, key=lambda pair: (len(pair[0]), pair[1]))
     shown = ", ".join(nearest[:3]) + (f" and {len(nearest) - 3} more" if len(nearest) > 3 else "")
     return shown or "its stored result was deleted"
+
+
+def count(stage: str, name: str, value: Any) -> int:
+    """How many results of a stage came from this value of one of its inputs."""
+    return sum(record.inputs.get(name) == value for _, record in _records(stage))
 
 
 def _records(stage: str) -> list[tuple[float, Record]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +21,14 @@ from apf_tasks.checkpoints import CHECKPOINT, Progress, load_checkpoint, save_ch
 from apf_tasks.errors import Interrupted
 from apf_tasks.families import Prediction
 from apf_tasks.frozen import dotted
-from apf_tasks.loop import Step, packs_alike, steps_per_epoch, total_steps, train_steps
+from apf_tasks.loop import Step, packs_alike, train_steps
 from apf_tasks.model_sources import model_folder
 from apf_tasks.network import Network, load_network, predict_and_tune, score, scores_of
 from apf_tasks.params import FamilyParams, ModelParams, RuntimeParams, TrainParams
 from apf_tasks.progress import progress as show_progress
 from apf_tasks.rows import read_rows, write_rows
 from apf_tasks.runtime import peak_memory_gib, reset_peak_memory, seed_everything, stop_signals
+from apf_tasks.schedules import steps_per_epoch, total_steps
 from apf_tasks.stage import current_label
 from apf_tasks.store import fingerprint_files
 from apf_tasks.weights import check_moved, drop_best_except, load_best, parameter_digests, save_best
@@ -51,6 +54,8 @@ class Training:
     progress: Progress
     best: tuple[list[Prediction], dict[str, float]] | None = None
     """Predictions and settings of the best validation so far; None after a resumption, until there is a better one."""
+    validated: tuple[int, dict[str, float]] = (0, {})
+    """Step and scores of the last validation since the start of this process."""
 
     @property
     def steps(self) -> int:
@@ -79,19 +84,26 @@ def train_model(
     Continues from the checkpoint that an interrupted predecessor left under `out`. Raises Diverged, Interrupted (after
     a checkpoint) and ModelError.
     """
-    training = _set_up(out, train, validation, model, family, params, runtime, metric)
+    training = set_up(out, train, validation, model, family, params, runtime, metric)
+    resumed_from = training.progress.step or None
+    with trial_run(training, model, family) as run:
+        run_until(training, run, training.steps)
+        return _finish(training, run, model, resumed_from)
+
+
+@contextmanager
+def trial_run(training: Training, model: ModelParams, family: FamilyParams) -> Iterator[tracking.TrialRun]:
+    """The MLflow run of the trial; says where the trial continues."""
     resumed_from = training.progress.step or None
     if resumed_from:
         logger.info("           continues from the checkpoint at step %d of %d", resumed_from, training.steps)
     facts = {"model.base": model.base, "model.max_tokens": model.max_tokens, "family.name": family.name}
-    with tracking.trial_run(
-        out, current_label(), facts | dict(dotted(params.model_dump(mode="json"), "train.")), resumed_from
-    ) as run:
-        _run(training, run)
-        return _finish(training, run, model, resumed_from)
+    facts |= dict(dotted(training.params.model_dump(mode="json"), "train."))
+    with tracking.trial_run(training.out, current_label(), facts, resumed_from) as run:
+        yield run
 
 
-def _set_up(
+def set_up(
     out: Path,
     train: TokenizedSplit,
     validation: TokenizedSplit,
@@ -135,16 +147,16 @@ def _constants(network: Network, train: TokenizedSplit) -> dict[str, torch.Tenso
     return {name: tensor.to(network.place.device) for name, tensor in found.items()}
 
 
-def _run(training: Training, run: tracking.TrialRun) -> None:
-    """Train to the last step or to the end of patience."""
-    if training.progress.stopped or training.progress.step >= training.steps:
+def run_until(training: Training, run: tracking.TrialRun, until: int) -> None:
+    """Train to step `until` of the whole, or to the end of patience. What comes after does not change what is done."""
+    if training.progress.stopped or training.progress.step >= until:
         return
     saved = time.monotonic()
     network, now = training.network, training.progress
     loop = train_steps(
         network, training.optimizer, training.examples, training.params, now.step, training.packed, training.constants
     )
-    with stop_signals() as stopping, show_progress(_title(), training.steps, "steps") as advance:
+    with stop_signals() as stopping, show_progress(_title(), until, "steps") as advance:
         for step in loop:
             _advance(training, step)
             run.log(step.step, _step_metrics(step))
@@ -161,6 +173,8 @@ def _run(training: Training, run: tracking.TrialRun) -> None:
                 raise _interrupted(training, stopping[0])
             if training.progress.stopped:
                 logger.info("           stops early: no better score in %d validations", training.params.patience)
+                break
+            if step.step == until:
                 break
 
 
@@ -181,6 +195,7 @@ def _validate(training: Training) -> dict[str, float]:
     judged = predict_and_tune(training.network, training.validation, training.validation_rows)
     scores = _scores(training, judged[0])
     metric, now = training.metric, training.progress
+    training.validated = (now.step, scores)
     sign = training.network.family.sign(metric)
     if not now.best_scores or sign * scores[metric] > sign * now.best_scores[metric]:
         save_best(training.out, training.network.model, now.step)
@@ -192,6 +207,13 @@ def _validate(training: Training) -> dict[str, float]:
         update = {"validations_without_gain": waited, "stopped": patience is not None and waited >= patience}
     training.progress = now.model_copy(update=update)
     return scores
+
+
+def look(training: Training) -> dict[str, float]:
+    """Validation scores of the weights as they are; whether these are the best so far is not asked."""
+    if training.validated[0] == training.progress.step:
+        return training.validated[1]
+    return _scores(training, predict_and_tune(training.network, training.validation, training.validation_rows)[0])
 
 
 def _scores(training: Training, predictions: list[Prediction]) -> dict[str, float]:
@@ -228,6 +250,7 @@ def _finish(training: Training, run: tracking.TrialRun, model: ModelParams, resu
         fingerprint=fingerprint_files(out, ["model", "validation.parquet"]),
         run_id=run.run_id,
         base=model.base if model.revision is None else f"{model.base}@{model.revision}",
+        model=model,
         train=training.params,
         label_names=training.network.label_names,
         best_step=now.best_step,

@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from apf_tasks.artifacts import TokenizedSplit
 from apf_tasks.errors import ApfError, Interrupted
-from apf_tasks.params_file import trials
 from apf_tasks.word_vectors.params import WordVectorParams, load_experiment, load_word_vectors
+from flows.search_output import search_table
 
 if TYPE_CHECKING:
     from apf_tasks.stage import Journal
@@ -114,7 +115,7 @@ def check(params: ParamsFile, overrides: Overrides = None) -> None:
         settings = experiment.vectors
         out.print(f"{experiment.name}: fine. Word vectors, {settings.algorithm}, {settings.dimensions} dimensions.")
         return
-    count = len(trials(experiment))
+    count = experiment.search.count
     out.print(f"{experiment.name}: fine. {experiment.family.name}, {experiment.model.origin}, {count} combination(s).")
 
 
@@ -199,12 +200,17 @@ def _document(done: Journal) -> dict[str, Any]:
         stages[visit.stage] = "ran" if ran else "reused"
         if visit.label:
             stages[f"{visit.stage} {visit.label}"] = visit.status
+    from apf_tasks.recording import test_opened
+
+    tests = [v.handle for v in done.visits if isinstance(v.handle, TokenizedSplit) and v.handle.name == "test"]
     return {
         "run_id": done.run_id,
         "model_uri": registered["model_uri"],
         "stages": stages,
+        "search": done.trials,
         "selection": {name: selection[name] for name in ("metric", "compared", "tie_break", "candidates")},
         "test": {name: report[name] for name in ("metric", "rows", "scores", "intervals", "baselines", "verdict")},
+        "test_opened": test_opened(tests[-1]),
     }
 
 
@@ -212,14 +218,12 @@ def _print_outcome(done: Journal) -> None:
     """Candidates, test scores beside the baselines, and what was reused."""
     document = _document(done)
     selection, test = document["selection"], document["test"]
-    table = Table(
-        "candidate", f"validation {selection['metric']}", "interval", "", title="Selection", title_justify="left"
-    )
-    for i, candidate in enumerate(selection["candidates"]):
-        name = ", ".join(f"{k.removeprefix('train.')}={v}" for k, v in candidate["trial"].items()) or "train as written"
-        low, high = candidate["interval"]
-        table.add_row(name, f"{candidate['score']:.4f}", f"{low:.4f} – {high:.4f}", "chosen" if i == 0 else "")
-    out.print(table)
+    out.print(search_table(done, selection))
+    if selection["compared"] > 1:
+        said = (
+            f"{selection['compared']} trials were compared on the same validation rows: the best of them looks better"
+        )
+        out.print(f"{said} there than it is. The test rows say how good it is.", markup=False)
     title = f"Test, {test['rows']:,} rows"
     scores = Table("score", "fine-tuned", "interval", title=title, title_justify="left")
     for baseline in test["baselines"]:
@@ -230,6 +234,8 @@ def _print_outcome(done: Journal) -> None:
         scores.add_row(name, f"[bold]{value:.4f}[/]", f"{low:.4f} – {high:.4f}", *others)
     out.print(scores)
     out.print(f"The fine-tuned model is {test['verdict']}.", markup=False)
+    if document["test_opened"] > 1:
+        out.print(f"These test rows have scored {document['test_opened']} models by now; each look weakens the next.")
     ran = [v for v in done.visits if v.status == "ran"]
     trained = sum(v.stage == "train_model" for v in ran)
     reused = len(done.visits) - len(ran)

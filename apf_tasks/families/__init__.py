@@ -130,9 +130,6 @@ class Family:
     """Whether `predict` gets the labels: the score of a language model is how well it foresees them."""
     packs: bool = False
     """Whether examples may stand behind each other in one sequence, positions restarting, nothing attended across."""
-    in_fp32: bool = False
-    """Whether predictions are computed in fp32 whatever the precision: where rounding among other neighbours would turn
-    them, such as text, in which one word decides the rest."""
     generates: bool = False
     """Whether `prediction` is text that the model writes token by token."""
     details: Callable[[pd.DataFrame, Sequence[Prediction], Sequence[str], Path], dict[str, Any]] | None = None

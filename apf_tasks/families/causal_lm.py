@@ -273,7 +273,6 @@ def _instructions(params: CausalLMParams, shared: dict[str, Any]) -> Family:
         encode=partial(encode_conversations, params),
         reference=answers_of,
         details=details_conversations,
-        in_fp32=True,
         generates=True,
         example={"prompt": "What does the -l option of ls do?", **dict.fromkeys(system, "Answer in one sentence.")},
         output_columns={"response": "string"},

@@ -242,7 +242,6 @@ def family(params: QuestionAnsweringParams) -> Family:
         scores=scores,
         baselines=of(baselines),
         details=of(details),
-        in_fp32=True,  # in bf16, 2 of 600 answers turned to a span one word longer among other neighbours
         example=EXAMPLES[params.language],
         output_columns={"prediction": "string", "score": "double", "start": "long"},
     )

@@ -206,7 +206,6 @@ def family(params: SummarizationParams) -> Family:
         scores=scores,
         baselines=partial(baselines, params=params),
         details=partial(details, params=params),
-        in_fp32=True,
         generates=True,
         example={"document": "The ferry to the islands leaves at nine. It takes two hours and carries no cars."},
         output_columns={"prediction": "string"},

@@ -258,7 +258,6 @@ def family(params: TranslationParams) -> Family:
         scores=scores,
         baselines=baselines,
         details=partial(details, params=params),
-        in_fp32=True,
         generates=True,
         example={"source": "关闭窗口之前请保存文件。" if chinese else "Save the file before you close the window."},
         output_columns={"prediction": "string"},

@@ -29,8 +29,13 @@ def bootstrap(
 
     Efron & Tibshirani 1993, An Introduction to the Bootstrap, ch. 13.
     """
-    scores = scores_fn(_resampled_sums(statistics, resamples, seed))
-    return {name: _percentiles(values, confidence) for name, values in scores.items()}
+    scores = resampled_scores(statistics, scores_fn, resamples, seed)
+    return {name: percentiles(values, confidence) for name, values in scores.items()}
+
+
+def resampled_scores(statistics: np.ndarray, scores_fn: ScoresFunction, resamples: int, seed: int) -> Scores:
+    """Every score of every resample of the rows, (R,) each; their standard deviation is the score's standard error."""
+    return scores_fn(_resampled_sums(statistics, resamples, seed))
 
 
 @dataclass(frozen=True)
@@ -70,10 +75,11 @@ def paired_bootstrap(
     columns = statistics_a.shape[1]
     both = _resampled_sums(np.concatenate([statistics_a, statistics_b], axis=1), resamples, seed)  # (R, 2 * K)
     differences = scores_fn(both[:, :columns])[metric] - scores_fn(both[:, columns:])[metric]
-    return PairedDifference(float(observed), *_percentiles(differences, confidence))
+    return PairedDifference(float(observed), *percentiles(differences, confidence))
 
 
-def _percentiles(values: np.ndarray, confidence: float) -> tuple[float, float]:
+def percentiles(values: np.ndarray, confidence: float) -> tuple[float, float]:
+    """The central interval that holds `confidence` of the values."""
     low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 

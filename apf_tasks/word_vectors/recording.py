@@ -5,21 +5,20 @@ from __future__ import annotations
 import csv
 import json
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 
 from apf_tasks import tracking
 from apf_tasks.artifacts import Corpus, TrainedVectors, VectorReport
-from apf_tasks.stage import Visit
+from apf_tasks.stage import Journal
 from apf_tasks.word_vectors.params import WordVectorParams
 from apf_tasks.word_vectors.picture import DRAWING, PICTURE, POINTS
 from apf_tasks.word_vectors.probes import ANALOGIES, NEAREST, REPORT
 
 
-def record(run_id: str, params: WordVectorParams, visits: Sequence[Visit]) -> None:
+def record(run_id: str, params: WordVectorParams, done: Journal) -> None:
     """The corpus as data set, the numbers, the tables and the map of what was done."""
-    tags = {f"apf.stage.{visit.stage}": visit.status for visit in visits}
-    for visit in visits:
+    tags = {f"apf.stage.{visit.stage}": visit.status for visit in done.visits}
+    for visit in done.visits:
         handle = visit.handle
         if isinstance(handle, Corpus):
             tracking.log_datasets(run_id, {"corpus": handle}, json.dumps(params.data.source))

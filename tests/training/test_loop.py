@@ -15,10 +15,11 @@ from transformers import PreTrainedModel
 from apf_tasks.batching import Examples, collate, token_table
 from apf_tasks.errors import Diverged
 from apf_tasks.families import Prediction, get_family
-from apf_tasks.loop import total_steps, train_steps
+from apf_tasks.loop import train_steps
 from apf_tasks.network import Network, Place, predict_rows
 from apf_tasks.params import FamilyParams, ModelParams, TrainParams
 from apf_tasks.pretrained import load_base
+from apf_tasks.schedules import total_steps
 from tests.tiny import review_rows, tiny_bert
 
 PLACE = Place(torch.device("cpu"), torch.float32)

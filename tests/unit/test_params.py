@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from apf_tasks.errors import ParamsError
-from apf_tasks.params_file import find_params, load_params, parse_overrides, trials
+from apf_tasks.params_file import find_params, grid, load_params, parse_overrides, with_trial
 from apf_tasks.word_vectors.params import load_experiment
 
 PROJECT = Path(__file__).parents[2]
@@ -77,6 +77,12 @@ def test_all_problems_at_once_with_the_nearest_key(written: Path) -> None:
         ("search.space={train.epochs: []}", "'train.epochs' has no values"),
         ("search.space={train.epoch: [1]}", "train.epoch: unknown key. Did you mean 'epochs'?"),
         ("search.space={train.epochs: [1, soon]}", "train.epochs: input should be a valid number"),
+        ("search={space: {train.epochs: {low: 2, high: 1}}, strategy: random}", "the range runs from 2 to 1"),
+        ("search={space: {train.epochs: {low: 0, high: 1, log: true}}, strategy: tpe}", "needs a low above 0"),
+        ("search={space: {train.epochs: {low: 1, high: 2}}}", "'train.epochs' is a range: write random or tpe"),
+        ("search={space: {train.batch_size: {low: 0, high: 9}}, strategy: tpe}", "greater than 0, found 0"),
+        ("search={space: {train.epochs: [1]}, trials: 3}", "`trials` belongs to `strategy: random` and `tpe`"),
+        ("search.halving.eta=1", "search.halving.eta: input should be greater than 1"),
         ("select.metric=acuracy", "select.metric: expected one of accuracy"),
         ("model.trust=1", "model.trust: unknown key. Did you mean 'trust_remote_code'?"),
         ("data={}", "data.source: is missing"),
@@ -113,20 +119,32 @@ def test_numbers_and_words_are_read_as_people_mean_them(written: Path) -> None:
 
 def test_trials_are_all_combinations(written: Path) -> None:
     space = "search.space={train.learning_rate: [1e-5, 2e-5], train.optimizer.beta1: [0.8, 0.9]}"
-    found = trials(load_params(written, [space]))
-    assert len(found) == 4
-    assert found[1][0] == {"train.learning_rate": 1e-5, "train.optimizer.beta1": 0.9}
-    assert (found[1][1].learning_rate, found[1][1].optimizer.beta1) == (1e-5, 0.9)
-    assert trials(load_params(written))[0][0] == {}
+    params = load_params(written, [space])
+    found = grid(params)
+    assert len(found) == params.search.count == 4
+    assert found[1] == {"train.learning_rate": 1e-5, "train.optimizer.beta1": 0.9}
+    train = with_trial(params, found[1]).train
+    assert (train.learning_rate, train.optimizer.beta1) == (1e-5, 0.9)
+    assert grid(load_params(written)) == [{}]
+
+
+def test_a_section_can_be_searched_as_a_whole(written: Path) -> None:
+    digest = "0" * 64
+    params = load_params(written, [f"search.space={{model: [{{base: a}}, {{base: pypi:x==1/y, sha256: '{digest}'}}]}}"])
+    models = [with_trial(params, trial).model for trial in grid(params)]
+    assert [model.base for model in models] == ["a", "pypi:x==1/y"]
+    assert {model.max_tokens for model in models} == {params.model.max_tokens}  # what is not named stays
+    with pytest.raises(ParamsError, match="a pypi: base needs `sha256`"):
+        load_params(written, ["search.space={model: [{base: a}, {base: pypi:x==1/y}]}"])
 
 
 def test_a_value_that_is_given_is_not_searched(written: Path) -> None:
     with written.open("a") as file:
         file.write("search: {space: {train.learning_rate: [1e-5, 2e-5], train.epochs: [1, 2]}}\n")
-    found = trials(load_params(written, ["train.learning_rate=3e-5"]))
-    assert [trial for trial, _ in found] == [{"train.epochs": 1}, {"train.epochs": 2}]
-    assert {train.learning_rate for _, train in found} == {3e-5}
-    assert len(trials(load_params(written))) == 4
+    params = load_params(written, ["train.learning_rate=3e-5"])
+    assert grid(params) == [{"train.epochs": 1}, {"train.epochs": 2}]
+    assert params.train.learning_rate == 3e-5
+    assert len(grid(load_params(written))) == 4
 
 
 def test_one_searched_value_from_the_command_line(written: Path) -> None:

@@ -1,0 +1,269 @@
+"""The search: trials are drawn, trained to a rung, compared there, and the best go on until some reach the end.
+
+Knows nothing of Prefect: under a dry journal the same lines are the plan.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from apf_tasks.artifacts import Rung, Selection, Split, TokenizedSplit, TrainedModel
+from apf_tasks.errors import ApfError, Interrupted, StoreError
+from apf_tasks.families import get_family
+from apf_tasks.params import ModelParams, Params
+from apf_tasks.params_file import Trial, with_trial
+from apf_tasks.schedules import total_steps
+from apf_tasks.stage import Unknown, note_trials
+from apf_tasks.stages import as_model_params, build_base, tokenize, train_model, train_rung
+from apf_tasks.trials import draws, expected_steps, label, rung_count, rung_step, survivors
+
+logger = logging.getLogger("apf")
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What a trial is trained from."""
+
+    base: ModelParams
+    train: TokenizedSplit
+    validation: TokenizedSplit
+
+
+@dataclass
+class Climber:
+    """One trial on its way."""
+
+    trial: Trial
+    params: Params
+    """The experiment with the trial's values."""
+    models: list[TrainedModel] = field(default_factory=list)
+    """When it has reached the end: one per seed."""
+    rung: Rung | None = None
+    """The last one it was compared at."""
+    path: list[tuple[int, float]] = field(default_factory=list)
+    """Step and score of each time it was compared."""
+    failure: str = ""
+
+    @property
+    def score(self) -> float | None:
+        """The last known validation score; at the end the mean over the seeds."""
+        metric = self.params.metric
+        known = [model.scores[metric] for model in self.models if not isinstance(model, Unknown)]
+        if known:
+            return sum(known) / len(known)
+        return None if self.rung is None or isinstance(self.rung, Unknown) else self.rung.score
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search hands on."""
+
+    models: tuple[TrainedModel, ...]
+    """The models to choose from: those that reached the end."""
+    searched: tuple[str, ...]
+    """The dotted names in which trials differ."""
+    compared: int
+    """Trials that were compared on validation to get the models."""
+    ready: tuple[Ready, ...]
+
+    def start_of(self, selection: Selection) -> tuple[ModelParams, TokenizedSplit]:
+        """What the chosen model was trained from."""
+        if len(self.ready) > 1 and isinstance(selection, Unknown):
+            return selection, selection  # type: ignore[return-value]
+        chosen = [r for r in self.ready if len(self.ready) == 1 or r.base == selection.chosen.model]
+        return chosen[0].base, chosen[0].train
+
+
+def search(split: Split, params: Params) -> Found:
+    """Train trials of the search space, and choose on validation which go on. Raises ApfError when none is left."""
+    hunt = Hunt(split, params)
+    climbers = hunt.begin()
+    for left in range(hunt.rungs - 1, -1, -1):
+        climbers = hunt.go_on(climbers, left if len(climbers) > 1 else 0)
+    finished = [climber for climber in climbers if climber.models]
+    for climber in finished:
+        hunt.repeat(climber)
+    models = tuple(model for climber in finished for model in climber.models)
+    return Found(models, tuple(params.search.space), hunt.compared, tuple(hunt.ready.values()))
+
+
+class Hunt:
+    """One search under way."""
+
+    def __init__(self, split: Split, params: Params) -> None:
+        self.split, self.params, self.search = split, params, params.search
+        self.sign = get_family(params.family).sign(params.metric)
+        self.ready: dict[str, Ready] = {}
+        self.begun: list[Climber] = []
+        self.rungs = 0 if self.search.halving is None else 1
+        self.steps: int | None = None
+        """Optimizer steps of a trial with `train` as written, once the rows are known."""
+
+    @property
+    def compared(self) -> int:
+        """Trials that got a score on validation."""
+        return sum(not climber.failure for climber in self.begun)
+
+    def begin(self) -> list[Climber]:
+        """Draw trials and train each to the first rung, or to the end where there is none."""
+        source = draws(self.params)
+        while (trial := source.ask()) is not None:
+            climber = Climber(trial, with_trial(self.params, trial))
+            if not self._affordable(climber):
+                logger.info("search     %d trials: the budget is spent", len(self.begun))
+                break
+            self.begun.append(climber)
+            self._climb(climber, self.rungs)
+            if climber.failure or climber.score is not None:
+                source.tell(None if climber.failure else self.sign * (climber.score or 0.0))
+        self._note()
+        return self._left(self.begun)
+
+    def go_on(self, climbers: list[Climber], left: int) -> list[Climber]:
+        """The best of the climbers, each trained to the next rung; `left` rungs are still to come before the end."""
+        assert self.search.halving is not None
+        best = sorted(climbers, key=lambda c: -self.sign * (c.score or 0.0))  # stable: of equal ones the earlier
+        best = best[: survivors(len(climbers), self.search.halving)]
+        if len(best) < len(climbers):
+            logger.info("search     %d of %d trials go on", len(best), len(climbers))
+        for climber in best:
+            if not climber.models:  # it was alone, and is at the end already
+                self._climb(climber, left)
+        self._note()
+        return self._left(best)
+
+    def repeat(self, climber: Climber) -> None:
+        """Train a trial that reached the end with other seeds."""
+        train = climber.params.train
+        for seed in range(train.seed + 1, train.seed + self.search.seeds):
+            again = replace(climber, trial=climber.trial | {"train.seed": seed}, models=[], path=[])
+            again.params = with_trial(climber.params, {"train.seed": seed})
+            self._climb(again, 0)
+            climber.models += again.models
+        self._note()
+
+    def _left(self, climbers: list[Climber]) -> list[Climber]:
+        left = [climber for climber in climbers if not climber.failure]
+        if not left:
+            reasons = "\n".join(f"  {label(c.trial)}: {c.failure}" for c in self.begun)
+            do = "Correct what the reasons say; `apf run` again trains only what failed."
+            raise ApfError("search", "a trial that can be trained", f"{len(self.begun)} failed\n{reasons}\n", do)
+        return left
+
+    def _climb(self, climber: Climber, left: int) -> None:
+        """Train one trial to the rung before `left` others, or to the end. A search outlives a trial that fails."""
+        try:
+            self._train(climber, left)
+        except (Interrupted, StoreError):
+            raise
+        except Exception as error:  # out of memory, a model that does not load, a loss that is no number, a crash
+            if self.search.count == 1:
+                raise
+            climber.failure = f"{type(error).__name__}: {error}"
+        if climber.failure:
+            logger.warning("search     %s failed: %s", label(climber.trial), climber.failure.partition("\n")[0])
+            _free_memory()
+
+    def _train(self, climber: Climber, left: int) -> None:
+        params, ready = climber.params, self._ready(climber.params)
+        common = (ready.train, ready.validation, ready.base, params.family, params.train, params.runtime, params.metric)
+        if not left:
+            model = train_model.labelled(label(climber.trial))(*common)
+            climber.models.append(model)
+            reached = None if isinstance(model, Unknown) else model.optimizer_steps
+        else:
+            rung = train_rung.labelled(label(climber.trial))(*common, self._until(ready, params, left))
+            climber.rung = rung
+            climber.failure = "" if isinstance(rung, Unknown) else rung.failure
+            reached = None if isinstance(rung, Unknown) else rung.step
+        if reached is not None and climber.score is not None:
+            climber.path.append((reached, climber.score))
+
+    def _until(self, ready: Ready, params: Params, left: int) -> int:
+        if isinstance(ready.train, Unknown) or self.search.halving is None:
+            return ready.train  # type: ignore[return-value]  # a plan: unknown like the rows
+        return rung_step(total_steps(ready.train.examples, params.train), left, self.search.halving)
+
+    def _ready(self, params: Params) -> Ready:
+        """Base and tokenized splits of a trial; made once for all trials that start alike."""
+        key = params.model.model_dump_json() + params.tokenizer.model_dump_json()
+        if key not in self.ready:
+            base = base_model(self.split, params)
+            name = label({"model": params.model.origin}) if len(self._origins()) > 1 else ""
+            train, validation = (
+                tokenize.labelled(f"{n} {name}".strip())(self.split, n, base, params.family)
+                for n in ("train", "validation")
+            )
+            self.ready[key] = Ready(base, train, validation)
+        ready = self.ready[key]
+        if self.steps is None and not isinstance(ready.train, Unknown):
+            self.steps = total_steps(ready.train.examples, self.params.train)
+            self.rungs = rung_count(self.steps, self.search.halving)
+        return ready
+
+    def _origins(self) -> list[str]:
+        return [name for name in self.search.space if not name.startswith("train.")]
+
+    def _affordable(self, climber: Climber) -> bool:
+        """Whether one more trial, with all it may still cost, stays within the budget. The first always does."""
+        budget = self.search.budget
+        try:
+            self._ready(climber.params)
+        except ApfError:
+            return True  # it fails when it is trained, which is where that is said
+        if not self.begun or self.steps is None:
+            return True
+        steps = expected_steps(len(self.begun) + 1, self.steps, self.rungs, self.search.halving)
+        done = [c.rung or c.models[0] for c in self.begun if c.rung or c.models]
+        known = [d for d in done if not isinstance(d, Unknown)]
+        seconds = sum(d.train_seconds for d in known)
+        trained = sum(d.step if isinstance(d, Rung) else d.optimizer_steps for d in known)
+        minutes = steps * seconds / max(1, trained) / 60
+        return (budget.steps is None or steps <= budget.steps) and (budget.minutes is None or minutes <= budget.minutes)
+
+    def _note(self) -> None:
+        """Tell the journal how each trial stands, those that came farthest first, and of these the best."""
+
+        def rank(climber: Climber) -> tuple[bool, int, float]:
+            return bool(climber.failure), -len(climber.path), -self.sign * (climber.score or 0.0)
+
+        note_trials([_row(climber) for climber in sorted(self.begun, key=rank)])
+
+
+def _row(climber: Climber) -> dict[str, Any]:
+    """One trial as a person wants to see it."""
+    models = [model for model in climber.models if not isinstance(model, Unknown)]
+    model = models[0] if models else None
+    rung = None if isinstance(climber.rung, Unknown) else climber.rung
+    return {
+        "trial": {n: json.dumps(v) if isinstance(v, dict) else v for n, v in climber.trial.items()},
+        "label": label(climber.trial),
+        "score": climber.score,
+        "step": model.optimizer_steps if model else rung.step if rung else 0,
+        "steps": model.optimizer_steps if model else rung.steps if rung else 0,
+        "seconds": sum(model.train_seconds for model in models) or (rung.train_seconds if rung else 0.0),
+        "run_ids": [model.run_id for model in models] or ([rung.run_id] if rung else []),
+        "path": climber.path,
+        "failure": climber.failure,
+    }
+
+
+def base_model(split: Split, params: Params) -> ModelParams:
+    """The model to start from: as the params name it, or built from scratch with a tokenizer of the train split."""
+    if params.model.init == "pretrained":
+        return params.model
+    return as_model_params(build_base(split, params.model, params.tokenizer, params.family), params.model)
+
+
+def _free_memory() -> None:
+    """Give back what a failed trial held."""
+    import sys
+
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
