@@ -94,6 +94,8 @@ def _default(field: FieldInfo) -> str:
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:
+    if get_origin(annotation) in (Union, types.UnionType) and len(get_args(annotation)) == 2:  # or empty
+        annotation = next((a for a in get_args(annotation) if a is not type(None)), None)
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
