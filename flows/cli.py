@@ -174,6 +174,24 @@ def similar(
 
 
 @app.command()
+def compare(
+    runs: Annotated[list[str], typer.Argument(help="Run ids, the starts of some, or models:/NAME@ALIAS.")],
+    picture: Annotated[Path, typer.Option("-o", "--output", help="Where to draw the picture.")] = Path("compare.png"),
+    metric: Annotated[str | None, typer.Option(help="Compare by this score, not by the one that decides.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put past runs side by side, and say which is reliably better on the same test rows."""
+    from flows.compare import compare_runs, document
+    from flows.compare_output import print_compared
+
+    compared = compare_runs(runs, metric, picture)
+    if as_json:
+        print(json.dumps(document(compared), ensure_ascii=False))
+    else:
+        print_compared(out, compared)
+
+
+@app.command()
 def ui() -> None:
     """Open MLflow's and Prefect's UIs over what was recorded, until Ctrl-C."""
     from flows.servers import serve

@@ -1,0 +1,78 @@
+"""Several runs in one picture: validation curves, test scores and paired differences with their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from apf_tasks.comparison import Comparison
+from apf_tasks.past_runs import Point
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+LINES = ("-", "--", "-.", ":")
+"""So that curves are told apart without colours, and where they lie on each other."""
+
+
+def draw_comparison(
+    comparison: Comparison,
+    curves: Mapping[str, Sequence[Point]],
+    scores: Mapping[str, tuple[float, float, float]],
+    legend: Mapping[str, str],
+    path: Path,
+) -> None:
+    """Write the picture. `scores`: run -> its test score by the metric, low and high; `legend`: run -> what it is."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 5.2), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=[3, 2])
+    metric = comparison.metric.replace("_", " ")
+    _draw_curves(left.subplots(), curves, legend, metric)
+    above, below = right.subplots(2, 1, height_ratios=[len(scores) + 1, len(comparison.pairs) + 1])
+    _draw_intervals(above, scores, {name: f"C{i}" for i, name in enumerate(scores)})
+    above.set(title="On test, with intervals", xlabel=metric)
+    pairs = {
+        f"{pair.better} − {pair.worse}": (pair.difference.difference, pair.difference.low, pair.difference.high)
+        for pair in comparison.pairs
+    }
+    reliable = {f"{pair.better} − {pair.worse}": pair.reliable for pair in comparison.pairs}
+    _draw_intervals(below, pairs, {name: "black" if reliable[name] else "grey" for name in pairs})
+    below.axvline(0, color="black", linewidth=0.8, linestyle=":")
+    below.set(
+        title=f"Differences on the same {comparison.shared_rows:,} test rows", xlabel=f"{metric}, black: reliable"
+    )
+    figure.savefig(path, dpi=120)
+
+
+def _draw_curves(axes: Axes, curves: Mapping[str, Sequence[Point]], legend: Mapping[str, str], metric: str) -> None:
+    for i, (name, points) in enumerate(curves.items()):
+        if not points:
+            continue
+        axes.plot(
+            [point.epoch for point in points],
+            [point.score for point in points],
+            color=f"C{i}",
+            linestyle=LINES[i % len(LINES)],
+            marker="o",
+            markersize=3.5,
+            label=legend[name].replace("$", r"\$"),
+        )
+    axes.set(title="The chosen trials on validation", xlabel="epoch", ylabel=metric)
+    axes.grid(alpha=0.3)
+    if axes.lines:
+        axes.legend()
+
+
+def _draw_intervals(
+    axes: Axes, intervals: Mapping[str, tuple[float, float, float]], colours: Mapping[str, str]
+) -> None:
+    """A row per name, the first on top: a point with its interval, and the number beside it."""
+    for at, (name, (value, low, high)) in enumerate(intervals.items()):
+        axes.plot([low, high], [at, at], color=colours[name], linewidth=2, solid_capstyle="butt")
+        axes.plot([value], [at], "o", color=colours[name])
+        axes.annotate(f"{value:.4f}", (value, at), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8)
+    axes.set_yticks(range(len(intervals)), list(intervals))
+    axes.set_ylim(len(intervals) - 0.3, -0.8)
+    axes.grid(axis="x", alpha=0.3)
