@@ -31,14 +31,14 @@ def draw_comparison(
     metric = comparison.metric.replace("_", " ")
     _draw_curves(left.subplots(), curves, legend, metric)
     above, below = right.subplots(2, 1, height_ratios=[len(scores) + 1, len(comparison.pairs) + 1])
-    _draw_intervals(above, scores, {name: f"C{i}" for i, name in enumerate(scores)})
+    _draw_intervals(above, scores, {name: f"C{i}" for i, name in enumerate(scores)}, ".4f")
     above.set(title="On test, with intervals", xlabel=metric)
     pairs = {
         f"{pair.better} − {pair.worse}": (pair.difference.difference, pair.difference.low, pair.difference.high)
         for pair in comparison.pairs
     }
     reliable = {f"{pair.better} − {pair.worse}": pair.reliable for pair in comparison.pairs}
-    _draw_intervals(below, pairs, {name: "black" if reliable[name] else "grey" for name in pairs})
+    _draw_intervals(below, pairs, {name: "black" if reliable[name] else "grey" for name in pairs}, "+.4f")
     below.axvline(0, color="black", linewidth=0.8, linestyle=":")
     below.set(
         title=f"Differences on the same {comparison.shared_rows:,} test rows", xlabel=f"{metric}, black: reliable"
@@ -57,7 +57,7 @@ def _draw_curves(axes: Axes, curves: Mapping[str, Sequence[Point]], legend: Mapp
             linestyle=LINES[i % len(LINES)],
             marker="o",
             markersize=3.5,
-            label=legend[name].replace("$", r"\$"),
+            label=legend[name].encode("ascii", "replace").decode().replace("$", r"\$"),  # the font has no other signs
         )
     axes.set(title="The chosen trials on validation", xlabel="epoch", ylabel=metric)
     axes.grid(alpha=0.3)
@@ -66,13 +66,16 @@ def _draw_curves(axes: Axes, curves: Mapping[str, Sequence[Point]], legend: Mapp
 
 
 def _draw_intervals(
-    axes: Axes, intervals: Mapping[str, tuple[float, float, float]], colours: Mapping[str, str]
+    axes: Axes, intervals: Mapping[str, tuple[float, float, float]], colours: Mapping[str, str], shown: str
 ) -> None:
     """A row per name, the first on top: a point with its interval, and the number beside it."""
     for at, (name, (value, low, high)) in enumerate(intervals.items()):
         axes.plot([low, high], [at, at], color=colours[name], linewidth=2, solid_capstyle="butt")
         axes.plot([value], [at], "o", color=colours[name])
-        axes.annotate(f"{value:.4f}", (value, at), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8)
+        axes.annotate(
+            f"{value:{shown}}", (value, at), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8
+        )
     axes.set_yticks(range(len(intervals)), list(intervals))
     axes.set_ylim(len(intervals) - 0.3, -0.8)
+    axes.margins(x=0.1)
     axes.grid(axis="x", alpha=0.3)

@@ -192,6 +192,34 @@ def compare(
 
 
 @app.command()
+def rerun(
+    run: Annotated[str, typer.Argument(help="A run id, the start of one, or models:/NAME@ALIAS.")],
+    fresh: Annotated[bool, typer.Option("--fresh", help="Compute all of it again, in a temporary store.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Repeat a past run from its record alone, say what is different today, and compare the scores."""
+    from apf_tasks.past_runs import past_run
+    from apf_tasks.then_and_now import then_and_now, where_it_ran
+    from flows.environment import console_logging, start_together
+    from flows.rerun_output import print_rerun, print_then_and_now, rerun_document
+
+    past = past_run(run)
+    with where_it_ran(past.provenance, past.params) as folder:
+        lines = then_and_now(past.provenance, past.params)
+        if not as_json:
+            print_then_and_now(out, past, folder, lines)
+        console_logging()
+        from flows.rerun import repeat
+
+        start_together()
+        repeated = repeat(past, fresh)
+    if as_json:
+        print(json.dumps(rerun_document(repeated, lines), ensure_ascii=False))
+    else:
+        print_rerun(out, repeated)
+
+
+@app.command()
 def ui() -> None:
     """Open MLflow's and Prefect's UIs over what was recorded, until Ctrl-C."""
     from flows.servers import serve

@@ -32,6 +32,7 @@ class Compared:
     def differing(self) -> dict[str, list[str | None]]:
         """Dotted param -> its value in each run, where they are not all the same; None where it is not set."""
         names = sorted(set().union(*(run.flat for run in self.runs.values())))
+        names = [name for name in names if not any(other.startswith(f"{name}.") for other in names)]  # an empty section
         values = {name: [run.flat.get(name) for run in self.runs.values()] for name in names}
         return {name: found for name, found in values.items() if len(set(found)) > 1}
 
@@ -91,7 +92,9 @@ def _tested(letter: str, run: PastRun) -> Tested:
 def _recorded_scores(run: PastRun) -> dict[str, Score]:
     test = {name.removeprefix("test/"): value for name, value in run.metrics.items() if name.startswith("test/")}
     return {
-        name: (value, test[f"{name}_low"], test[f"{name}_high"]) for name, value in test.items() if f"{name}_low" in test
+        name: (value, test[f"{name}_low"], test[f"{name}_high"])
+        for name, value in test.items()
+        if f"{name}_low" in test
     }
 
 

@@ -28,7 +28,9 @@ def print_compared(out: Console, compared: Compared) -> None:
     out.print(_rows(compared))
     for pair in comparison.pairs:
         style = "bold green" if pair.reliable else "bold"
-        out.print(f"[{style}]{escape(str(pair))}[/] Predicted alike: {pair.alike:,} of {comparison.shared_rows:,} rows.")
+        out.print(
+            f"[{style}]{escape(str(pair))}[/] Predicted alike: {pair.alike:,} of {comparison.shared_rows:,} rows."
+        )
     if len(comparison.pairs) > 1:
         out.print(f"All {len(comparison.pairs)} intervals hold together with the confidence of one.")
     out.print(f"The picture: {compared.picture}", markup=False, highlight=False, soft_wrap=True)
@@ -48,7 +50,7 @@ def _print_runs(out: Console, compared: Compared) -> None:
             f"{run.started:%Y-%m-%d %H:%M}",
             escape(run.provenance.params_file),
         )
-    out.print(table, end="\n\n")
+    out.print(table, "")
 
 
 def _print_params(out: Console, compared: Compared) -> None:
@@ -59,7 +61,7 @@ def _print_params(out: Console, compared: Compared) -> None:
     table = _table("param", *compared.runs, title="Params that differ")
     for name, values in differing.items():
         table.add_row(escape(name), *(escape(value) if value is not None else NOTHING for value in values))
-    out.print(table, end="\n\n")
+    out.print(table, "")
 
 
 def _print_scores(out: Console, compared: Compared) -> None:
@@ -70,7 +72,7 @@ def _print_scores(out: Console, compared: Compared) -> None:
         cells = [found.get(name) for found in scores.values()]
         shown = [f"[bold]{c[0]:.4f}[/] \\[{c[1]:.4f}, {c[2]:.4f}]" if c else NOTHING for c in cells]
         table.add_row(f"{name} *" if name == compared.comparison.metric else name, *shown)
-    out.print(table, end="\n\n")
+    out.print(table, "")
 
 
 def _print_curves(out: Console, compared: Compared) -> None:
@@ -90,7 +92,7 @@ def _print_curves(out: Console, compared: Compared) -> None:
         best = max(points, key=lambda p: sign * p.score)
         numbers = (f"{points[0].score:.4f}", f"{best.score:.4f}", f"{best.epoch:.3g}", f"{points[-1].score:.4f}")
         table.add_row(f"[bold]{letter}[/]", chosen, *numbers, f"{points[-1].epoch:.3g}", _curve(points, low, high))
-    out.print(table, end="\n\n")
+    out.print(table, "")
 
 
 def _curve(points: Sequence[Point], low: float, high: float) -> str:
