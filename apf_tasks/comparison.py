@@ -189,7 +189,7 @@ def _pairs(
         found = paired_bootstrap(
             counts[better], counts[worse], family.scores, metric, settings.resamples, settings.seed, confidence
         )
-        alike = _same(tables[better]["prediction"], tables[worse]["prediction"])
+        alike = _same(tables[better]["prediction"].tolist(), tables[worse]["prediction"].tolist())
         yield Pair(better, worse, metric, found, found.better(sign), 100 * confidence, alike)
 
 

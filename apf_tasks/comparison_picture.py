@@ -27,10 +27,14 @@ def draw_comparison(
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 5.2), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=[3, 2])
+    axes = figure.subplot_mosaic(
+        [["curves", "scores"], ["curves", "pairs"]],
+        width_ratios=[3, 2],
+        height_ratios=[len(scores) + 1, len(comparison.pairs) + 1],
+    )
     metric = comparison.metric.replace("_", " ")
-    _draw_curves(left.subplots(), curves, legend, metric)
-    above, below = right.subplots(2, 1, height_ratios=[len(scores) + 1, len(comparison.pairs) + 1])
+    above, below = axes["scores"], axes["pairs"]
+    _draw_curves(axes["curves"], curves, legend, metric)
     _draw_intervals(above, scores, {name: f"C{i}" for i, name in enumerate(scores)}, ".4f")
     above.set(title="On test, with intervals", xlabel=metric)
     pairs = {

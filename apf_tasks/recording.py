@@ -20,7 +20,7 @@ R = TypeVar("R")
 
 
 def recorded(
-    experiment: E, lines: Callable[[E], R], write: Callable[[str, E, Sequence[Visit]], None], params_file: str
+    experiment: E, lines: Callable[[E], R], write: Callable[[str, E, Sequence[Visit]], None], params_file: str = ""
 ) -> R:
     """Run the lines of a pipeline in one MLflow run; what its stages did is written there, however it ends.
 

@@ -15,10 +15,13 @@ COMPARED = ("test/", "validation/", "held_out/")
 
 
 class Alike(NamedTuple):
-    """How many of the recorded test rows got the same prediction again."""
+    """How many of the recorded test rows came out alike again."""
 
     rows: int
-    same: int
+    predicted: int
+    """With the same prediction."""
+    exact: int
+    """With all else that belongs to it too, probabilities and baselines, to the last bit."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,13 @@ class Repeated:
 
     @property
     def equal(self) -> bool:
-        """Whether every recorded number came again, to the last bit, and so did every prediction."""
-        numbers = all(_same(then, now) for then, now in self.scores.values())
-        return bool(self.past.metrics) and numbers and (self.alike is None or self.alike.same == self.alike.rows)
+        """Whether every recorded number and every row of predictions came again, to the last bit."""
+        numbers = all(same_number(then, now) for then, now in self.scores.values())
+        return bool(self.past.metrics) and numbers and (self.alike is None or self.alike.exact == self.alike.rows)
 
 
-def _same(then: float | None, now: float | None) -> bool:
+def same_number(then: float | None, now: float | None) -> bool:
+    """Whether two numbers are the same, to the last bit; NaN is like NaN."""
     if then is None or now is None:
         return then is now
     return then == now or (math.isnan(then) and math.isnan(now))
@@ -57,6 +61,10 @@ def same_predictions(recorded: Path, now: Path) -> Alike:
     """Compare the predictions of two `predictions.parquet` files by row id."""
     from apf_tasks.rows import read_rows
 
-    tables = [read_rows(path) for path in (recorded, now)]
-    then, again = (dict(zip(table["row_id"], map(repr, table["prediction"]), strict=True)) for table in tables)
-    return Alike(len(then.keys() | again.keys()), sum(again.get(row_id) == found for row_id, found in then.items()))
+    then, again = ({row["row_id"]: row for row in read_rows(path).to_dict("records")} for path in (recorded, now))
+    both = [(then[row_id], again[row_id]) for row_id in then if row_id in again]
+    return Alike(
+        rows=len(then.keys() | again.keys()),
+        predicted=sum(repr(first["prediction"]) == repr(second["prediction"]) for first, second in both),
+        exact=sum(repr(first) == repr(second) for first, second in both),
+    )

@@ -22,7 +22,7 @@ def fine_tune(params: str, overrides: dict[str, Any] | None = None) -> Registere
 
     `params` names a file in params/ or a path; `overrides` are dotted, such as {"train.learning_rate": 3e-5}.
     """
-    return recorded(load_params(params, overrides or {}), pipeline, record, origin(params))
+    return recorded(load_params(params, overrides or {}), pipeline, record, params_file=origin(params))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from apf_tasks.past_runs import PastRun
-from apf_tasks.repeated import Repeated
+from apf_tasks.repeated import Repeated, same_number
 from apf_tasks.then_and_now import Line
 
 NOTHING = "–"
@@ -50,20 +50,20 @@ def print_rerun(out: Console, repeated: Repeated) -> None:
 def _difference(then: float | None, now: float | None) -> str:
     if then is None or now is None:
         return NOTHING
-    return "[green]equal[/]" if then == now else f"[yellow]{now - then:+.3g}[/]"
+    return "[green]equal[/]" if same_number(then, now) else f"[yellow]{now - then:+.3g}[/]"
 
 
 def sentence(repeated: Repeated) -> str:
     """Whether the repetition gave what was recorded."""
     if not repeated.past.metrics:
         return f"The recorded run has no scores to compare with: it is {repeated.past.status.lower()}."
-    alike = repeated.alike
-    predictions = f", and {alike.same:,} of {alike.rows:,} predictions" if alike else ""
+    alike, count = repeated.alike, len(repeated.scores)
     if repeated.equal:
-        return f"Equal: all {len(repeated.scores)} numbers are the same to the last bit{predictions}."
-    other = sum(then != now for then, now in repeated.scores.values())
-    same = f"; {alike.same:,} of {alike.rows:,} predictions are the same" if alike else ""
-    return f"Different: {other} of {len(repeated.scores)} numbers{same}."
+        rows = f" and {alike.rows:,} predicted rows" if alike else ""
+        return f"Equal: all {count} numbers{rows} are the same to the last bit."
+    other = sum(not same_number(then, now) for then, now in repeated.scores.values())
+    rows = f"; {alike.predicted:,} of {alike.rows:,} predictions are the same" if alike else ""
+    return f"Different: {other} of {count} numbers{rows}."
 
 
 def rerun_document(repeated: Repeated, lines: Sequence[Line]) -> dict[str, Any]:

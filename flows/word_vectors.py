@@ -24,7 +24,9 @@ def word_vectors(params: str, overrides: dict[str, Any] | None = None) -> Regist
 
     `params` names a file in params/ or a path; `overrides` are dotted, such as {"vectors.dimensions": 50}.
     """
-    return recorded(load_word_vectors(params, overrides or {}), word_vector_pipeline, record, origin(params))
+    return recorded(
+        load_word_vectors(params, overrides or {}), word_vector_pipeline, record, params_file=origin(params)
+    )
 
 
 if __name__ == "__main__":
