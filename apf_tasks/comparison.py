@@ -20,7 +20,7 @@ OF_ANY_TOKENIZER = frozenset({"bits_per_byte"})
 
 
 @dataclass(frozen=True)
-class Tested:
+class Predicted:
     """The test predictions of one run."""
 
     name: str
@@ -76,7 +76,7 @@ class Comparison:
     pairs: tuple[Pair, ...]
 
 
-def compare(runs: Sequence[Tested], settings: TestParams, metric: str | None = None) -> Comparison:
+def compare(runs: Sequence[Predicted], settings: TestParams, metric: str | None = None) -> Comparison:
     """Scores and paired differences of every two runs by `metric`, else by the one that decides in all of them.
 
     With several pairs each interval is wider (Bonferroni 1936: 1 - (1 - confidence) / pairs), so that all of them hold
@@ -121,7 +121,7 @@ def _input_columns(family: Family) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*family.example, *family.text_columns)))
 
 
-def _common_metric(runs: Sequence[Tested], family: Family, asked: str | None) -> str:
+def _common_metric(runs: Sequence[Predicted], family: Family, asked: str | None) -> str:
     names = {run.name: run.family.name for run in runs}
     if len(set(names.values())) > 1:
         raise DataError("compare", "runs of one family", _listed(names), "Compare runs that answer the same question.")
@@ -143,14 +143,14 @@ def _listed(values: Mapping[str, str]) -> str:
     return " · ".join(f"{name}: {value}" for name, value in values.items())
 
 
-def _nothing_shared(runs: Sequence[Tested], changed: int) -> DataError:
+def _nothing_shared(runs: Sequence[Predicted], changed: int) -> DataError:
     examples = {run.name: f"{len(run.rows):,} rows such as {run.rows['row_id'].iloc[0]!r}" for run in runs}
     found = f"none with the same content, {changed:,} with the same id" if changed else f"none. {_listed(examples)}"
     do = "Rows are told by file name and number, or by data.columns.id: test both on the same ones."
     return DataError("compare", "test rows that all runs have", found, do)
 
 
-def _statistics(run: Tested, first: Tested, rows: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
+def _statistics(run: Predicted, first: Predicted, rows: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
     """Per-row counts (N, K) of a run; measured as the first run measures, or not at all."""
     both = rows["reference"].tolist(), rows["prediction"].tolist(), labels
     counts = get_family(run.family).statistics(*both)

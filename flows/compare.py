@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from apf_tasks.comparison import Comparison, Tested, compare
+from apf_tasks.comparison import Comparison, Predicted, compare
 from apf_tasks.errors import DataError, RegistryError
 from apf_tasks.past_runs import PREDICTIONS, PastRun, Point, artifact, past_run, validation_curve
 from apf_tasks.rows import read_rows
@@ -58,9 +58,9 @@ def compare_runs(names: Sequence[str], metric: str | None, picture: Path) -> Com
     if len(names) > len(runs) or (twice := [name for name in names if ids.count(ids[list(names).index(name)]) > 1]):
         found = f"{len(names)} runs" if len(names) > len(runs) else f"the same run by {' and '.join(twice)}"
         raise DataError("compare", f"up to {len(string.ascii_uppercase)} different runs", found, "Name others.")
-    tested = [_tested(letter, run) for letter, run in runs.items()]
+    tested = [_predicted(letter, run) for letter, run in runs.items()]
     first = next(iter(runs.values())).params
-    assert not isinstance(first, WordVectorParams)  # _tested has refused it
+    assert not isinstance(first, WordVectorParams)  # _predicted has refused it
     comparison = compare(tested, first.test, metric)
     curves = {letter: validation_curve(run.chosen_run, comparison.metric) for letter, run in runs.items()}
     found_runs = Compared(runs, comparison, curves, picture)
@@ -76,7 +76,7 @@ def compare_runs(names: Sequence[str], metric: str | None, picture: Path) -> Com
     return found_runs
 
 
-def _tested(letter: str, run: PastRun) -> Tested:
+def _predicted(letter: str, run: PastRun) -> Predicted:
     if isinstance(run.params, WordVectorParams):
         do = "Look at their maps and probes in `apf ui`."
         raise DataError(f"run {run.short}", "predictions of test rows", "word vectors, which have none", do)
@@ -86,7 +86,7 @@ def _tested(letter: str, run: PastRun) -> Tested:
     report = json.loads(artifact(run.run_id, "test/report.json").read_text(encoding="utf-8"))
     labels = next((f.handle["label_names"] for f in run.provenance.stages if f.stage == "tokenize"), ())
     rows = read_rows(artifact(run.run_id, PREDICTIONS))
-    return Tested(letter, run.params.family, report["metric"], rows, tuple(labels))
+    return Predicted(letter, run.params.family, report["metric"], rows, tuple(labels))
 
 
 def _recorded_scores(run: PastRun) -> dict[str, Score]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,8 @@ LITTLE = {"search": {}, "test.resamples": 200, "test.before_fine_tuning": False}
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, str]]]:
-    """A project folder and its runs: a good one, a poor one, and a good one on fewer rows."""
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """A project folder and its runs: a good one, a poor one, and one on fewer rows."""
     from flows.fine_tune import fine_tune
 
     folder = tmp_path_factory.mktemp("project")
@@ -41,14 +40,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[
         wanted: dict[str, dict[str, Any]] = {
             "good": {"train.learning_rate": 2e-3, "train.epochs": 4},
             "poor": {"train.learning_rate": 1e-5, "train.epochs": 1},
-            "fewer": {"train.learning_rate": 2e-3, "train.epochs": 4, "data.max_rows": 180},
+            "fewer": {"train.learning_rate": 2e-3, "train.epochs": 1, "data.max_rows": 180},
         }
         for name, overrides in wanted.items():
             with journal() as done:
                 fine_tune(PARAMS, LITTLE | overrides)
             runs[name] = done.run_id
         (folder / PARAMS).unlink()
-    yield folder, runs
+    return folder, runs
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from apf_tasks import code_digest
-from apf_tasks.comparison import Tested, compare, shared_rows
+from apf_tasks.comparison import Predicted, compare, shared_rows
 from apf_tasks.errors import DataError
 from apf_tasks.families import family_params, get_family
 from apf_tasks.metrics.bootstrap import paired_bootstrap
@@ -31,7 +31,7 @@ def family(name: str, **options: object) -> FamilyParams:
     return family_params(name).model_validate({"name": name, **options})
 
 
-def labelled(name: str, right: int, wrong: int, start: int = 0, **changes: object) -> Tested:
+def labelled(name: str, right: int, wrong: int, start: int = 0, **changes: object) -> Predicted:
     """A run whose first `right` rows are right; texts and references depend on the row's number alone."""
     numbers = range(start, start + right + wrong)
     reference = ["yes" if i % 2 else "no" for i in numbers]
@@ -40,8 +40,8 @@ def labelled(name: str, right: int, wrong: int, start: int = 0, **changes: objec
     rows = pd.DataFrame(
         {"row_id": [f"f:{i}" for i in numbers], "text": [f"t{i}" for i in numbers], "reference": reference}
     ).assign(prediction=said)
-    made = Tested(name, family("sentiment"), "accuracy", rows, ("no", "yes"))
-    return Tested(**{**vars(made), **changes})  # type: ignore[arg-type]
+    made = Predicted(name, family("sentiment"), "accuracy", rows, ("no", "yes"))
+    return Predicted(**{**vars(made), **changes})  # type: ignore[arg-type]
 
 
 def test_the_rows_that_all_have_come_in_one_order() -> None:
@@ -103,7 +103,7 @@ def test_labels_that_one_run_alone_knows_are_measured_in_both() -> None:
             None,
             "one metric that decides in all, found A: accuracy · B: macro_f1",
         ),
-        (labelled("B", 3, 1), "f1", "one of accuracy, macro_precision, macro_recall, macro_f1, found 'f1'"),
+        (labelled("B", 3, 1), "f1", "one of accuracy, macro_f1, macro_precision, macro_recall, found 'f1'"),
         (labelled("B", 3, 1, family=family("ner")), None, "runs of one family, found A: sentiment · B: ner"),
         (
             labelled("B", 3, 1, family=family("sentiment", target="labels")),
@@ -112,7 +112,7 @@ def test_labels_that_one_run_alone_knows_are_measured_in_both() -> None:
         ),
     ],
 )
-def test_what_cannot_be_compared_is_said(other: Tested, metric: str | None, found: str) -> None:
+def test_what_cannot_be_compared_is_said(other: Predicted, metric: str | None, found: str) -> None:
     with pytest.raises(DataError) as error:
         compare([labelled("A", 3, 1), other], SETTINGS, metric)
     assert found in str(error.value)
@@ -123,11 +123,11 @@ def test_a_metric_that_is_asked_for_decides() -> None:
     assert compare(runs, SETTINGS, "macro_recall").pairs[0].metric == "macro_recall"
 
 
-def language_model(name: str, nats: float, tokens: int) -> Tested:
+def language_model(name: str, nats: float, tokens: int) -> Predicted:
     texts = [f"sentence number {i}" for i in range(10)]
     rows = pd.DataFrame({"row_id": range(10), "text": texts, "reference": texts})
     rows["prediction"] = [[nats + i / 10, tokens] for i in range(10)]
-    return Tested(name, family("causal_lm"), "perplexity", rows, ())
+    return Predicted(name, family("causal_lm"), "perplexity", rows, ())
 
 
 def test_less_is_better_for_a_language_model() -> None:
@@ -141,7 +141,7 @@ def test_less_is_better_for_a_language_model() -> None:
 
 def test_perplexities_of_other_tokens_are_not_compared() -> None:
     runs = [language_model("A", 12, 4), language_model("B", 8, 3)]
-    with pytest.raises(DataError, match="the same tokens, for perplexity is per token.*--metric bits_per_byte"):
+    with pytest.raises(DataError, match=r"the same tokens, for perplexity is per token.*--metric bits_per_byte"):
         compare(runs, SETTINGS)
     assert compare(runs, SETTINGS, "bits_per_byte").pairs[0].reliable
 
