@@ -38,11 +38,14 @@ class Line(NamedTuple):
 
 
 @contextmanager
-def where_it_ran(recorded: Provenance, params: Experiment) -> Iterator[Path]:
-    """Work in this folder when the run's files are here, else in the folder that it ran in, when they are there."""
+def where_it_ran(recorded: Provenance, params: Experiment) -> Iterator[Path | None]:
+    """Work in this folder when the run's files are here, else in the folder that it ran in, when they are there.
+
+    Gives that other folder, or None.
+    """
     here, there = Path.cwd(), Path(recorded.folder)
     if there == here or not there.is_dir() or _all_there(params):
-        yield here
+        yield None
         return
     before = os.environ.get("APF_MLRUNS")
     os.environ["APF_MLRUNS"] = str(store.root())  # `mlruns` would be another one over there
@@ -51,7 +54,7 @@ def where_it_ran(recorded: Provenance, params: Experiment) -> Iterator[Path]:
             if _all_there(params):
                 yield there
                 return
-        yield here
+        yield None
     finally:
         os.environ.pop("APF_MLRUNS")
         os.environ.update({} if before is None else {"APF_MLRUNS": before})

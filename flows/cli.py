@@ -202,10 +202,10 @@ def rerun(
     from flows.rerun_output import print_rerun, print_then_and_now, rerun_document
 
     past = past_run(run)
-    with where_it_ran(past.provenance, past.params) as folder:
+    with where_it_ran(past.provenance, past.params) as elsewhere:
         lines = then_and_now(past.provenance, past.params)
         if not as_json:
-            print_then_and_now(out, past, folder, lines)
+            print_then_and_now(out, past, elsewhere, lines)
         console_logging()
         from flows.rerun import repeat
 

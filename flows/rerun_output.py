@@ -17,12 +17,12 @@ from apf_tasks.then_and_now import Line
 NOTHING = "–"
 
 
-def print_then_and_now(out: Console, past: PastRun, folder: Path, lines: Sequence[Line]) -> None:
+def print_then_and_now(out: Console, past: PastRun, elsewhere: Path | None, lines: Sequence[Line]) -> None:
     """What the recorded run depended on, beside what is here today."""
     made = f"run {past.short} of {past.started:%Y-%m-%d %H:%M}, from {past.provenance.params_file}"
     out.print(f"{past.params.name}: {made}", markup=False, highlight=False)
-    if folder != Path.cwd() or str(folder) != past.provenance.folder:
-        out.print(f"It ran in {past.provenance.folder}; its files are looked for in {folder}.", markup=False)
+    if elsewhere is not None:
+        out.print(f"Its files are not here: it is repeated in {elsewhere}, where it ran.", markup=False)
     table = Table("", "recorded", "today", box=None, pad_edge=False)
     for line in lines:
         today = "[green]same[/]" if line.same else f"[yellow]{escape(line.now)}[/]"
