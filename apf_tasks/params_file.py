@@ -85,8 +85,21 @@ def params_of(written: dict[str, Any], path: Path, overrides: Mapping[str, Any] 
     return validate({"name": path.stem, **written}, str(path))
 
 
+RUNS = "runs:/"
+"""MLflow's address of a run, whose recorded params are a params file too."""
+
+
+def origin(params: str) -> str:
+    """How a person would call the params file again: its path, or the address of the run that recorded it."""
+    return params if params.startswith(RUNS) else str(find_params(params))
+
+
 def find_params(params: str | Path) -> Path:
-    """The file that a path or a bare name means. Raises ParamsError with the nearest existing name."""
+    """The file that a path, a bare name or `runs:/RUN_ID` means. Raises ParamsError with the nearest existing name."""
+    if str(params).startswith(RUNS):
+        from apf_tasks.past_runs import recorded_params  # asks MLflow
+
+        return recorded_params(str(params))
     candidates = [Path(params), Path("params") / f"{params}.yaml", Path("params") / str(params)]
     for path in candidates:
         if path.is_file():

@@ -12,6 +12,7 @@ from typing import TypeVar
 from apf_tasks import store, tracking
 from apf_tasks.artifacts import Selection, Split, TestReport, TokenizedSplit, TrainedModel
 from apf_tasks.params import Params
+from apf_tasks.provenance import PARAMS, PROVENANCE, params_yaml, provenance
 from apf_tasks.stage import Journal, journal
 from apf_tasks.word_vectors.params import Experiment
 
@@ -19,17 +20,29 @@ E = TypeVar("E", bound=Experiment)
 R = TypeVar("R")
 
 
-def recorded(experiment: E, lines: Callable[[E], R], write: Callable[[str, E, Journal], None]) -> R:
-    """Run the lines of a pipeline in one MLflow run; what its stages did is written there, however it ends."""
+def recorded(
+    experiment: E, lines: Callable[[E], R], write: Callable[[str, E, Journal], None], params_file: str = ""
+) -> R:
+    """Run the lines of a pipeline in one MLflow run; what its stages did is written there, however it ends.
+
+    With all params and the provenance of every stage, so that the run can be repeated from its record alone.
+    """
     with tracking.pipeline_run(experiment) as run_id, journal() as done:
         done.run_id = run_id
+        tracking.set_tags(run_id, {"apf.params_file": params_file})
+        tracking.log_text(run_id, params_yaml(experiment), PARAMS)
+
+        def write_all() -> None:
+            tracking.log_text(run_id, provenance(params_file, done.visits).model_dump_json(indent=1), PROVENANCE)
+            write(run_id, experiment, done)
+
         try:
             result = lines(experiment)
         except BaseException:
             with contextlib.suppress(Exception):  # what went wrong first is what the person needs to see
-                write(run_id, experiment, done)
+                write_all()
             raise
-        write(run_id, experiment, done)
+        write_all()
         return result
 
 

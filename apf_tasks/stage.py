@@ -24,6 +24,7 @@ from apf_tasks.artifacts import Artifact
 from apf_tasks.code_digest import code_digests
 from apf_tasks.frozen import Frozen, dotted
 from apf_tasks.params import FamilyParams
+from apf_tasks.provenance import environment
 
 P = ParamSpec("P")
 R = TypeVar("R", bound=Artifact)
@@ -177,7 +178,8 @@ class Stage(Generic[P, R]):
                 handle = self.function(out, *args, **kwargs)
             seconds = round(time.perf_counter() - started, 3)
             with self._store_errors():
-                return cast(R, store.commit(out, handle, record.model_copy(update={"seconds": seconds})))
+                made = {"seconds": seconds, "environment": environment(self.libraries)}
+                return cast(R, store.commit(out, handle, record.model_copy(update=made)))
         finally:
             _label.reset(token)
 

@@ -90,6 +90,8 @@ class Record(Frozen):
     """Module -> digest of its syntax tree."""
     libraries: dict[str, str]
     seconds: float
+    environment: dict[str, str] = Field(default_factory=dict)
+    """Where it was computed: python, cpu, threads, library -> exact version. Not part of the key."""
     files: dict[str, StoredFile] = Field(default_factory=dict)
 
 

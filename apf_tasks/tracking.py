@@ -287,3 +287,8 @@ def log_files(run_id: str, files: Mapping[Path, str]) -> None:
     """File -> folder among the run's artifacts."""
     for path, folder in files.items():
         client().log_artifact(run_id, str(path), folder)
+
+
+def log_text(run_id: str, text: str, name: str) -> None:
+    """A text as a file among the run's artifacts."""
+    client().log_text(run_id, text, name)

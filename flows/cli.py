@@ -6,20 +6,15 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from apf_tasks.artifacts import TokenizedSplit
 from apf_tasks.errors import ApfError, Interrupted
 from apf_tasks.word_vectors.params import WordVectorParams, load_experiment, load_word_vectors
-from flows.search_output import search_table
-
-if TYPE_CHECKING:
-    from apf_tasks.stage import Journal
 
 app = typer.Typer(
     help="Full-parameter fine-tuning: one YAML file in, a tested and registered model out.",
@@ -49,14 +44,15 @@ def run(params: ParamsFile, overrides: Overrides = None, as_json: AsJson = False
     console_logging()
     from apf_tasks.stage import journal
     from flows.fine_tune import fine_tune
+    from flows.run_output import print_outcome, run_document
 
     start_together()
     with journal() as done:
         fine_tune(params, parse_overrides(overrides or ()))
     if as_json:
-        print(json.dumps(_document(done)))
+        print(json.dumps(run_document(done)))
     else:
-        _print_outcome(done)
+        print_outcome(out, done)
 
 
 @app.command()
@@ -175,6 +171,52 @@ def similar(
 
 
 @app.command()
+def compare(
+    runs: Annotated[list[str], typer.Argument(help="Run ids, the starts of some, or models:/NAME@ALIAS.")],
+    picture: Annotated[Path, typer.Option("-o", "--output", help="Where to draw the picture.")] = Path("compare.png"),
+    metric: Annotated[str | None, typer.Option(help="Compare by this score, not by the one that decides.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put past runs side by side, and say which is reliably better on the same test rows."""
+    from flows.compare import compare_runs, document
+    from flows.compare_output import print_compared
+
+    compared = compare_runs(runs, metric, picture)
+    if as_json:
+        print(json.dumps(document(compared), ensure_ascii=False))
+    else:
+        print_compared(out, compared)
+
+
+@app.command()
+def rerun(
+    run: Annotated[str, typer.Argument(help="A run id, the start of one, or models:/NAME@ALIAS.")],
+    fresh: Annotated[bool, typer.Option("--fresh", help="Compute all of it again, in a temporary store.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Repeat a past run from its record alone, say what is different today, and compare the scores."""
+    from apf_tasks.past_runs import past_run
+    from apf_tasks.then_and_now import then_and_now, where_it_ran
+    from flows.environment import console_logging, start_together
+    from flows.rerun_output import print_rerun, print_then_and_now, rerun_document
+
+    past = past_run(run)
+    with where_it_ran(past.provenance, past.params) as elsewhere:
+        lines = then_and_now(past.provenance, past.params)
+        if not as_json:
+            print_then_and_now(out, past, elsewhere, lines)
+        console_logging()
+        from flows.rerun import repeat
+
+        start_together()
+        repeated = repeat(past, fresh)
+    if as_json:
+        print(json.dumps(rerun_document(repeated, lines), ensure_ascii=False))
+    else:
+        print_rerun(out, repeated)
+
+
+@app.command()
 def ui() -> None:
     """Open MLflow's and Prefect's UIs over what was recorded, until Ctrl-C."""
     from flows.servers import serve
@@ -188,61 +230,6 @@ def up() -> None:
     from flows.servers import serve
 
     serve(mlflow=False)
-
-
-def _document(done: Journal) -> dict[str, Any]:
-    """The machine-readable outcome of a run."""
-    handles = {visit.stage: visit.handle for visit in done.visits}
-    selection, report, registered = (handles[n].model_dump(mode="json") for n in ("select", "evaluate", "register"))  # type: ignore[union-attr]
-    stages: dict[str, str] = {}
-    for visit in done.visits:
-        ran = visit.status == "ran" or stages.get(visit.stage) == "ran"
-        stages[visit.stage] = "ran" if ran else "reused"
-        if visit.label:
-            stages[f"{visit.stage} {visit.label}"] = visit.status
-    from apf_tasks.recording import test_opened
-
-    tests = [v.handle for v in done.visits if isinstance(v.handle, TokenizedSplit) and v.handle.name == "test"]
-    return {
-        "run_id": done.run_id,
-        "model_uri": registered["model_uri"],
-        "stages": stages,
-        "search": done.trials,
-        "selection": {name: selection[name] for name in ("metric", "compared", "tie_break", "candidates")},
-        "test": {name: report[name] for name in ("metric", "rows", "scores", "intervals", "baselines", "verdict")},
-        "test_opened": test_opened(tests[-1]),
-    }
-
-
-def _print_outcome(done: Journal) -> None:
-    """Candidates, test scores beside the baselines, and what was reused."""
-    document = _document(done)
-    selection, test = document["selection"], document["test"]
-    out.print(search_table(done, selection))
-    if selection["compared"] > 1:
-        said = (
-            f"{selection['compared']} trials were compared on the same validation rows: the best of them looks better"
-        )
-        out.print(f"{said} there than it is. The test rows say how good it is.", markup=False)
-    title = f"Test, {test['rows']:,} rows"
-    scores = Table("score", "fine-tuned", "interval", title=title, title_justify="left")
-    for baseline in test["baselines"]:
-        scores.add_column(baseline.replace("_", " "))  # words, so that a narrow terminal can break the line
-    for name, value in test["scores"].items():
-        low, high = test["intervals"][name]
-        others = [f"{baseline[name]:.4f}" for baseline in test["baselines"].values()]
-        scores.add_row(name, f"[bold]{value:.4f}[/]", f"{low:.4f} – {high:.4f}", *others)
-    out.print(scores)
-    out.print(f"The fine-tuned model is {test['verdict']}.", markup=False)
-    if document["test_opened"] > 1:
-        out.print(f"These test rows have scored {document['test_opened']} models by now; each look weakens the next.")
-    ran = [v for v in done.visits if v.status == "ran"]
-    trained = sum(v.stage == "train_model" for v in ran)
-    reused = len(done.visits) - len(ran)
-    did = f"{len(ran)} ran, {trained} of them trainings" if ran else "nothing was computed, nothing was trained"
-    out.print(
-        f"{document['model_uri']} · run {document['run_id']} · {reused} of {len(done.visits)} stages reused; {did}."
-    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from apf_tasks.artifacts import RegisteredModel
-from apf_tasks.params_file import load_params
+from apf_tasks.params_file import load_params, origin
 from apf_tasks.recording import record, recorded
 from flows.environment import prepare
 from flows.pipeline import pipeline
@@ -22,7 +22,7 @@ def fine_tune(params: str, overrides: dict[str, Any] | None = None) -> Registere
 
     `params` names a file in params/ or a path; `overrides` are dotted, such as {"train.learning_rate": 3e-5}.
     """
-    return recorded(load_params(params, overrides or {}), pipeline, record)
+    return recorded(load_params(params, overrides or {}), pipeline, record, params_file=origin(params))
 
 
 if __name__ == "__main__":

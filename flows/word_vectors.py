@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from apf_tasks.artifacts import RegisteredModel
+from apf_tasks.params_file import origin
 from apf_tasks.recording import recorded
 from apf_tasks.word_vectors.params import load_word_vectors
 from apf_tasks.word_vectors.recording import record
@@ -23,7 +24,9 @@ def word_vectors(params: str, overrides: dict[str, Any] | None = None) -> Regist
 
     `params` names a file in params/ or a path; `overrides` are dotted, such as {"vectors.dimensions": 50}.
     """
-    return recorded(load_word_vectors(params, overrides or {}), word_vector_pipeline, record)
+    return recorded(
+        load_word_vectors(params, overrides or {}), word_vector_pipeline, record, params_file=origin(params)
+    )
 
 
 if __name__ == "__main__":

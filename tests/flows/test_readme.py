@@ -31,7 +31,8 @@ def commands() -> list[list[str]]:
 
 
 def test_the_readme_shows_the_commands_there_are() -> None:
-    assert {words[0] for words in commands()} == {"plan", "run", "check", "new", "predict", "similar", "ui", "up"}
+    shown = {"plan", "run", "check", "new", "predict", "compare", "rerun", "similar", "ui", "up"}
+    assert {words[0] for words in commands()} == shown
     assert "make demo" in README
     assert "make test" in (PROJECT / ".ci" / "run").read_text()
 
@@ -69,7 +70,7 @@ def test_the_commands_work_in_the_order_of_the_readme(
         assert ended.value.code in (0, None), words
         if "--json" in words:
             assert json.loads(capsys.readouterr().out.strip().splitlines()[-1])["model_uri"] == "models:/sentiment/1"
-    assert {"run", "plan", "check", "new", "predict"} <= set(done)
+    assert {"run", "plan", "check", "new", "predict", "compare", "rerun"} <= set(done)
     assert len((tmp_path / "scored.csv").read_text().splitlines()) == 41
 
 

@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "mlflow": {
         "apf_tasks/tracking.py",
         "apf_tasks/registry.py",
+        "apf_tasks/past_runs.py",
         "apf_tasks/code_model.py",
         "apf_tasks/served_model.py",
         "apf_tasks/word_vectors/served.py",
