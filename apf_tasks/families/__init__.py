@@ -115,6 +115,8 @@ class Family:
     """The column of one label per row, or None where a row has none, or several."""
     labels: Callable[[pd.DataFrame], list[list[str]]] | None = None
     """Rows -> the labels that each carries; from `label_column` when None."""
+    leave_label_out: str = "leave it out of data.labels"
+    """What to do about a label that train does not have, if there are no rows to add."""
     merge: Callable[[pd.DataFrame, Pieces, Base, Settings], list[Prediction]] = first_piece
     """(rows, pieces, base, settings) -> the prediction of each row."""
     lower_is_better: frozenset[str] = frozenset()

@@ -79,8 +79,11 @@ UNSIGNED = (
     ),
     Group(
         *("question_answering", "", "apf", ""),
-        {"f1": "best of the references", "exact_match": "best of the references"}
-        | {f"has_answer_{score}": "rows with an answer" for score in ("f1", "exact_match")}
+        {"f1": "best of the references", "exact_match": "best of the references"},
+    ),
+    Group(
+        *("question_answering", "report alone", "apf", ""),
+        {f"has_answer_{score}": "rows with an answer" for score in ("f1", "exact_match")}
         | {f"no_answer_{score}": "rows without an answer" for score in ("f1", "exact_match")},
     ),
     Group(
