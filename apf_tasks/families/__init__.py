@@ -42,6 +42,8 @@ Prediction = dict[str, Any]
 """What is predicted for a row: `prediction`, in the terms of the reference, and whatever belongs to it."""
 Pieces = Sequence[Sequence[Prediction]]
 """Per row, what was predicted for each of its examples, in their order."""
+Predict = Callable[["PreTrainedModel", dict[str, "torch.Tensor"], "Base", Sequence[str]], list[Prediction]]
+"""(model, batch without `labels`, base, label_names) -> what is predicted per example; B dictionaries."""
 Settings = Mapping[str, float]
 """Numbers of a decision that were chosen on validation, such as a threshold."""
 
@@ -89,8 +91,8 @@ class Family:
     """(model folder, params, label_names) -> the model with the head of this family, in float32."""
     loss: Callable[[PreTrainedModel, dict[str, torch.Tensor]], torch.Tensor]
     """(model, batch) -> loss summed over the targets of the batch, a scalar with gradient."""
-    predict: Callable[[PreTrainedModel, dict[str, torch.Tensor], Base, Sequence[str]], list[Prediction]]
-    """(model, batch without `labels`, base, label_names) -> what is predicted per example; B dictionaries."""
+    predict: Predict
+    """What the scores are made of."""
     reference: Callable[[pd.DataFrame], Sequence[Any]]
     """Rows -> the reference of each, in the terms of `prediction`. Length N."""
     statistics: Callable[[Sequence[Any], Sequence[Any], Sequence[str]], np.ndarray]
@@ -132,6 +134,9 @@ class Family:
     """Whether `predict` gets the labels: the score of a language model is how well it foresees them."""
     packs: bool = False
     """Whether examples may stand behind each other in one sequence, positions restarting, nothing attended across."""
+    answer: Predict | None = None
+    """`predict` with what the test report and a served answer have beside the scores; the same where None. Validations
+    during training do without."""
     in_fp32: bool = False
     """Whether predictions are computed in fp32 whatever the precision: where rounding among other neighbours would turn
     them, such as text, in which one word decides the rest."""
