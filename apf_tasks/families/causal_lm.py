@@ -281,7 +281,7 @@ def _instructions(params: CausalLMParams, shared: dict[str, Any]) -> Family:
     system = {"system": "what the model is told before the conversation"} if params.systems else {}
     return Family(
         columns={"prompt": "what the user says", "response": "what the model should answer"},
-        alternatives=({"messages": "a list of {role, content}"},),
+        alternatives=({"messages": "a list of {role, content} or {from, value}"},),
         optional=system,
         text_columns=("prompt",),
         key_columns=("prompt", "response"),

@@ -112,6 +112,9 @@ def test_an_encoder_is_refused(tmp_path: Path) -> None:
         ([{"role": "tool", "content": "c"}, *turns("a", "b")], "unknown role 'tool'"),
         ([{"content": "c"}, *turns("a", "b")], "unknown role None"),
         (turns("a", " "), "assistant turn without text"),
+        ([{"from": "tool", "value": "a"}, *turns("b", "c")], "unknown role 'tool'"),
+        ([{"from": ["gpt"], "value": "a"}, *turns("b", "c")], "unknown role ['gpt']"),
+        ([{"from": "human", "value": None}, *turns("b", "c")], "user turn without text"),
         ([{"role": "user", "content": [{"type": "image"}]}, *turns("a", "b")], "user turn without text"),
         ([*turns("a", "b"), {"role": "system", "content": "s"}], "a system message after the first turn"),
         ([{"role": "system", "content": "s"}, *turns("a", "b")], "a system message: write family.systems: true"),
@@ -134,6 +137,13 @@ def test_a_pair_that_cannot_be_used_has_its_reason() -> None:
         "",
     ]
     assert checked.rows["prompt"][5] == "One. Two."
+
+
+def test_turns_of_sharegpt_are_messages() -> None:
+    talk = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
+    told = [{"from": "system", "value": "s", "weight": None}, *talk]
+    found = SYSTEMS.check(pd.DataFrame({"messages": pd.Series([talk, told], dtype=object)}))
+    assert found.rows[["prompt", "response", "system"]].values.tolist() == [["a", "b", ""], ["a", "b", "s"]]
 
 
 def test_messages_become_a_prompt_and_a_response_that_say_the_same() -> None:
