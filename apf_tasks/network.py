@@ -16,7 +16,7 @@ import torch
 from transformers import PreTrainedModel
 
 from apf_tasks.batching import Examples, collate, micro_batches
-from apf_tasks.families import Family, Prediction, Settings, get_family
+from apf_tasks.families import Family, Predict, Prediction, Settings, get_family
 from apf_tasks.params import FamilyParams, ModelParams, RuntimeParams
 from apf_tasks.pretrained import Base, load_base
 from apf_tasks.runtime import autocast, choose_device, choose_precision
@@ -59,23 +59,27 @@ def load_network(
     return Network(network, base, functions, tuple(label_names), Place(device, choose_precision(runtime, device)))
 
 
-def predict_pieces(network: Network, examples: Examples) -> list[list[Prediction]]:
-    """Per row the predictions of its examples, in their order; computed longest first, so little is padding."""
+def predict_pieces(network: Network, examples: Examples, answering: bool) -> list[list[Prediction]]:
+    """Per row the predictions of its examples, in their order; computed longest first, so little is padding.
+
+    `answering`: with all that the family's `answer` gives.
+    """
     network.model.train(False)
+    predict = (network.family.answer if answering else None) or network.family.predict
     pieces: list[list[Prediction]] = [[] for _ in range(int(examples.rows.max()) + 1)]
     most = EVALUATION_TOKENS[network.place.device.type]
     for start in range(0, len(examples), EXAMPLES_AT_ONCE):
         found: dict[int, Prediction] = {}
         chunk = np.arange(start, min(start + EXAMPLES_AT_ONCE, len(examples)))
         for indices in micro_batches(chunk, examples.sizes, most):
-            found |= zip(indices.tolist(), _predict_batch(network, examples, indices), strict=True)
+            found |= zip(indices.tolist(), _predict_batch(network, predict, examples, indices), strict=True)
         for i in chunk:
             pieces[examples.rows[i]].append(found[int(i)])
     return pieces
 
 
 @torch.inference_mode()
-def _predict_batch(network: Network, examples: Examples, indices: np.ndarray) -> list[Prediction]:
+def _predict_batch(network: Network, predict: Predict, examples: Examples, indices: np.ndarray) -> list[Prediction]:
     columns, family, place = examples.take(indices), network.family, network.place
     if family.draw is not None:
         columns = family.draw(columns, network.base, ())
@@ -83,12 +87,12 @@ def _predict_batch(network: Network, examples: Examples, indices: np.ndarray) ->
         columns.pop("labels")
     batch = collate(columns, network.base.pad_id, place.device)
     with autocast(place.device, place.dtype):
-        return family.predict(network.model, batch, network.base, network.label_names)
+        return predict(network.model, batch, network.base, network.label_names)
 
 
 def predict_rows(network: Network, examples: Examples, rows: pd.DataFrame, settings: Settings) -> list[Prediction]:
-    """The prediction of every row, with the decision settings that validation chose."""
-    return network.family.merge(rows, predict_pieces(network, examples), network.base, settings)
+    """The prediction and the answer of every row, with the decision settings that validation chose."""
+    return network.family.merge(rows, predict_pieces(network, examples, answering=True), network.base, settings)
 
 
 def predict_and_tune(
@@ -96,7 +100,7 @@ def predict_and_tune(
 ) -> tuple[list[Prediction], dict[str, float]]:
     """The predictions of the validation rows, and the decision settings that suit them best."""
     family = network.family
-    pieces = predict_pieces(network, examples)
+    pieces = predict_pieces(network, examples, answering=False)
     predictions = family.merge(rows, pieces, network.base, {})
     if family.tune is None:
         return predictions, {}

@@ -13,6 +13,7 @@ from pydantic_core import PydanticUndefined
 
 from apf_tasks.families import family_names, family_params
 from apf_tasks.params import Params
+from apf_tasks.word_vectors.params import WordVectorParams
 
 HEAD = """# What a params file may say
 
@@ -20,6 +21,14 @@ One YAML file in `params/` is one experiment. Every key below can be overridden 
 (`apf run params/sentiment.yaml train.epochs=2`), and every key of `train` can be searched over
 (`search.space`). `apf check FILE` names all problems at once. This page is generated from the classes
 (`python -m apf_tasks.params_reference`); a test keeps it true.
+
+A file with a section `vectors` is about [word vectors](#word-vectors) and has sections of its own.
+"""
+
+WORD_VECTORS = """# Word vectors
+
+A file with a section `vectors` trains word vectors. `data` and `register` are those of any experiment; of columns there
+are `text` and `id` alone.
 """
 
 
@@ -32,6 +41,11 @@ def reference() -> str:
             sections.append(_part(field.alias or name, section))
     for name in family_names():
         sections.append(_part(f"family (name: {name})", family_params(name)))
+    sections += [WORD_VECTORS, _table("", WordVectorParams)]
+    for name, field in WordVectorParams.model_fields.items():
+        section = _section(field.annotation)
+        if section is not None and name not in Params.model_fields:
+            sections.append(_part(name, section))
     return "\n".join(sections)
 
 

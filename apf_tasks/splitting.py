@@ -270,6 +270,6 @@ def _check_labels(sides: dict[SplitName, pd.DataFrame], family: Family) -> tuple
         unknown = sorted(label for label in counts if label not in names)
         if unknown:
             said = ", ".join(f"{label!r} ({counts[label]:,} rows)" for label in unknown)
-            do = "Add train rows with this label, or leave it out of data.labels."
+            do = f"Add train rows with this label, or {family.leave_label_out}."
             raise CannotTeach(f"split, {name}", "only labels that train has: " + ", ".join(names), said, do)
     return names

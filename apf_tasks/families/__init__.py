@@ -42,6 +42,8 @@ Prediction = dict[str, Any]
 """What is predicted for a row: `prediction`, in the terms of the reference, and whatever belongs to it."""
 Pieces = Sequence[Sequence[Prediction]]
 """Per row, what was predicted for each of its examples, in their order."""
+Predict = Callable[["PreTrainedModel", dict[str, "torch.Tensor"], "Base", Sequence[str]], list[Prediction]]
+"""(model, batch without `labels`, base, label_names) -> what is predicted per example; B dictionaries."""
 Settings = Mapping[str, float]
 """Numbers of a decision that were chosen on validation, such as a threshold."""
 
@@ -89,8 +91,8 @@ class Family:
     """(model folder, params, label_names) -> the model with the head of this family, in float32."""
     loss: Callable[[PreTrainedModel, dict[str, torch.Tensor]], torch.Tensor]
     """(model, batch) -> loss summed over the targets of the batch, a scalar with gradient."""
-    predict: Callable[[PreTrainedModel, dict[str, torch.Tensor], Base, Sequence[str]], list[Prediction]]
-    """(model, batch without `labels`, base, label_names) -> what is predicted per example; B dictionaries."""
+    predict: Predict
+    """What the scores are made of."""
     reference: Callable[[pd.DataFrame], Sequence[Any]]
     """Rows -> the reference of each, in the terms of `prediction`. Length N."""
     statistics: Callable[[Sequence[Any], Sequence[Any], Sequence[str]], np.ndarray]
@@ -115,6 +117,8 @@ class Family:
     """The column of one label per row, or None where a row has none, or several."""
     labels: Callable[[pd.DataFrame], list[list[str]]] | None = None
     """Rows -> the labels that each carries; from `label_column` when None."""
+    leave_label_out: str = "leave it out of data.labels"
+    """What to do about a label that train does not have, if there are no rows to add."""
     merge: Callable[[pd.DataFrame, Pieces, Base, Settings], list[Prediction]] = first_piece
     """(rows, pieces, base, settings) -> the prediction of each row."""
     lower_is_better: frozenset[str] = frozenset()
@@ -130,6 +134,9 @@ class Family:
     """Whether `predict` gets the labels: the score of a language model is how well it foresees them."""
     packs: bool = False
     """Whether examples may stand behind each other in one sequence, positions restarting, nothing attended across."""
+    answer: Predict | None = None
+    """`predict` with what the test report and a served answer have beside the scores; the same where None. Validations
+    during training do without."""
     generates: bool = False
     """Whether `prediction` is text that the model writes token by token."""
     details: Callable[[pd.DataFrame, Sequence[Prediction], Sequence[str], Path], dict[str, Any]] | None = None

@@ -77,7 +77,7 @@ def tables(
     language: Language,
 ) -> dict[str, Any]:
     """Rows, F1 and exact match of kinds of rows; where some have no answer also how often that was said."""
-    counted = answer_statistics(references, [p["prediction"] for p in predictions], language)[:, :3]
+    counted = answer_statistics(references, [p["prediction"] for p in predictions], language)
     kinds = [question_kind(question, language) for question in questions]
     lengths = [answer_length(answers, language) for answers in references]
     order = [name for _, name in LENGTHS] + [f"over {LENGTHS[-1][0]}", "no answer"]

@@ -180,6 +180,12 @@ def answerable(chat: Chat, conversations: Sequence[list[Message]], most: int) ->
     return cut
 
 
+def stop_at(model: PreTrainedModel, stops: Sequence[int]) -> None:
+    """Note on the model what it was taught to stop at: it is saved with it, for whoever loads it."""
+    if model.generation_config is not None:
+        model.generation_config.eos_token_id = list(stops)
+
+
 def respond(model: PreTrainedModel, chat: Chat, prompts: Sequence[list[int]], pad_id: int, most: int) -> list[str]:
     """The most probable continuation of every prompt, token by token, of at most `most` tokens."""
     import torch
@@ -188,9 +194,6 @@ def respond(model: PreTrainedModel, chat: Chat, prompts: Sequence[list[int]], pa
     longest = max(len(ids) for ids in prompts)
     ids = torch.tensor([[pad_id] * (longest - len(p)) + p for p in prompts], device=model.device)  # (B, T)
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=model.device)
-    stops = list(chat.stops)
-    if model.generation_config is not None:  # saved with the model: whoever loads it stops where it was taught to
-        model.generation_config.eos_token_id = stops
-    settings = GenerationConfig(max_new_tokens=most, do_sample=False, eos_token_id=stops, pad_token_id=pad_id)  # type: ignore[no-untyped-call]
+    settings = GenerationConfig(max_new_tokens=most, do_sample=False, eos_token_id=[*chat.stops], pad_token_id=pad_id)  # type: ignore[no-untyped-call]
     written = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)  # type: ignore[operator]
     return [chat.text_of(row) for row in written[:, longest:].tolist()]

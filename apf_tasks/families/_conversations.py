@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 Message = dict[str, str]
 """`role` and `content`."""
 ROLES = ("system", "user", "assistant")
+SPEAKERS = {"human": "user", "gpt": "assistant"}
+"""What ShareGPT calls the roles."""
 
 
 def check_conversations(systems: bool, rows: pd.DataFrame) -> Checked:
@@ -56,7 +58,7 @@ def _joined(value: Any) -> Any:
 
 
 def _judge_messages(row: dict[Any, Any], systems: bool) -> tuple[dict[str, Any], str]:
-    messages = row["messages"]
+    messages = as_messages(row["messages"])
     if messages is None:
         return {}, "no messages"
     if problem := problem_with(messages):
@@ -69,6 +71,18 @@ def _judge_messages(row: dict[Any, Any], systems: bool) -> tuple[dict[str, Any],
     turns = turns[:-1] if unanswered else turns
     found = {"prompt": prompt_of(turns[:-1]), "response": turns[-1]["content"], "system": system}
     return {**found, "unanswered": unanswered}, ""
+
+
+def as_messages(turns: Any) -> Any:
+    """Turns as ShareGPT writes them, {from, value}, as messages; anything else as it is."""
+    if not isinstance(turns, list):
+        return turns
+    return [
+        {"role": SPEAKERS.get(str(turn["from"]), turn["from"]), "content": turn["value"]}
+        if isinstance(turn, dict) and turn.get("role") is None and {"from", "value"} <= turn.keys()
+        else turn
+        for turn in turns
+    ]
 
 
 def problem_with(messages: Any, open_end: bool = False) -> str:

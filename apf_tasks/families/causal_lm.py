@@ -125,18 +125,36 @@ def loss(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor
 
 
 def predict(
+    model: PreTrainedModel, batch: dict[str, torch.Tensor], base: Base, label_names: Sequence[str]
+) -> list[Prediction]:
+    """[nats, tokens] of the labels of every example."""
+    from apf_tasks.families._lm import judge
+
+    return [{"prediction": row[:2].tolist()} for row in judge(model, batch, shift=1)]
+
+
+def predict_conversations(
+    model: PreTrainedModel, batch: dict[str, torch.Tensor], base: Base, label_names: Sequence[str]
+) -> list[Prediction]:
+    """What `predict` gives. Model and tokenizer are then saved with where an answer ends, and with a chat template."""
+    from apf_tasks.families._chat import Chat, stop_at
+
+    stop_at(model, Chat.of(base).stops)
+    return predict(model, batch, base, label_names)
+
+
+def answer(
     params: CausalLMParams,
     model: PreTrainedModel,
     batch: dict[str, torch.Tensor],
     base: Base,
     label_names: Sequence[str],
 ) -> list[Prediction]:
-    """[nats, tokens] of the labels of every example; a response where a prompt asks for one."""
+    """What `predict_conversations` gives; a response where a prompt asks for one."""
     from apf_tasks.families._chat import Chat, respond
-    from apf_tasks.families._lm import judge
 
-    found: list[Prediction] = [{"prediction": row[:2].tolist()} for row in judge(model, batch, shift=1)]
-    prompts = [[i - 1 for i in ids if i > 0] for ids in batch["prompt"].tolist()] if "prompt" in batch else []
+    found = predict_conversations(model, batch, base, label_names)
+    prompts = [[i - 1 for i in ids if i > 0] for ids in batch["prompt"].tolist()]
     asked = [at for at, ids in enumerate(prompts) if ids]
     if asked:
         written = respond(
@@ -147,17 +165,15 @@ def predict(
     return found
 
 
-def merge(
-    params: CausalLMParams, rows: pd.DataFrame, pieces: Pieces, base: Base, settings: Settings
-) -> list[Prediction]:
-    """Sums over the windows of a row; what was written for it."""
+def merge(rows: pd.DataFrame, pieces: Pieces, base: Base, settings: Settings) -> list[Prediction]:
+    """Sums over the windows of a row; what was written for it, where anything was written."""
     from apf_tasks.families._lm import summed_pieces
 
     merged = summed_pieces(pieces)
     for found, row in zip(merged, pieces, strict=True):
         found["tokens"] = int(found["prediction"][1])
-        if params.mode == "instructions":
-            found["response"] = row[-1].get("response")
+        if "response" in row[-1]:
+            found["response"] = row[-1]["response"]
     return merged
 
 
@@ -233,8 +249,7 @@ def family(params: CausalLMParams) -> Family:
         "lower_is_better": frozenset({"perplexity", "bits_per_byte"}),
         "load_model": load_model,
         "loss": loss,
-        "predict": partial(predict, params),
-        "merge": partial(merge, params),
+        "merge": merge,
         "statistics": statistics,
         "scores": scores,
         "baselines": baselines,
@@ -251,6 +266,7 @@ def _documents(shared: dict[str, Any]) -> Family:
         text_columns=("text",),
         check=check_documents,
         encode=encode_documents,
+        predict=predict,
         reference=reference_documents,
         details=details_documents,
         example={"text": "Homarus gammarus is a species of clawed lobster from the eastern Atlantic Ocean."},
@@ -265,12 +281,14 @@ def _instructions(params: CausalLMParams, shared: dict[str, Any]) -> Family:
     system = {"system": "what the model is told before the conversation"} if params.systems else {}
     return Family(
         columns={"prompt": "what the user says", "response": "what the model should answer"},
-        alternatives=({"messages": "a list of {role, content}"},),
+        alternatives=({"messages": "a list of {role, content} or {from, value}"},),
         optional=system,
         text_columns=("prompt",),
         key_columns=("prompt", "response"),
         check=partial(check_conversations, params.systems),
         encode=partial(encode_conversations, params),
+        predict=predict_conversations,
+        answer=partial(answer, params),
         reference=answers_of,
         details=details_conversations,
         generates=True,

@@ -204,6 +204,7 @@ def family(params: NerParams) -> Family:
         optional={"compounds": "entities of several words as start, end and tag, counted in words"},
         text_columns=("text",),
         labels=labels,
+        leave_label_out="name only the other types in family.entity_tags: entities of the rest are none",
         metrics=("f1", "precision", "recall", "macro_f1"),
         check=partial(check, params),
         encode=partial(encode, params),

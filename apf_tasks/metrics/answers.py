@@ -70,19 +70,19 @@ def _word_tokenizer() -> NLTKWordTokenizer:
 
 
 def answer_statistics(references: Sequence[Sequence[str]], predictions: Sequence[str], language: Language) -> Counts:
-    """(N, 6): one, exact match, F1, and the same three where there is an answer (0 where there is none).
+    """(N, 3): one, exact match, F1.
 
     `references`: the accepted answers of each row, the best one counts; [] or [""] when the text has no answer. The
     prediction of "no answer" is "": it scores 1 where there is none, 0 elsewhere. Answers of which nothing remains
     after normalisation are no references when there are others.
     """
     check_rows(references, predictions)
-    statistics = np.zeros((len(predictions), 6))
+    statistics = np.zeros((len(predictions), 3))
     for at, (answers, prediction) in enumerate(zip(references, predictions, strict=True)):
         kept = [a for a in answers if tokens(a, language)] or [""]
         exact = max(normalize(a, language) == normalize(prediction, language) for a in kept)
-        row = [1, exact, max(_f1(tokens(a, language), tokens(prediction, language), language) for a in kept)]
-        statistics[at] = row + (row if any(answers) else [0, 0, 0])
+        f1 = max(_f1(tokens(a, language), tokens(prediction, language), language) for a in kept)
+        statistics[at] = [1, exact, f1]
     return statistics
 
 
@@ -108,20 +108,9 @@ def _longest_common_run(a: list[str], b: list[str]) -> int:
 
 
 def answer_scores(sums: np.ndarray) -> Scores:
-    """f1 and exact_match from sums of `answer_statistics`, (..., 6) -> (...).
-
-    When a row without an answer is among them also has_answer_f1, no_answer_f1 and the same of exact_match: the scores
-    of the rows with and without an answer.
-    """
-    everything, answerable = np.split(np.asarray(sums, dtype=np.float64), 2, axis=-1)  # each (..., 3): rows, exact, f1
-    groups = {"": everything}
-    if (everything[..., 0] > answerable[..., 0]).any():
-        groups |= {"has_answer_": answerable, "no_answer_": everything - answerable}
-    return {
-        prefix + name: ratio(group[..., at], group[..., 0])
-        for prefix, group in groups.items()
-        for name, at in (("f1", 2), ("exact_match", 1))
-    }
+    """f1 and exact_match from sums of `answer_statistics`, (..., 3) -> (...)."""
+    rows, exact, f1 = np.moveaxis(np.asarray(sums, dtype=np.float64), -1, 0)
+    return {"f1": ratio(f1, rows), "exact_match": ratio(exact, rows)}
 
 
 def best_threshold(

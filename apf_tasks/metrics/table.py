@@ -21,7 +21,8 @@ page is generated (`python -m apf_tasks.metrics.table`); a test keeps it and the
 FOOT = """
 Answers. English answers are compared in lower case, without punctuation and articles, as bags of words (SQuAD 2.0).
 Chinese answers are compared without the punctuation that CMRC 2018 lists, by the longest common run of characters and
-other words. No answer is the empty text.
+other words. No answer is the empty text. Scores of the rows with an answer, and of those without one, are no metrics:
+they stand in the test report alone (`by_answer` in `report.json`), where there are both.
 
 ROUGE. English: Porter's stemmer. Chinese: character by character, Latin words and numbers whole. A sentence (Lsum) is a
 line, or ends with a full stop, question or exclamation mark.
@@ -33,10 +34,10 @@ SCALES = {
     **dict.fromkeys(("pearson", "spearman"), "-1 to 1"),
     **dict.fromkeys(("mae", "mse", "bits_per_byte"), "from 0"),
     **dict.fromkeys(("bleu", "chrf"), "0 to 100"),
-    "perplexity": "from 1",
+    **dict.fromkeys(("perplexity", "pseudo_perplexity"), "from 1"),
 }
 """Score -> its scale, where that is not 0 to 1."""
-LOWER_IS_BETTER = frozenset({"mae", "mse", "hamming_loss", "perplexity", "bits_per_byte"})
+LOWER_IS_BETTER = frozenset({"mae", "mse", "hamming_loss", "perplexity", "pseudo_perplexity", "bits_per_byte"})
 
 
 class Group(NamedTuple):
@@ -79,9 +80,7 @@ UNSIGNED = (
     ),
     Group(
         *("question_answering", "", "apf", ""),
-        {"f1": "best of the references", "exact_match": "best of the references"}
-        | {f"has_answer_{score}": "rows with an answer" for score in ("f1", "exact_match")}
-        | {f"no_answer_{score}": "rows without an answer" for score in ("f1", "exact_match")},
+        {"f1": "best of the references", "exact_match": "best of the references"},
     ),
     Group(
         *("summarization", "", "rouge-score", "rouge-score"),
@@ -91,7 +90,11 @@ UNSIGNED = (
         *("causal_lm", "", "apf", ""),
         {"perplexity": f"exp(nats / tokens), {_ONE_TOKENIZER}", "bits_per_byte": "nats / (ln 2 * UTF-8 bytes)"},
     ),
-    Group(*("masked_lm", "", "apf", ""), {"perplexity": f"exp(nats / hidden tokens), {_ONE_TOKENIZER}"}),
+    Group(
+        *("masked_lm", "", "apf", ""),
+        {"pseudo_perplexity": f"exp(nats / hidden tokens), {_ONE_TOKENIZER}"}
+        | {"masked_accuracy": "share of the hidden tokens that are guessed"},
+    ),
 )
 
 

@@ -144,7 +144,7 @@ def text_in(value: Any) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, dict):
-        return text_in(value["content"] if "content" in value else list(value.values()))
+        return text_in(next((value[key] for key in ("content", "value") if key in value), list(value.values())))
     if isinstance(value, list):
         parts = list(map(text_in, value))
         return ("" if is_unspaced(parts) else " ").join(parts)

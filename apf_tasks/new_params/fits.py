@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from apf_tasks.families import Family
+from apf_tasks.families._conversations import as_messages
 from apf_tasks.ingestion import FILE_COLUMN
 from apf_tasks.new_params.columns import LONG_LABEL, MOST_LABELS, Column, separator_of, spread
 
@@ -123,7 +124,7 @@ def spans(column: Column, family: Family, others: Sequence[Column]) -> Fit:
 
 def messages(column: Column, family: Family, others: Sequence[Column]) -> Fit:
     """Lists of objects with a role."""
-    first = [value[0] for value in column.sample if isinstance(value, list) and value]
+    first = [as_messages(value)[0] for value in column.sample if isinstance(value, list) and value]
     good = first and all(isinstance(item, dict) and {"role", "content"} <= item.keys() for item in first)
     return (20, "lists of {role, content}") if good else None
 

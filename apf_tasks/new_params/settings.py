@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from apf_tasks.families import Family, family_params
+from apf_tasks.families._conversations import as_messages
 from apf_tasks.new_params.columns import Column, spread, text_in
 from apf_tasks.new_params.matching import Match
 
@@ -201,7 +202,7 @@ def options_for(found: Match, language: str, base: Base) -> dict[str, Option]:
             if most > params.model_fields["max_answer_tokens"].default:
                 room = min(128, math.ceil(most / 8) * 8)
                 options["max_answer_tokens"] = Option(room, f"{QUANTILE:.0%} of the answers are no longer")
-    starts = [value[0].get("role") for value in read[0].sample if _is_talk(value)] if read else []
+    starts = [as_messages(value)[0].get("role") for value in read[0].sample if _is_talk(value)] if read else []
     if "systems" in fields and "system" in starts:
         options["systems"] = Option(True, "conversations begin with a system message")
     return options

@@ -12,12 +12,12 @@ import torch
 
 from apf_tasks.batching import Examples, token_table
 from apf_tasks.errors import ModelError
-from apf_tasks.families import IGNORE_INDEX, Columns, Family, get_family
+from apf_tasks.families import IGNORE_INDEX, Columns, Family, Prediction, get_family
 from apf_tasks.families._chat import DEFAULT_TEMPLATE, Chat
 from apf_tasks.families._conversations import prompt_of, turns_of
 from apf_tasks.families.causal_lm import SAMPLES, CausalLMParams
 from apf_tasks.loop import train_steps
-from apf_tasks.network import Network, Place, predict_rows, scores_of
+from apf_tasks.network import Network, Place, predict_and_tune, predict_rows, scores_of
 from apf_tasks.packaging import REPLAYED_ROWS
 from apf_tasks.params import ModelParams, TrainParams
 from apf_tasks.pretrained import Base, load_base
@@ -112,6 +112,9 @@ def test_an_encoder_is_refused(tmp_path: Path) -> None:
         ([{"role": "tool", "content": "c"}, *turns("a", "b")], "unknown role 'tool'"),
         ([{"content": "c"}, *turns("a", "b")], "unknown role None"),
         (turns("a", " "), "assistant turn without text"),
+        ([{"from": "tool", "value": "a"}, *turns("b", "c")], "unknown role 'tool'"),
+        ([{"from": ["gpt"], "value": "a"}, *turns("b", "c")], "unknown role ['gpt']"),
+        ([{"from": "human", "value": None}, *turns("b", "c")], "user turn without text"),
         ([{"role": "user", "content": [{"type": "image"}]}, *turns("a", "b")], "user turn without text"),
         ([*turns("a", "b"), {"role": "system", "content": "s"}], "a system message after the first turn"),
         ([{"role": "system", "content": "s"}, *turns("a", "b")], "a system message: write family.systems: true"),
@@ -134,6 +137,13 @@ def test_a_pair_that_cannot_be_used_has_its_reason() -> None:
         "",
     ]
     assert checked.rows["prompt"][5] == "One. Two."
+
+
+def test_turns_of_sharegpt_are_messages() -> None:
+    talk = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
+    told = [{"from": "system", "value": "s", "weight": None}, *talk]
+    found = SYSTEMS.check(pd.DataFrame({"messages": pd.Series([talk, told], dtype=object)}))
+    assert found.rows[["prompt", "response", "system"]].values.tolist() == [["a", "b", ""], ["a", "b", "s"]]
 
 
 def test_messages_become_a_prompt_and_a_response_that_say_the_same() -> None:
@@ -347,6 +357,23 @@ def test_an_answer_that_does_not_stop_is_cut(overfitted: Network) -> None:
     assert len(overfitted.base.tokenizer(found[0])["input_ids"]) == 1
 
 
+def validated(network: Network) -> list[Prediction]:
+    """What a validation during training finds."""
+    rows = pairs(*ANSWERS.items())
+    examples = Examples(token_table(INSTRUCTIONS.encode(rows, network.base, ())))
+    return predict_and_tune(network, examples, rows)[0]
+
+
+def test_a_validation_scores_and_writes_nothing(overfitted: Network) -> None:
+    rows = pairs(*ANSWERS.items())
+    examples = Examples(token_table(INSTRUCTIONS.encode(rows, overfitted.base, ())))
+    found = validated(overfitted)
+    assert [sorted(p) for p in found] == [["perplexity", "prediction", "tokens"]] * 3
+    tested = predict_rows(overfitted, examples, rows, {})
+    assert found == [{name: p[name] for name in found[0]} for p in tested]
+    assert all(p["response"] for p in tested)
+
+
 def test_scored_rows_are_scored_and_answered(overfitted: Network, tmp_path: Path) -> None:
     rows = pairs(*ANSWERS.items())
     examples = Examples(token_table(INSTRUCTIONS.encode(rows, overfitted.base, ())))
@@ -370,7 +397,7 @@ def test_scored_rows_are_scored_and_answered(overfitted: Network, tmp_path: Path
 
 
 def test_the_model_is_saved_with_its_template_and_where_to_stop(overfitted: Network, tmp_path: Path) -> None:
-    answer(overfitted, ["A cow?"])
+    validated(overfitted)
     overfitted.model.save_pretrained(tmp_path / "saved")
     overfitted.base.tokenizer.save_pretrained(tmp_path / "saved")
     assert base_of(tmp_path / "saved", 64).tokenizer.chat_template == DEFAULT_TEMPLATE

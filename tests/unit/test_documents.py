@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from apf_tasks.params_file import written_in
 from apf_tasks.params_reference import reference
 
 PROJECT = Path(__file__).parents[2]
@@ -43,6 +44,18 @@ def imports(tree: ast.AST, only_top_level: bool = False) -> set[str]:
 def test_the_params_reference_is_as_generated() -> None:
     page = (PROJECT / "docs" / "PARAMS.md").read_text()
     assert page == reference(), "run: python -m apf_tasks.params_reference > docs/PARAMS.md"
+
+
+def test_the_params_reference_has_every_key_of_every_params_file() -> None:
+    """Section by section, since sections share names of keys."""
+    page = reference()
+    sections = {part.split("\n")[0]: part for part in page.split("\n## ")}
+    for path in sorted((PROJECT / "params").rglob("*.yaml")):
+        for name, section in written_in(path).items():
+            assert f"| `{name}` |" in page, path
+            if name != "family" and isinstance(section, dict):
+                for key in section:
+                    assert f"| `{key}` |" in sections[name], f"{path}: {name}.{key}"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

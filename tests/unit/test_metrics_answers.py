@@ -81,16 +81,7 @@ def test_values_published_for_squad_2() -> None:
 def test_rows_with_and_without_an_answer() -> None:
     references = [["red"], ["blue sky"], [], [""]]
     scores = scores_of(references, ["red", "sky", "", "green"], "en")
-    assert scores == pytest.approx(
-        {
-            "f1": (1 + 2 / 3 + 1 + 0) / 4,
-            "exact_match": 2 / 4,
-            "has_answer_f1": (1 + 2 / 3) / 2,
-            "has_answer_exact_match": 1 / 2,
-            "no_answer_f1": 1 / 2,
-            "no_answer_exact_match": 1 / 2,
-        }
-    )
+    assert scores == pytest.approx({"f1": (1 + 2 / 3 + 1 + 0) / 4, "exact_match": 2 / 4})
 
 
 def test_chinese_tokens() -> None:
@@ -144,8 +135,8 @@ def test_perfect_is_best_and_shuffled_is_worse(language: Language) -> None:
 def test_sums_of_any_shape() -> None:
     statistics = answer_statistics([["a b"], [], ["c"]], ["b", "", "d"], "en")
     scores = answer_scores(np.stack([statistics, 2 * statistics]))
-    assert scores["no_answer_f1"].shape == (2, 3)
-    assert scores["no_answer_f1"].tolist() == [[0, 1, 0]] * 2
+    assert scores["f1"].shape == (2, 3)
+    assert scores["f1"].tolist() == [[1, 1, 0]] * 2
 
 
 def test_threshold_by_hand() -> None:

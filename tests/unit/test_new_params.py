@@ -47,6 +47,13 @@ SENTENCES = [["Ada", "Lovelace", "saw", "London", str(i)] for i in NUMBERS]
 TAGS = ["B-PER", "I-PER", "O", "B-LOC", "O"]
 CONLL = "\n".join("".join(f"{w}\t{t}\n" for w, t in zip(s, TAGS, strict=True)) for s in SENTENCES)
 TALKS = [[{"role": "user", "content": text}, {"role": "assistant", "content": f"{text}, yes"}] for text in TEXTS]
+
+
+def sharegpt(talk: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The turns as ShareGPT writes them."""
+    return [{"from": {"user": "human", "assistant": "gpt"}[t["role"]], "value": t["content"]} for t in talk]
+
+
 SQUAD = {
     "data": [
         {
@@ -231,6 +238,13 @@ CASES: dict[str, tuple[str, str, str, dict[str, Any], dict[str, Any]]] = {
         "a.jsonl",
         lines(messages=[[{"role": "system", "content": "Be brief."}, *talk] for talk in TALKS]),
         {"messages": "messages"},
+        {"family.mode": "instructions", "family.systems": True},
+    ),
+    "conversations of ShareGPT": (
+        "causal_lm",
+        "a.json",
+        json.dumps([{"conversations": [{"from": "system", "value": "Be brief."}, *sharegpt(talk)]} for talk in TALKS]),
+        {"messages": "conversations"},
         {"family.mode": "instructions", "family.systems": True},
     ),
 }

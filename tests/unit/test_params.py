@@ -101,6 +101,9 @@ def test_what_is_not_allowed_is_named(written: Path, override: str, message: str
         ("- a\n", "found list"),
         ("family: [\n", "YAML in UTF-8"),
         ("family: sentiment\nfamily: sentiment\n", "the key 'family' stands twice"),
+        ("model: {{base}}\n", "a mapping or list where a key should stand: quote braces that are text"),
+        ("model:\n  ? [base]\n  : 1\n", "line 2, column 5"),
+        ("data: {source: 2026-02-30}\n", "day is out of range for month: quote it if it is a word"),
     ],
 )
 def test_a_file_that_is_no_params_file(written: Path, text: str, message: str) -> None:

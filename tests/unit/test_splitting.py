@@ -21,7 +21,9 @@ ENGLISH = "The film takes its time to begin but the last hour is among the best 
 CHINESE = "这家酒店的位置非常好，房间也很干净，服务员态度热情，早餐种类丰富，下次来还会选择这里，编号"
 
 
-def split(folder: Path, rows: list[dict[str, Any]], **settings: Any) -> tuple[Split, dict[str, pd.DataFrame]]:
+def split(
+    folder: Path, rows: list[dict[str, Any]], family: FamilyParams = SENTIMENT, **settings: Any
+) -> tuple[Split, dict[str, pd.DataFrame]]:
     """The handle and the three tables."""
     folder.mkdir(exist_ok=True)
     frame = pd.DataFrame(rows)
@@ -36,7 +38,7 @@ def split(folder: Path, rows: list[dict[str, Any]], **settings: Any) -> tuple[Sp
         rejected_rows=0,
         left_out_rows=0,
     )
-    handle = split_rows(folder, raw, SplitParams(**settings), SENTIMENT)
+    handle = split_rows(folder, raw, SplitParams(**settings), family)
     return handle, {name: pd.read_parquet(folder / f"{name}.parquet") for name in ("train", "validation", "test")}
 
 
@@ -250,9 +252,24 @@ def test_a_label_that_train_lacks_is_said(tmp_path: Path) -> None:
     rows = [row | {"role": "train"} for row in distinct_rows(100)]
     test = [{"text": f"{word} word", "label": "c", "role": "test"} for word in ("first", "second")]
     with pytest.raises(
-        CannotTeach, match=r"split, test: expected only labels that train has: a, b, found 'c' \(2 rows\)"
+        CannotTeach,
+        match=r"split, test: expected only labels that train has: a, b, found 'c' \(2 rows\)"
+        r"\. Add train rows with this label, or leave it out of data\.labels\.",
     ):
         split(tmp_path, rows + test)
+
+
+def test_an_entity_type_that_train_lacks_is_left_out_where_types_are_named(tmp_path: Path) -> None:
+    types = ["LOC"] * 8 + ["DATE"]
+    rows = [
+        {"text": f"{where} is far", "tokens": [where, "is", "far"], "tags": [f"B-{name}", "O", "O"], "role": role}
+        for where, name, role in zip("ABCDEFGHI", types, ["train"] * 7 + ["validation", "test"], strict=True)
+    ]
+    do = (
+        r"found 'DATE' \(1 rows\)\. Add train rows with this label, or name only the other types in family\.entity_tags"
+    )
+    with pytest.raises(CannotTeach, match=do):
+        split(tmp_path, rows, FamilyParams(name="ner"), near_duplicate_similarity=None)
 
 
 @pytest.mark.parametrize("method", ["group", "time"])
