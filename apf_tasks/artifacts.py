@@ -216,24 +216,6 @@ class TestReport(Artifact):
         return f"{self.metric} {self.scores[self.metric]:.4f} [{low:.4f}, {high:.4f}] · {self.verdict}"
 
 
-class LearningCurve(Artifact):
-    """`curve.json` and `curve.png`: validation scores after training on growing parts of train."""
-
-    metric: str
-    rows: tuple[int, ...]
-    """Train rows of each point, ascending."""
-    scores: tuple[Score, ...]
-    intervals: tuple[Interval, ...]
-    gain: float | None
-    """What twice the rows of the last point would add to the metric; None where the points do not say."""
-    gain_interval: Interval | None
-    verdict: str
-    """One sentence: what would twice the rows bring?"""
-
-    def describe(self) -> str:
-        return self.verdict
-
-
 class RegisteredModel(Artifact):
     """A version in the MLflow registry."""
 

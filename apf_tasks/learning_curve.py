@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from apf_tasks.artifacts import LearningCurve, TokenizedSplit, TrainedModel
+from apf_tasks.artifacts import TokenizedSplit, TrainedModel
+from apf_tasks.curve_artifact import LearningCurve
 from apf_tasks.curve_picture import CurvePoints, draw_curve
 from apf_tasks.families import Family, get_family
 from apf_tasks.metrics.bootstrap import resampled_sums
@@ -23,7 +24,7 @@ CURVE, PICTURE = "curve.json", "curve.png"
 NOTICED_STRETCH = 1.05
 NOTE = (
     "The interval knows the chance of the validation rows. Another seed, or other rows of the same number, would move "
-    "the points too."
+    "the points too. Smaller parts are trained for as many epochs, hence for fewer steps."
 )
 
 

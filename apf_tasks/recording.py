@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from apf_tasks import store, tracking
-from apf_tasks.artifacts import LearningCurve, Selection, Split, TestReport, TokenizedSplit, TrainedModel
+from apf_tasks.artifacts import Selection, Split, TestReport, TokenizedSplit, TrainedModel
+from apf_tasks.curve_artifact import LearningCurve
 from apf_tasks.params import Params
 from apf_tasks.stage import Journal, journal
 from apf_tasks.word_vectors.params import Experiment

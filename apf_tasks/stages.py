@@ -12,7 +12,6 @@ from typing import Any, cast
 from apf_tasks.artifacts import (
     BaseModel,
     Corpus,
-    LearningCurve,
     RawData,
     RegisteredModel,
     Rung,
@@ -24,6 +23,7 @@ from apf_tasks.artifacts import (
     TrainedVectors,
     VectorReport,
 )
+from apf_tasks.curve_artifact import LearningCurve
 from apf_tasks.params import (
     DataParams,
     FamilyParams,

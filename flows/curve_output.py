@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from apf_tasks.artifacts import LearningCurve
+from apf_tasks.curve_artifact import LearningCurve
 from apf_tasks.params import Params
 from apf_tasks.stage import Journal
 from flows.curve_pipeline import first_combination
@@ -32,7 +32,7 @@ def print_curve(out: Console, done: Journal, params: Params) -> None:
         said = f"Trained with {label(trial)}, the first combination of search.space."
         out.print(f"{said} A value behind the file's name replaces it.", markup=False)
     table = Table(
-        *("train rows", "", "steps", f"validation {written['metric']}", f"{written['confidence']:.0%} interval"),
+        *("train rows", "part", "steps", f"validation {written['metric']}", f"{written['confidence']:.0%} interval"),
         title="Learning curve",
         title_justify="left",
     )

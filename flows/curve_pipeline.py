@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from apf_tasks.artifacts import LearningCurve
+from apf_tasks.curve_artifact import LearningCurve
 from apf_tasks.errors import ParamsError
 from apf_tasks.params import Params, TrainParams
 from apf_tasks.params_file import Trial, trials

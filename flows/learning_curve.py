@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from apf_tasks.artifacts import LearningCurve
+from apf_tasks.curve_artifact import LearningCurve
 from apf_tasks.params_file import load_params
 from apf_tasks.recording import record, recorded
 from flows.curve_pipeline import FRACTIONS, curve_pipeline
