@@ -38,11 +38,18 @@ class Training:
     examples: int | None
     exact: bool
     """Whether the examples have been counted, or stand for the rows of the split."""
+    until: int | None = None
+    """The last step before the search compares it with others, which may end it there; None when it reaches its end."""
+
+    @property
+    def whole_steps(self) -> int | None:
+        """Optimizer steps to its end."""
+        return None if self.examples is None else total_steps(self.examples, self.params)
 
     @property
     def steps(self) -> int | None:
-        """Optimizer steps, unless patience ends it earlier."""
-        return None if self.examples is None else total_steps(self.examples, self.params)
+        """Optimizer steps that are foreseen, unless patience ends it earlier."""
+        return self.whole_steps if self.until is None else self.until
 
     @property
     def validations(self) -> int | None:
@@ -84,12 +91,17 @@ class Estimate:
 
 
 def estimate(visits: Sequence[Visit], params: Params) -> Estimate | None:
-    """What the trainings among the visits of a plan would take; None when none would run."""
-    planned = [visit for visit in visits if visit.stage == "train_model" and visit.status == "runs"]
+    """What the trainings among the visits of a plan would take; None when none would run.
+
+    A search that compares trials on their way is foreseen with any of them going on: it is their number that counts.
+    """
+    wanted = ("train_rung", "train_model")
+    # of the visits of one trial the last goes furthest
+    planned = {visit.label: visit for visit in visits if visit.stage in wanted and visit.status == "runs"}
     if not planned:
         return None
     rows = next((visit.handle.rows["train"] for visit in visits if isinstance(visit.handle, Split)), None)
-    trainings = tuple(_training(visit, rows) for visit in planned)
+    trainings = tuple(_training(visit, rows) for visit in planned.values())
     folder = folder_at_hand(trainings[0].arguments)
     parameters = None if folder is None else count_parameters(folder)
     root = next(p for p in (store.root(), *store.root().parents) if p.exists())
@@ -103,7 +115,7 @@ def estimate(visits: Sequence[Visit], params: Params) -> Estimate | None:
 
 
 def _training(visit: Visit, rows: int | None) -> Training:
-    train = visit.arguments["train"]
+    train, until = visit.arguments["train"], visit.arguments.get("until")
     known = isinstance(train, TokenizedSplit)
     return Training(
         label=visit.label,
@@ -111,6 +123,7 @@ def _training(visit: Visit, rows: int | None) -> Training:
         arguments=dict(visit.arguments),
         examples=train.examples if known else rows,
         exact=known,
+        until=until if isinstance(until, int) else None,
     )
 
 

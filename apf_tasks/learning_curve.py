@@ -13,7 +13,7 @@ from apf_tasks.artifacts import TokenizedSplit, TrainedModel
 from apf_tasks.curve_artifact import LearningCurve
 from apf_tasks.curve_picture import CurvePoints, draw_curve
 from apf_tasks.families import Family, get_family
-from apf_tasks.metrics.bootstrap import resampled_sums
+from apf_tasks.metrics.bootstrap import resampled_scores
 from apf_tasks.params import FamilyParams, TestParams
 from apf_tasks.power_law import FEWEST_POINTS, Extrapolation, Floats, extrapolate
 from apf_tasks.rows import read_rows
@@ -93,9 +93,13 @@ def _resampled_scores(models: Sequence[TrainedModel], family: Family, metric: st
     for model in models:
         rows = read_rows(model.path / "validation.parquet")
         counts.append(family.statistics(rows["reference"].tolist(), rows["prediction"].tolist(), model.label_names))
-    sums = resampled_sums(np.concatenate(counts, axis=1), intervals.resamples, intervals.seed)  # (R, P * K)
-    each = np.split(sums, np.cumsum([c.shape[1] for c in counts])[:-1], axis=1)
-    return np.stack([family.scores(one)[metric] for one in each], axis=1)
+    cuts = np.cumsum([c.shape[1] for c in counts])[:-1]
+
+    def of_each(sums: np.ndarray) -> dict[str, np.ndarray]:  # (R, P * K)
+        return {str(i): family.scores(one)[metric] for i, one in enumerate(np.split(sums, cuts, axis=1))}
+
+    found = resampled_scores(np.concatenate(counts, axis=1), of_each, intervals.resamples, intervals.seed)
+    return np.stack(list(found.values()), axis=1)
 
 
 def _gain(fitted: Extrapolation, scale: Scale, rows: float, score: float, tails: list[float]) -> Gain:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from apf_tasks.artifacts import TokenizedSplit
@@ -131,22 +130,13 @@ def plan(
             word_vector_pipeline(experiment)
         else:
             pipeline(experiment)
-    from flows.plan_output import estimate_document, estimated, print_estimate
+    from flows.plan_output import estimated, plan_document, print_plan
 
     found = None if isinstance(experiment, WordVectorParams) else estimated(book.visits, experiment, measure)
     if as_json:
-        visits = [{name: getattr(v, name) for name in ("stage", "label", "status", "reason")} for v in book.visits]
-        print(json.dumps({"stages": visits, "estimate": estimate_document(found)}))
-        return
-    table = Table("stage", "call", "", "why", box=None, pad_edge=False)
-    for visit in book.visits:
-        style = "green" if visit.status == "reused" else "yellow"
-        why = visit.handle.describe() if visit.handle else visit.reason
-        table.add_row(visit.stage, visit.label, f"[{style}]{visit.status}[/]", escape(why))
-    out.print(table)
-    runs = sum(v.status == "runs" for v in book.visits)
-    out.print(f"{len(book.visits) - runs} stage(s) reused, {runs} would run.")
-    print_estimate(out, found, measure)
+        print(json.dumps(plan_document(book, found)))
+    else:
+        print_plan(out, book, found, measure)
 
 
 @app.command()

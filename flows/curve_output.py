@@ -11,8 +11,8 @@ from rich.table import Table
 from apf_tasks.curve_artifact import LearningCurve
 from apf_tasks.params import Params
 from apf_tasks.stage import Journal
-from flows.curve_pipeline import first_combination
-from flows.pipeline import label
+from apf_tasks.trials import label
+from flows.curve_pipeline import first_trial
 
 
 def curve_document(done: Journal) -> dict[str, Any]:
@@ -27,9 +27,9 @@ def print_curve(out: Console, done: Journal, params: Params) -> None:
     """A row per part of train, the sentence about twice the rows, and where the picture is."""
     document = curve_document(done)
     written = document["curve"]
-    trial, _ = first_combination(params)
+    trial, _ = first_trial(params)
     if trial:
-        said = f"Trained with {label(trial)}, the first combination of search.space."
+        said = f"Trained with {label(trial)}, the first trial of the search."
         out.print(f"{said} A value behind the file's name replaces it.", markup=False)
     table = Table(
         *("train rows", "part", "steps", f"validation {written['metric']}", f"{written['confidence']:.0%} interval"),

@@ -1,4 +1,4 @@
-"""What `apf plan` says about the trainings that would run: steps, time, disk, unusual learning rates."""
+"""What `apf plan` says: the stages, and what the trainings take: steps, time, disk, unusual learning rates."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from apf_tasks.artifacts import TokenizedSplit
 from apf_tasks.estimates import GIB, Estimate, estimate
 from apf_tasks.params import Params
-from apf_tasks.stage import Visit
+from apf_tasks.stage import Journal, Visit
 
 if TYPE_CHECKING:
     from apf_tasks.warm_up import Speed
@@ -46,8 +48,31 @@ def can_measure(found: Estimate) -> bool:
     return isinstance(given["train"], TokenizedSplit) and isinstance(given["validation"], TokenizedSplit)
 
 
-def estimate_document(found: Estimated | None) -> dict[str, Any] | None:
-    """The same for scripts."""
+def plan_document(book: Journal, found: Estimated | None) -> dict[str, Any]:
+    """The plan for scripts."""
+    visits = [{name: getattr(v, name) for name in ("stage", "label", "status", "reason")} for v in book.visits]
+    return {"stages": visits, "estimate": _document(found)}
+
+
+def print_plan(out: Console, book: Journal, found: Estimated | None, measure: bool) -> None:
+    """The stages as a table; a line each for steps, time and disk; then the warnings."""
+    table = Table("stage", "call", "", "why", box=None, pad_edge=False)
+    for visit in book.visits:
+        style = "green" if visit.status == "reused" else "yellow"
+        why = visit.handle.describe() if visit.handle else visit.reason
+        table.add_row(visit.stage, visit.label, f"[{style}]{visit.status}[/]", escape(why))
+    out.print(table)
+    runs = sum(v.status == "runs" for v in book.visits)
+    out.print(f"{len(book.visits) - runs} stage(s) reused, {runs} would run.")
+    if found is None:
+        return
+    for line in (_steps(found.estimate), _time(found, measure), _disk(found.estimate)):
+        out.print(line, markup=False, highlight=False)
+    for warning in found.estimate.warnings:
+        out.print(f"Warning: {warning}", style="yellow", markup=False, highlight=False)
+
+
+def _document(found: Estimated | None) -> dict[str, Any] | None:
     if found is None:
         return None
     known, speed = found.estimate, found.speed
@@ -62,16 +87,6 @@ def estimate_document(found: Estimated | None) -> dict[str, Any] | None:
         "free_bytes": known.free_bytes,
         "warnings": list(known.warnings),
     }
-
-
-def print_estimate(out: Console, found: Estimated | None, measure: bool) -> None:
-    """A line each for steps, time and disk; then the warnings."""
-    if found is None:
-        return
-    for line in (_steps(found.estimate), _time(found, measure), _disk(found.estimate)):
-        out.print(line, markup=False, highlight=False)
-    for warning in found.estimate.warnings:
-        out.print(f"Warning: {warning}", style="yellow", markup=False, highlight=False)
 
 
 def _steps(known: Estimate) -> str:

@@ -31,7 +31,17 @@ def commands() -> list[list[str]]:
 
 
 def test_the_readme_shows_the_commands_there_are() -> None:
-    assert {words[0] for words in commands()} == {"plan", "run", "check", "new", "predict", "similar", "ui", "up"}
+    assert {words[0] for words in commands()} == {
+        "plan",
+        "run",
+        "check",
+        "new",
+        "predict",
+        "similar",
+        "ui",
+        "up",
+        "curve",
+    }
     assert "make demo" in README
     assert "make test" in (PROJECT / ".ci" / "run").read_text()
 

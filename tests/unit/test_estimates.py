@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,8 @@ def test_steps_and_validations() -> None:
     sparse = params.model_copy(update={"evaluate_every_steps": 100})
     assert Training("", sparse, {}, examples=100, exact=True).validations == 1
     assert Training("", params, {}, examples=None, exact=False).steps is None
+    cut_short = Training("", params, {}, examples=100, exact=True, until=9)
+    assert (cut_short.steps, cut_short.whole_steps, cut_short.validations) == (9, 18, 3)
 
 
 def test_parameters_are_counted_from_headers(tmp_path: Path) -> None:
@@ -75,6 +78,22 @@ def test_a_plan_is_estimated_from_what_is_at_hand(tmp_path: Path) -> None:
     assert asked is not None
     assert asked.speed is None
     assert estimate([v for v in book.visits if v.stage != "train_model"], params) is None
+
+
+def test_a_trial_that_is_compared_on_its_way_counts_once(tmp_path: Path) -> None:
+    base(tmp_path / "base")
+    rates = "{train.learning_rate: {low: 1.0e-5, high: 1.0e-4, log: true}}"
+    params = load_params(
+        params_in(tmp_path, f"search: {{strategy: random, trials: 6, halving: {{}}, space: {rates}}}\n")
+    )
+    with journal(dry=True) as book:
+        pipeline(params)
+    found = estimate(book.visits, params)
+    assert found is not None
+    assert len({training.label for training in found.trainings}) == len(found.trainings) == 6
+    known = [replace(training, examples=160, until=16) for training in found.trainings[2:]]
+    known += [replace(training, examples=160) for training in found.trainings[:2]]
+    assert replace(found, trainings=tuple(known)).steps == 4 * 16 + 2 * 30
 
 
 def test_a_plan_with_estimates_needs_no_torch(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from apf_tasks.curve_artifact import LearningCurve
 from apf_tasks.families import get_family
 from apf_tasks.learning_curve import learning_curve
 from apf_tasks.metrics.bootstrap import bootstrap
-from apf_tasks.params import FamilyParams, TestParams, TrainParams
+from apf_tasks.params import FamilyParams, ModelParams, TestParams, TrainParams
 from apf_tasks.power_law import EXPONENTS, extrapolate, fit
 from apf_tasks.rows import read_rows, write_rows
 from apf_tasks.score_scale import scale_of
@@ -89,7 +89,7 @@ def trained(folder: Path, right: int, of: int) -> TrainedModel:
     return TrainedModel.model_validate(
         {"path": folder, "fingerprint": str(right), "run_id": "r", "base": "b", "train": TrainParams()}
         | {"label_names": ("no", "yes"), "metric": "accuracy", "scores": {"accuracy": right / of}, "device": "cpu"}
-        | {"precision": "fp32", "padding_fraction": 0, **facts}
+        | {"model": ModelParams(base="b"), "precision": "fp32", "padding_fraction": 0, **facts}
     )
 
 
