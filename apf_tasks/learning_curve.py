@@ -21,7 +21,9 @@ from apf_tasks.score_scale import Scale, scale_of
 from apf_tasks.store import fingerprint_files
 
 CURVE, PICTURE = "curve.json", "curve.png"
-NOTICED_STRETCH = 1.05
+NOTICED_STRETCH, MOST_STRETCH = 1.05, 3.0
+"""From here on the scatter is said; beyond the second the points are taken to lie on no power law at all. By the chance
+of the validation rows alone, four points come so far once in 400 cases (a normal deviate beyond 3)."""
 NOTE = (
     "The interval knows the chance of the validation rows. Another seed, or other rows of the same number, would move "
     "the points too. Smaller parts are trained for as many epochs, hence for fewer steps."
@@ -60,9 +62,9 @@ def learning_curve(
     tails = [(1 - intervals.confidence) / 2, (1 + intervals.confidence) / 2]
     low, high = np.quantile(resampled, tails, axis=0)
     fitted = extrapolate(rows, scale.error(scores), scale.error(resampled))
-    perfect = bool(scale.error(scores)[-1] <= 0)
-    gain = None if fitted is None or perfect else _gain(fitted, scale, rows[-1], scores[-1], tails)
-    verdict = _verdict(rows, perfect, gain, fitted, scale)
+    untold = _why_untold(rows, bool(scale.error(scores)[-1] <= 0), fitted)
+    gain = None if fitted is None or untold else _gain(fitted, scale, rows[-1], scores[-1], tails)
+    verdict = untold if gain is None or fitted is None else _verdict(rows[-1], gain, fitted.stretch, scale)
     draw_curve(out / PICTURE, CurvePoints(rows, scores, low, high), fitted, scale, tails, verdict)
     document: dict[str, Any] = {
         "metric": metric,
@@ -115,13 +117,25 @@ def _gain(fitted: Extrapolation, scale: Scale, rows: float, score: float, tails:
     return Gain(*(np.minimum(gains, most) if most > 0 else np.maximum(gains, most)).tolist())
 
 
-def _verdict(rows: Floats, perfect: bool, gain: Gain | None, fitted: Extrapolation | None, scale: Scale) -> str:
-    """What twice the rows would bring, or why nobody can tell."""
-    if gain is None or fitted is None:
-        why = f"it takes {FEWEST_POINTS} points at least" if len(rows) < FEWEST_POINTS else "the scores are all alike"
-        why = "these validation rows find no error any more" if perfect else why
-        return f"What twice the rows would bring cannot be told: {why}."
-    last = f"{rows[-1]:,.0f} → {2 * rows[-1]:,.0f}"
+def _why_untold(rows: Floats, perfect: bool, fitted: Extrapolation | None) -> str:
+    """Why nobody can tell what twice the rows would bring; "" when the fit may be asked."""
+    if perfect:
+        why = "these validation rows find no error any more"
+    elif len(rows) < FEWEST_POINTS:
+        why = f"it takes {FEWEST_POINTS} points at least"
+    elif fitted is None:
+        why = "the scores are all alike"
+    elif fitted.stretch > MOST_STRETCH:
+        why = f"the points lie {fitted.stretch:.1f} times as far from a power law as the validation rows explain. Train"
+        why += " the small parts longer, or leave them out"
+    else:
+        return ""
+    return f"What twice the rows would bring cannot be told: {why}."
+
+
+def _verdict(rows: float, gain: Gain, stretch: float, scale: Scale) -> str:
+    """What twice the rows would bring."""
+    last = f"{rows:,.0f} → {2 * rows:,.0f}"
     low, high = scale.shown(gain.low), scale.shown(gain.high)
     if not gain.told:
         said = f"What twice the rows ({last}) would bring cannot be told from these points: anything from {low} to"
@@ -130,8 +144,8 @@ def _verdict(rows: Floats, perfect: bool, gain: Gain | None, fitted: Extrapolati
         said = f"Twice the rows ({last}) would bring about {scale.shown(gain.value)}{scale.unit} ({low} … {high})."
         worse = gain.value * scale.sign < 0
         said += " More rows made it worse: look at the trainings before you label any." if worse else ""
-    if fitted.stretch > NOTICED_STRETCH:
-        said += f" The points lie {fitted.stretch:.1f} times as far from a power law as the validation rows explain;"
+    if stretch > NOTICED_STRETCH:
+        said += f" The points lie {stretch:.1f} times as far from a power law as the validation rows explain;"
         said += " the interval is wider by as much."
     return said
 

@@ -136,6 +136,7 @@ def test_the_interval_of_a_point_is_the_bootstrap_of_its_rows(tmp_path: Path) ->
         ([70, 80, 90], 100, "cannot be told: it takes 4 points at least"),
         ([70, 80, 90, 100], 100, "cannot be told: these validation rows find no error any more"),
         ([0, 0, 0, 0], 100, "cannot be told: the scores are all alike"),
+        ([500, 520, 760, 765], 1000, "times as far from a power law as the validation rows explain. Train the small"),
     ],
 )
 def test_what_cannot_be_told_is_said(right: list[int], of: int, said: str, tmp_path: Path) -> None:
