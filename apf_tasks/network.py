@@ -23,6 +23,8 @@ from apf_tasks.runtime import autocast, choose_device, choose_precision
 
 EVALUATION_TOKENS = {"cpu": 4096, "mps": 16384, "cuda": 65536}
 """Padded tokens per forward pass without gradients, where activations are not kept."""
+WRITING_FACTOR = 4
+"""So many times more where text is written: a step costs about the same for one row as for many."""
 EXAMPLES_AT_ONCE = 2048
 """Examples sorted by length together: what is in memory at a time does not grow with the rows."""
 
@@ -67,7 +69,7 @@ def predict_pieces(network: Network, examples: Examples, answering: bool) -> lis
     network.model.train(False)
     predict = (network.family.answer if answering else None) or network.family.predict
     pieces: list[list[Prediction]] = [[] for _ in range(int(examples.rows.max()) + 1)]
-    most = EVALUATION_TOKENS[network.place.device.type]
+    most = EVALUATION_TOKENS[network.place.device.type] * (WRITING_FACTOR if network.family.generates else 1)
     for start in range(0, len(examples), EXAMPLES_AT_ONCE):
         found: dict[int, Prediction] = {}
         chunk = np.arange(start, min(start + EXAMPLES_AT_ONCE, len(examples)))

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from apf_tasks import store, tracking
 from apf_tasks.artifacts import Selection, Split, TestReport, TokenizedSplit, TrainedModel
+from apf_tasks.curve_artifact import LearningCurve
 from apf_tasks.params import Params
 from apf_tasks.provenance import PARAMS, PROVENANCE, params_yaml, provenance
 from apf_tasks.stage import Journal, journal
@@ -21,13 +22,17 @@ R = TypeVar("R")
 
 
 def recorded(
-    experiment: E, lines: Callable[[E], R], write: Callable[[str, E, Journal], None], params_file: str = ""
+    experiment: E,
+    lines: Callable[[E], R],
+    write: Callable[[str, E, Journal], None],
+    params_file: str = "",
+    kind: str = "pipeline",
 ) -> R:
     """Run the lines of a pipeline in one MLflow run; what its stages did is written there, however it ends.
 
     With all params and the provenance of every stage, so that the run can be repeated from its record alone.
     """
-    with tracking.pipeline_run(experiment) as run_id, journal() as done:
+    with tracking.pipeline_run(experiment, kind) as run_id, journal() as done:
         done.run_id = run_id
         tracking.set_tags(run_id, {"apf.params_file": params_file})
         tracking.log_text(run_id, params_yaml(experiment), PARAMS)
@@ -50,7 +55,8 @@ def record(run_id: str, params: Params, done: Journal) -> None:
     """Datasets, candidates, scores and files of what was done; earlier trials are linked, not claimed."""
     visits = done.visits
     handles = [visit.handle for visit in visits if visit.handle is not None]
-    splits: dict[str, TokenizedSplit] = {h.name: h for h in handles if isinstance(h, TokenizedSplit)}
+    tokenized = [v.handle for v in visits if v.stage == "tokenize"]  # a part of train is no split of the data
+    splits: dict[str, TokenizedSplit] = {h.name: h for h in tokenized if isinstance(h, TokenizedSplit)}
     tracking.log_datasets(run_id, splits, json.dumps(params.data.source))
     tags = {f"apf.stage.{v.stage}{'.' + v.label if v.label else ''}": v.status for v in visits}
     reused = [v.handle.run_id for v in visits if isinstance(v.handle, TrainedModel) and v.status == "reused"]
@@ -73,6 +79,11 @@ def record(run_id: str, params: Params, done: Journal) -> None:
             tracking.log_metrics(run_id, _test_metrics(handle))
             tags["apf.verdict"] = handle.verdict
             tags["apf.test_opened"] = str(test_opened(splits["test"]))
+        elif isinstance(handle, LearningCurve):
+            files |= dict.fromkeys([handle.path / "curve.json", handle.path / "curve.png"], "curve")
+            for rows, score in zip(handle.rows, handle.scores, strict=True):
+                tracking.log_metrics(run_id, {f"validation/{handle.metric}": score}, step=rows)
+            tags["apf.verdict"] = handle.verdict
     tracking.set_tags(run_id, tags)
     tracking.log_files(run_id, {path: folder for path, folder in files.items() if path.is_file()})
 

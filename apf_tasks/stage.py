@@ -11,7 +11,7 @@ import functools
 import inspect
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -43,6 +43,8 @@ class Visit:
     reason: str
     seconds: float
     handle: Artifact | None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """In a plan: what a stage that would run takes. An argument that is not known yet is an Unknown."""
 
 
 class Unknown:
@@ -130,12 +132,14 @@ class Stage(Generic[P, R]):
         book = _journal.get()
         unknown = next((a.stage for a in _leaves([args, kwargs]) if isinstance(a, Unknown)), None)
         if unknown is not None:
-            return self._planned(f"unless {unknown} gives what it gave before")
+            return self._planned(f"unless {unknown} gives what it gave before", self._named(*args, **kwargs))
         record = self.record(*args, **kwargs)
         dry = book is not None and book.dry
         handle = self.stored(record.key, look_outside=not dry)
         if dry:
-            return self._planned(store.explain(record)) if handle is None else self._note("reused", "", 0.0, handle)
+            if handle is not None:
+                return self._note("reused", "", 0.0, handle)
+            return self._planned(store.explain(record), self._named(*args, **kwargs))
         reason = store.explain(record) if handle is None else ""
         if handle is None:
             logger.info("%-10s runs: %s", self.title, reason)
@@ -149,13 +153,17 @@ class Stage(Generic[P, R]):
 
     def record(self, *args: P.args, **kwargs: P.kwargs) -> store.Record:
         """Everything the result depends on, and its key."""
-        arguments = inspect.signature(functools.partial(self.function, Path())).bind(*args, **kwargs).arguments
+        arguments = self._named(*args, **kwargs)
         inputs = _inputs(arguments) | self.identity(*args, **kwargs)
         family = next((a.name for a in arguments.values() if isinstance(a, FamilyParams)), None)
         code = code_digests(self.code, family)
         libraries = {name: ".".join(version(name).split(".")[:2]) for name in self.libraries}
         key = store.digest([self.name, inputs, code, libraries])
         return store.Record(stage=self.name, key=key, inputs=inputs, code=code, libraries=libraries, seconds=0)
+
+    def _named(self, *args: P.args, **kwargs: P.kwargs) -> dict[str, Any]:
+        """The arguments of a call by name."""
+        return inspect.signature(functools.partial(self.function, Path())).bind(*args, **kwargs).arguments
 
     def stored(self, key: str, look_outside: bool = True) -> R | None:
         """The verified handle of an earlier call. A plan does not ask whether the registry still has its model."""
@@ -198,14 +206,16 @@ class Stage(Generic[P, R]):
         """Name and label of this call."""
         return f"{self.name} {self.label}".strip()
 
-    def _planned(self, reason: str) -> R:
-        self._note("runs", reason, 0.0, None)
+    def _planned(self, reason: str, arguments: Mapping[str, Any]) -> R:
+        self._note("runs", reason, 0.0, None, arguments)
         return cast(R, Unknown(self.name))
 
-    def _note(self, status: str, reason: str, seconds: float, handle: R | None) -> R:
+    def _note(
+        self, status: str, reason: str, seconds: float, handle: R | None, arguments: Mapping[str, Any] | None = None
+    ) -> R:
         book = _journal.get()
         if book is not None:
-            book.visits.append(Visit(self.name, self.label, status, reason, seconds, handle))
+            book.visits.append(Visit(self.name, self.label, status, reason, seconds, handle, arguments or {}))
         if handle is not None and not (book and book.dry):
             took = "reused" if status == "reused" else f"{seconds:.1f} s"
             logger.info("%-10s %s: %s", self.title, took, handle.describe())

@@ -23,6 +23,7 @@ from apf_tasks.artifacts import (
     TrainedVectors,
     VectorReport,
 )
+from apf_tasks.curve_artifact import LearningCurve
 from apf_tasks.params import (
     DataParams,
     FamilyParams,
@@ -154,6 +155,28 @@ def train_rung(
     from apf_tasks import rungs
 
     return rungs.train_rung(out, train, validation, model, family, params, runtime, metric, until)
+
+
+@stage(code=["subset"], libraries=["pyarrow", "pandas"])
+def take_rows(out: Path, split: TokenizedSplit, fraction: float) -> TokenizedSplit:
+    """A part of the train split; a smaller one is a part of a larger one."""
+    from apf_tasks import subset
+
+    return subset.take_rows(out, split, fraction)
+
+
+@stage(code=["learning_curve"], libraries=["numpy", "matplotlib"])
+def learning_curve(
+    out: Path,
+    models: tuple[TrainedModel, ...],
+    parts: tuple[TokenizedSplit, ...],
+    family: FamilyParams,
+    intervals: TestParams,
+) -> LearningCurve:
+    """Validation scores over the rows trained on, and what more rows would bring."""
+    from apf_tasks import learning_curve as curve
+
+    return curve.learning_curve(out, models, parts, family, intervals)
 
 
 @stage(code=["selection"], libraries=["numpy"])

@@ -91,14 +91,12 @@ def experiment_id(name: str) -> str:
 
 
 @contextmanager
-def pipeline_run(params: Experiment) -> Iterator[str]:
+def pipeline_run(params: Experiment, kind: str = "pipeline") -> Iterator[str]:
     """The parent run of one pipeline: params under their dotted names, the outcome as its status."""
     tracker = client()
     experiment = experiment_id(params.name)
     close_dead_runs(experiment)
-    run = tracker.create_run(
-        experiment, run_name=f"{params.name} pipeline", tags=_process_tags() | {"apf.kind": "pipeline"}
-    )
+    run = tracker.create_run(experiment, run_name=f"{params.name} {kind}", tags=_process_tags() | {"apf.kind": kind})
     run_id = str(run.info.run_id)
     tokens = _experiment.set(params.name), _pipeline.set(run_id)
     try:
@@ -269,12 +267,12 @@ def log_datasets(run_id: str, splits: Mapping[str, TokenizedSplit | Corpus], sou
     client().log_inputs(run_id, inputs)
 
 
-def log_metrics(run_id: str, metrics: Mapping[str, float]) -> None:
+def log_metrics(run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
     """Final numbers of a run."""
     from mlflow.entities import Metric
 
     now_ms = int(time.time() * 1000)
-    client().log_batch(run_id, metrics=[Metric(_legal(k), float(v), now_ms, 0) for k, v in metrics.items()])
+    client().log_batch(run_id, metrics=[Metric(_legal(k), float(v), now_ms, step) for k, v in metrics.items()])
 
 
 def set_tags(run_id: str, tags: Mapping[str, str]) -> None:

@@ -10,10 +10,8 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from apf_tasks.errors import ApfError, Interrupted
+from apf_tasks.errors import ApfError, Interrupted, ParamsError
 from apf_tasks.word_vectors.params import WordVectorParams, load_experiment, load_word_vectors
 
 app = typer.Typer(
@@ -77,8 +75,46 @@ def vectors(params: ParamsFile, overrides: Overrides = None, as_json: AsJson = F
 
 
 @app.command()
-def plan(params: ParamsFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Show what would be reused and what would run, and why. Runs nothing."""
+def curve(
+    params: ParamsFile,
+    overrides: Overrides = None,
+    fractions: Annotated[
+        str, typer.Option(help="Parts of the train split to train on, such as 0.1,0.2,0.5,1.")
+    ] = "0.125,0.25,0.5,1",
+    as_json: AsJson = False,
+) -> None:
+    """What would more labels bring? Train on growing parts of train, score on validation, extrapolate."""
+    from apf_tasks.params_file import parse_overrides
+    from flows.curve_pipeline import parse_fractions
+    from flows.environment import console_logging, start_together
+
+    experiment, parts = load_experiment(params, overrides or ()), parse_fractions(fractions)
+    if isinstance(experiment, WordVectorParams):
+        raise ParamsError(
+            "apf curve", "rows with something to learn", "word vectors", "Name a params file of a family."
+        )
+    console_logging()
+    from apf_tasks.stage import journal
+    from flows.curve_output import curve_document, print_curve
+    from flows.learning_curve import learning_curve
+
+    start_together()
+    with journal() as done:
+        learning_curve(params, parse_overrides(overrides or ()), parts)
+    if as_json:
+        print(json.dumps(curve_document(done), ensure_ascii=False))
+    else:
+        print_curve(out, done, experiment)
+
+
+@app.command()
+def plan(
+    params: ParamsFile,
+    overrides: Overrides = None,
+    measure: Annotated[bool, typer.Option("--measure", help="Run a few training steps to tell the time.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what would be reused and what would run, and why. Runs nothing, unless it is to measure."""
     from apf_tasks.stage import journal
     from flows.pipeline import pipeline
     from flows.word_vector_pipeline import word_vector_pipeline
@@ -89,18 +125,13 @@ def plan(params: ParamsFile, overrides: Overrides = None, as_json: AsJson = Fals
             word_vector_pipeline(experiment)
         else:
             pipeline(experiment)
+    from flows.plan_output import estimated, plan_document, print_plan
+
+    found = None if isinstance(experiment, WordVectorParams) else estimated(book.visits, experiment, measure)
     if as_json:
-        visits = [{name: getattr(v, name) for name in ("stage", "label", "status", "reason")} for v in book.visits]
-        print(json.dumps({"stages": visits}))
-        return
-    table = Table("stage", "call", "", "why", box=None, pad_edge=False)
-    for visit in book.visits:
-        style = "green" if visit.status == "reused" else "yellow"
-        why = visit.handle.describe() if visit.handle else visit.reason
-        table.add_row(visit.stage, visit.label, f"[{style}]{visit.status}[/]", escape(why))
-    out.print(table)
-    runs = sum(v.status == "runs" for v in book.visits)
-    out.print(f"{len(book.visits) - runs} stage(s) reused, {runs} would run.")
+        print(json.dumps(plan_document(book, found)))
+    else:
+        print_plan(out, book, found, measure)
 
 
 @app.command()

@@ -119,7 +119,7 @@ def constants(params: SentimentParams, rows: pd.DataFrame, label_names: Sequence
         return {
             "class_weights": torch.tensor([params.class_weights[name] for name in label_names], dtype=torch.float32)
         }
-    counts = rows["label"].value_counts()
+    counts = rows["label"].value_counts().reindex(list(label_names), fill_value=1)  # a part of train may lack a label
     weights = [len(rows) / (len(label_names) * counts[name]) for name in label_names]
     return {"class_weights": torch.tensor(weights, dtype=torch.float32)}
 

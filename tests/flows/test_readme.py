@@ -31,7 +31,7 @@ def commands() -> list[list[str]]:
 
 
 def test_the_readme_shows_the_commands_there_are() -> None:
-    shown = {"plan", "run", "check", "new", "predict", "compare", "rerun", "similar", "ui", "up"}
+    shown = {"plan", "run", "check", "new", "predict", "compare", "rerun", "curve", "similar", "ui", "up"}
     assert {words[0] for words in commands()} == shown
     assert "make demo" in README
     assert "make test" in (PROJECT / ".ci" / "run").read_text()

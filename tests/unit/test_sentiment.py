@@ -78,6 +78,8 @@ def test_class_weights() -> None:
     assert written.constants is not None
     assert balanced.constants(rows, ["a", "b"])["class_weights"].tolist() == pytest.approx([2 / 3, 2.0])
     assert written.constants(rows, ["a", "b"])["class_weights"].tolist() == [1.0, 2.5]
+    part = balanced.constants(rows, ["a", "b", "rare"])["class_weights"].tolist()  # a label that this part lacks
+    assert part == pytest.approx([4 / 9, 4 / 3, 4 / 3])
     with pytest.raises(ParamsError, match="a weight for each of a, c"):
         written.constants(rows, ["a", "c"])
 

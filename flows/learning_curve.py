@@ -1,0 +1,35 @@
+"""A learning curve: what would more labels bring?"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from apf_tasks.curve_artifact import LearningCurve
+from apf_tasks.params_file import load_params, origin
+from apf_tasks.recording import record, recorded
+from flows.curve_pipeline import FRACTIONS, curve_pipeline
+from flows.environment import prepare
+
+prepare()  # prefect reads its settings when it is imported
+
+from prefect import flow  # noqa: E402
+
+
+@flow(name="learning-curve", flow_run_name="{params}")
+def learning_curve(
+    params: str, overrides: dict[str, Any] | None = None, fractions: Sequence[float] = FRACTIONS
+) -> LearningCurve:
+    """Train on growing parts of the train split, score each on validation, extrapolate to twice the rows.
+
+    `params` and `overrides` as in fine_tune; `fractions` ascend, above 0 and up to 1.
+    """
+    experiment = load_params(params, overrides or {})
+    return recorded(experiment, lambda found: curve_pipeline(found, tuple(fractions)), record, origin(params), "curve")
+
+
+if __name__ == "__main__":
+    from flows.cli import main
+
+    sys.exit(main(["curve", *sys.argv[1:]]))

@@ -1,0 +1,133 @@
+"""What `apf plan` says: the stages, and what the trainings take: steps, time, disk, unusual learning rates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from apf_tasks.artifacts import TokenizedSplit
+from apf_tasks.estimates import GIB, Estimate, estimate
+from apf_tasks.params import Params
+from apf_tasks.stage import Journal, Visit
+
+if TYPE_CHECKING:
+    from apf_tasks.warm_up import Speed
+
+
+class Estimated(NamedTuple):
+    """An estimate, and the speed where it was measured."""
+
+    estimate: Estimate
+    speed: Speed | None
+
+    @property
+    def seconds(self) -> list[float] | None:
+        """Of each training."""
+        return None if self.speed is None else [self.speed.seconds(t) for t in self.estimate.trainings]
+
+
+def estimated(visits: Sequence[Visit], params: Params, measure: bool) -> Estimated | None:
+    """What the trainings of a plan would take; None when none would run. Measures only when asked, and when it can."""
+    found = estimate(visits, params)
+    if found is None:
+        return None
+    if not measure or not can_measure(found):
+        return Estimated(found, None)
+    from apf_tasks.warm_up import measure as warm_up  # torch: seconds
+
+    return Estimated(found, warm_up(found.trainings[0]))
+
+
+def can_measure(found: Estimate) -> bool:
+    """Whether the rows are tokenized already."""
+    given = found.trainings[0].arguments
+    return isinstance(given["train"], TokenizedSplit) and isinstance(given["validation"], TokenizedSplit)
+
+
+def plan_document(book: Journal, found: Estimated | None) -> dict[str, Any]:
+    """The plan for scripts."""
+    visits = [{name: getattr(v, name) for name in ("stage", "label", "status", "reason")} for v in book.visits]
+    return {"stages": visits, "estimate": _document(found)}
+
+
+def print_plan(out: Console, book: Journal, found: Estimated | None, measure: bool) -> None:
+    """The stages as a table; a line each for steps, time and disk; then the warnings."""
+    table = Table("stage", "call", "", "why", box=None, pad_edge=False)
+    for visit in book.visits:
+        style = "green" if visit.status == "reused" else "yellow"
+        why = visit.handle.describe() if visit.handle else visit.reason
+        table.add_row(visit.stage, visit.label, f"[{style}]{visit.status}[/]", escape(why))
+    out.print(table)
+    runs = sum(v.status == "runs" for v in book.visits)
+    out.print(f"{len(book.visits) - runs} stage(s) reused, {runs} would run.")
+    if found is None:
+        return
+    for line in (_steps(found.estimate), _time(found, measure), _disk(found.estimate)):
+        out.print(line, markup=False, highlight=False)
+    for warning in found.estimate.warnings:
+        out.print(f"Warning: {warning}", style="yellow", markup=False, highlight=False)
+
+
+def _document(found: Estimated | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    known, speed = found.estimate, found.speed
+    return {
+        "trainings": [{"label": t.label, "steps": t.steps, "exact": t.exact} for t in known.trainings],
+        "steps": known.steps,
+        "seconds": found.seconds,
+        "tokens_per_second": None if speed is None else speed.tokens_per_second,
+        "parameters": known.parameters,
+        "kept_bytes_per_training": known.kept_bytes,
+        "most_bytes": known.most_bytes,
+        "free_bytes": known.free_bytes,
+        "warnings": list(known.warnings),
+    }
+
+
+def _steps(known: Estimate) -> str:
+    count = len(known.trainings)
+    trainings = f"Training: {count} training{'s' if count > 1 else ''}"
+    if known.steps is None:
+        return f"{trainings}; how many steps is known when the rows are split."
+    each = sorted({training.steps or 0 for training in known.trainings})
+    steps = f"{each[0]:,}" if len(each) == 1 else f"{each[0]:,} to {each[-1]:,}"
+    about = "" if all(training.exact for training in known.trainings) else "about "
+    in_all = f", {known.steps:,} in all" if count > 1 else ""
+    return f"{trainings} of {about}{steps} optimizer steps{in_all}."
+
+
+def _time(found: Estimated, measure: bool) -> str:
+    if found.speed is None or found.seconds is None:
+        if can_measure(found.estimate):
+            return "Time: not measured; with --measure a few steps are run to tell."
+        return "Time: not known before the rows are tokenized" + (", so nothing was measured." if measure else ".")
+    each, speed = sorted(found.seconds), found.speed
+    per = _minutes(each[0]) if each[-1] < 1.05 * each[0] else f"{_minutes(each[0])} to {_minutes(each[-1])}"
+    in_all = f" each, {_minutes(sum(each))} in all" if len(each) > 1 else ""
+    validations = max(t.validations or 0 for t in found.estimate.trainings)
+    scored = f"{validations} validations of {speed.validation_seconds:,.1f} s"
+    how = f"{speed.steps} steps measured: {speed.tokens_per_second:,.0f} tokens/s; {scored}"
+    return f"Time: about {per}{in_all} ({how})."
+
+
+def _minutes(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _disk(known: Estimate) -> str:
+    if known.parameters is None or known.kept_bytes is None or known.most_bytes is None:
+        return "Disk: not known before the model is here."
+    kept, most, free = (_size(count) for count in (known.kept_bytes, known.most_bytes, known.free_bytes))
+    per = f"{kept} per training for {known.parameters:,} parameters"
+    return f"Disk: about {per}, up to {most} while they run; {free} free."
+
+
+def _size(count: int) -> str:
+    return f"{count / GIB:,.1f} GiB" if count >= 0.1 * GIB else f"{count / 2**20:,.1f} MiB"
