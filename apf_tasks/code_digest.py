@@ -16,22 +16,13 @@ from pathlib import Path
 from apf_tasks.store import digest
 
 PACKAGE = Path(__file__).parent
-WITHOUT_INFLUENCE = frozenset(
-    f"apf_tasks.{name}"
-    for name in (
-        # values: they enter keys as inputs
-        *("artifacts", "errors", "families", "frozen", "model_params", "params", "word_vectors.params"),
-        *("code_digest", "progress", "registry", "stage", "stages", "store", "tracking"),  # they print, record and keep
-        *(
-            "hub",
-            "model_sources",
-            "package_index",
-            "pip_settings",
-            "sources",
-            "unpacking",
-        ),  # they fetch what is identified in the key
-    )
-)
+VALUES = "artifacts errors families frozen model_params params word_vectors.artifacts word_vectors.params"
+"""They enter keys as inputs."""
+KEEPERS = "code_digest progress registry stage stages store tracking"
+"""They print, record and keep."""
+FETCHERS = "hub model_sources package_index pip_settings sources unpacking"
+"""They fetch what is identified in the key."""
+WITHOUT_INFLUENCE = frozenset(f"apf_tasks.{name}" for name in f"{VALUES} {KEEPERS} {FETCHERS}".split())
 
 
 def code_digests(modules: Iterable[str], family: str | None = None) -> dict[str, str]:

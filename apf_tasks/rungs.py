@@ -42,20 +42,12 @@ def train_rung(
         training = set_up(store.prepare(train_model.name, key, train_model.resumable), *arguments)
         if training.progress.step > until:  # it was trained further before anybody asked for this rung
             training = set_up(out, *arguments)
-        score, failure = None, ""
-        try:
-            with trial_run(training, model, family) as run:
-                run_until(training, run, until)
-                score = _best_so_far(training, run)
-                save_checkpoint(training.out, training.network.model, training.optimizer, training.progress)
-                drop_best_except(training.out, training.progress.best_step)
-        except Diverged as error:
-            failure = f"{error.where}: {error.found}"
+        score, failure, run_id = _reach(training, until, model, family)
     (out / "rung.json").write_text(json.dumps({"trial": key, "step": until, "score": score, "failure": failure}))
     return Rung(
         path=out,
         fingerprint=store.digest([key, until, score]),
-        run_id=run.run_id,
+        run_id=run_id,
         model=model,
         train=params,
         step=training.progress.step,
@@ -65,6 +57,19 @@ def train_rung(
         failure=failure,
         train_seconds=round(training.progress.train_seconds, 2),
     )
+
+
+def _reach(training: Training, until: int, model: ModelParams, family: FamilyParams) -> tuple[float | None, str, str]:
+    """Train, look, and leave a checkpoint. Returns the score, or why there is none, and the MLflow run."""
+    try:
+        with trial_run(training, model, family) as run:
+            run_until(training, run, until)
+            score = _best_so_far(training, run)
+            save_checkpoint(training.out, training.network.model, training.optimizer, training.progress)
+            drop_best_except(training.out, training.progress.best_step)
+            return score, "", run.run_id
+    except Diverged as error:
+        return None, f"{error.where}: {error.found}", run.run_id
 
 
 def _best_so_far(training: Training, run: tracking.TrialRun) -> float:

@@ -11,7 +11,6 @@ from typing import Any, cast
 
 from apf_tasks.artifacts import (
     BaseModel,
-    Corpus,
     RawData,
     RegisteredModel,
     Rung,
@@ -20,8 +19,6 @@ from apf_tasks.artifacts import (
     TestReport,
     TokenizedSplit,
     TrainedModel,
-    TrainedVectors,
-    VectorReport,
 )
 from apf_tasks.curve_artifact import LearningCurve
 from apf_tasks.params import (
@@ -37,6 +34,7 @@ from apf_tasks.params import (
     TrainParams,
 )
 from apf_tasks.stage import Unknown, stage
+from apf_tasks.word_vectors.artifacts import Corpus, TrainedVectors, VectorReport
 from apf_tasks.word_vectors.params import CorpusParams, ProbeParams, VectorsParams
 
 

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from apf_tasks import store
-from apf_tasks.artifacts import Corpus, TokenizedSplit
+from apf_tasks.artifacts import TokenizedSplit
 from apf_tasks.frozen import dotted
+from apf_tasks.word_vectors.artifacts import Corpus
 from apf_tasks.word_vectors.params import Experiment
 
 if TYPE_CHECKING:

@@ -156,7 +156,7 @@ def run_until(training: Training, run: tracking.TrialRun, until: int) -> None:
     loop = train_steps(
         network, training.optimizer, training.examples, training.params, now.step, training.packed, training.constants
     )
-    with stop_signals() as stopping, show_progress(_title(), until, "steps") as advance:
+    with stop_signals() as stopping, show_progress(f"train {current_label()}".strip(), until, "steps") as advance:
         for step in loop:
             _advance(training, step)
             run.log(step.step, _step_metrics(step))
@@ -279,10 +279,6 @@ def _write_model(training: Training, predictions: list[Prediction]) -> None:
 def _interrupted(training: Training, number: int) -> Interrupted:
     found = f"{signal.Signals(number).name} at step {training.progress.step} of {training.steps}"
     return Interrupted("training", "to finish", found, f"{CHECKPOINT} is saved; the same command continues from it.")
-
-
-def _title() -> str:
-    return f"train {current_label()}".strip()
 
 
 def _note(training: Training) -> str:

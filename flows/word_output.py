@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from apf_tasks.artifacts import Corpus, RegisteredModel, TrainedVectors, VectorReport
+from apf_tasks.artifacts import RegisteredModel
 from apf_tasks.stage import Journal
+from apf_tasks.word_vectors.artifacts import Corpus, TrainedVectors, VectorReport
 
 
 def word_document(done: Journal) -> dict[str, Any]:

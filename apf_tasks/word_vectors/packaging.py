@@ -9,11 +9,12 @@ from pathlib import Path
 import pandas as pd
 
 from apf_tasks import tracking
-from apf_tasks.artifacts import Corpus, RegisteredModel, TrainedVectors, VectorReport
+from apf_tasks.artifacts import RegisteredModel
 from apf_tasks.code_model import load_logged, log_code_model
 from apf_tasks.errors import RegistryError
 from apf_tasks.registry import add_version
 from apf_tasks.store import fingerprint_files
+from apf_tasks.word_vectors.artifacts import Corpus, TrainedVectors, VectorReport
 from apf_tasks.word_vectors.similarity import VECTORS, VOCABULARY, WordVectors, answer, read_word_vectors
 
 REPLAYED_WORDS = 32

@@ -8,8 +8,8 @@ import warnings
 from pathlib import Path
 
 from apf_tasks import tracking
-from apf_tasks.artifacts import Corpus, TrainedVectors, VectorReport
 from apf_tasks.stage import Journal
+from apf_tasks.word_vectors.artifacts import Corpus, TrainedVectors, VectorReport
 from apf_tasks.word_vectors.params import WordVectorParams
 from apf_tasks.word_vectors.picture import DRAWING, PICTURE, POINTS
 from apf_tasks.word_vectors.probes import ANALOGIES, NEAREST, REPORT

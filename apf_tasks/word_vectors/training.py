@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from apf_tasks.artifacts import Corpus, TrainedVectors
 from apf_tasks.errors import CannotTeach
 from apf_tasks.frozen import dotted
 from apf_tasks.progress import progress
 from apf_tasks.store import fingerprint_files
 from apf_tasks.tracking import TrialRun, trial_run
+from apf_tasks.word_vectors.artifacts import Corpus, TrainedVectors
 from apf_tasks.word_vectors.context_test import ContextScores, ContextTest, draw_test, frequency_accuracy, score_test
 from apf_tasks.word_vectors.corpus import HELD_OUT, SENTENCES
 from apf_tasks.word_vectors.params import VectorsParams

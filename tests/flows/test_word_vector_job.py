@@ -13,9 +13,10 @@ import pytest
 import yaml
 
 from apf_tasks import tracking
-from apf_tasks.artifacts import RegisteredModel, TrainedVectors, VectorReport
+from apf_tasks.artifacts import RegisteredModel
 from apf_tasks.errors import DataError, RegistryError
 from apf_tasks.stage import Journal, journal
+from apf_tasks.word_vectors.artifacts import TrainedVectors, VectorReport
 from apf_tasks.word_vectors.params import load_word_vectors
 from apf_tasks.word_vectors.similarity import nearest, read_word_vectors, similarity
 from flows.cli import main

@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from apf_tasks.artifacts import Corpus
 from apf_tasks.baselines import averaged_vectors_logistic_regression
 from apf_tasks.errors import CannotTeach, DataError, ParamsError
 from apf_tasks.params import DataParams, Params
 from apf_tasks.word_vectors import picture
+from apf_tasks.word_vectors.artifacts import Corpus
 from apf_tasks.word_vectors.context_test import NONE, ContextTest, draw_test, frequency_accuracy, score_test
 from apf_tasks.word_vectors.corpus import read_corpus
 from apf_tasks.word_vectors.params import CorpusParams, VectorsParams, WordVectorParams, load_experiment
