@@ -118,9 +118,11 @@ def _replay(uri: str, report: TestReport, family: FamilyParams, precision: str) 
     answers = load_logged(uri).predict(rows[list(functions.example)])
     alike, tolerance = np.ones(len(rows), dtype=bool), PROBABILITY_TOLERANCE[precision]
     for column, kind in functions.output_columns.items():
-        expected, found = rows[column].tolist(), answers[column].tolist()
-        near = kind == "double"
-        alike &= np.isclose(expected, found, rtol=tolerance, atol=tolerance) if near else np.equal(expected, found)
+        if kind == "double":  # None and NaN say the same: there is no such number
+            expected, found = (side[column].astype(float) for side in (rows, answers))
+            alike &= np.isclose(expected, found, rtol=tolerance, atol=tolerance, equal_nan=True)
+        else:
+            alike &= np.equal(rows[column].tolist(), answers[column].tolist())
     turned = TURNED_FRACTION["text" if functions.generates else "labels", precision]
     if alike.sum() < (1 - turned) * len(rows):
         at = int(np.argmin(alike))

@@ -46,9 +46,10 @@ class Base:
 
 def load_base(folder: Path, model: ModelParams, needs_offsets: bool = False) -> Base:
     """Tokenizer and configuration of a model folder, checked against each other. Raises ModelError."""
-    tokenizer = load_tokenizer(folder, model, needs_offsets)
-    check_fit(tokenizer, folder, model)
-    return Base(tokenizer, _load_config(folder, model), model.max_tokens)
+    config = _load_config(folder, model)
+    tokenizer = _tokenizer_for(config, folder, model, needs_offsets)
+    check_fit(tokenizer, config, model)
+    return Base(tokenizer, config, model.max_tokens)
 
 
 def load_tokenizer(folder: Path, model: ModelParams, needs_offsets: bool = True) -> PreTrainedTokenizerBase:
@@ -56,6 +57,12 @@ def load_tokenizer(folder: Path, model: ModelParams, needs_offsets: bool = True)
 
     With `needs_offsets` it must be a fast one, which knows the characters of each token.
     """
+    return _tokenizer_for(_load_config(folder, model), folder, model, needs_offsets)
+
+
+def _tokenizer_for(
+    config: PreTrainedConfig, folder: Path, model: ModelParams, needs_offsets: bool
+) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     # AutoTokenizer would rebuild a tokenizer without a class of its own as the class of the model type (Qwen2)
@@ -72,7 +79,7 @@ def load_tokenizer(folder: Path, model: ModelParams, needs_offsets: bool = True)
     tokenizer.add_tokens(model.added_tokens)
     _choose_padding(tokenizer)
     # a decoder would look types up among its words, and RoBERTa has one type alone
-    typed = getattr(_load_config(folder, model), "type_vocab_size", 0) > 1
+    typed = getattr(config, "type_vocab_size", 0) > 1
     others = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
     tokenizer.model_input_names = [*others, "token_type_ids"] if typed else others
     return tokenizer
@@ -119,9 +126,8 @@ def _vocab_size(config: PreTrainedConfig) -> int:
     return int(config.get_text_config(decoder=True).vocab_size)
 
 
-def check_fit(tokenizer: PreTrainedTokenizerBase, folder: Path, model: ModelParams) -> None:
+def check_fit(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, model: ModelParams) -> None:
     """Stop before training when ids or positions would lie outside the embeddings. Raises ModelError."""
-    config = _load_config(folder, model)
     size = _vocab_size(config)
     if len(tokenizer) > size:
         ours = {*model.added_tokens, tokenizer.pad_token}  # load_pretrained makes room for these
@@ -148,8 +154,8 @@ def load_pretrained(folder: Path, model: ModelParams, auto_class: str, **config:
 
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # what is new or missing is said below, in one line
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    tokenizer = load_tokenizer(folder, model, needs_offsets=False)
     settings = _load_config(folder, model, **config)
+    tokenizer = _tokenizer_for(settings, folder, model, needs_offsets=False)
     # the row of the padding id gets no gradient: it must not be that of a token that counts
     settings.pad_token_id = pad_id(tokenizer) if pad_id(tokenizer) < _vocab_size(settings) else None
     try:

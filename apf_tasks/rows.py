@@ -16,6 +16,12 @@ def read_rows(path: Path) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
+def without_nan(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with None for every NaN: what is served is JSON, which has no NaN."""
+    gaps = [str(name) for name in rows if rows[name].isna().any()]
+    return rows.assign(**{name: rows[name].astype(object).where(rows[name].notna(), None) for name in gaps})
+
+
 def write_rows(rows: pd.DataFrame, path: Path) -> None:
     """Write the rows without an index and without pandas' own notes: the same rows are the same bytes."""
     table = pa.Table.from_pandas(rows, preserve_index=False).replace_schema_metadata(None)

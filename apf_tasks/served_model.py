@@ -17,6 +17,7 @@ from apf_tasks.errors import DataError
 from apf_tasks.families import family_params
 from apf_tasks.network import load_network, predict_rows
 from apf_tasks.params import ModelParams, RuntimeParams
+from apf_tasks.rows import without_nan
 
 
 class FineTunedModel(PythonModel):
@@ -43,7 +44,7 @@ class FineTunedModel(PythonModel):
             return pd.DataFrame(columns=list(family.output_columns))
         columns = family.encode(rows, self.network.base, self.network.label_names)
         answers = predict_rows(self.network, Examples(token_table(columns)), rows, self.settings)
-        return pd.DataFrame(answers)[list(family.output_columns)]
+        return without_nan(pd.DataFrame(answers)[list(family.output_columns)])
 
 
 mlflow.models.set_model(FineTunedModel())

@@ -20,7 +20,7 @@ from apf_tasks.word_vectors.similarity import VECTORS, VOCABULARY, WordVectors, 
 REPLAYED_WORDS = 32
 NEAREST = 10
 """Nearest words that a served model gives when it is not told how many."""
-SERVING_LIBRARIES = ("mlflow", "numpy", "pandas", "safetensors")
+SERVING_LIBRARIES = ("mlflow", "numpy", "pandas", "pyarrow", "safetensors")
 
 
 def register_vectors(

@@ -12,6 +12,7 @@ import mlflow
 import pandas as pd
 from mlflow.pyfunc import PythonModel, PythonModelContext  # type: ignore[attr-defined]
 
+from apf_tasks.rows import without_nan
 from apf_tasks.word_vectors.similarity import answer, read_word_vectors
 
 
@@ -28,7 +29,7 @@ class ServedWordVectors(PythonModel):
         given = model_input["other"].fillna("").astype(str) if "other" in model_input.columns else [""] * len(words)
         count = int((params or {}).get("count", 10))
         rows = [answer(self.table, word, other, count) for word, other in zip(words, given, strict=True)]
-        return pd.DataFrame(rows, columns=["nearest", "similarity", "problem"])
+        return without_nan(pd.DataFrame(rows, columns=["nearest", "similarity", "problem"]))
 
 
 mlflow.models.set_model(ServedWordVectors())

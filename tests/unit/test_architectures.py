@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig
 
 from apf_tasks.errors import ModelError
 from apf_tasks.params import ModelParams
@@ -316,6 +317,14 @@ def test_a_slow_tokenizer_serves_where_nobody_asks_for_characters(folders: dict[
     assert base.pad_id == base.tokenizer.convert_tokens_to_ids("<pad>")
     with pytest.raises(ModelError, match=r"a fast tokenizer \(tokenizer.json\), found a slow one"):
         load_base(tmp_path, params(tmp_path), needs_offsets=True)
+
+
+def test_the_configuration_is_read_once(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    read, reads = AutoConfig.from_pretrained, []
+    monkeypatch.setattr(AutoConfig, "from_pretrained", lambda *given, **more: reads.append(1) or read(*given, **more))
+    base = load_base(folders["bert"], params(folders["bert"]))
+    assert base.config.model_type == "bert"
+    assert len(reads) == 1
 
 
 def test_a_head_that_the_files_know_nothing_of_is_refused(folders: dict[str, Path]) -> None:
