@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from apf_tasks.ingestion import FILE_COLUMN, plain
-from apf_tasks.new_params.names import language_of
+from apf_tasks.new_params.names import language_of, number_in
 from apf_tasks.new_params.source import is_no_data
 from apf_tasks.reading import Table
 from apf_tasks.words import is_unspaced
@@ -88,7 +88,7 @@ class Column:
     @cached_property
     def scale(self) -> Scale | None:
         """The numbers, when all values are."""
-        numbers = [number for value in self.counts if (number := _number(value)) is not None]
+        numbers = [number for value in self.counts if (number := number_in(value)) is not None]
         if self.kind != "number" or len(numbers) < len(self.counts):
             return None
         return Scale(min(numbers), max(numbers), len(set(numbers)), all(n.is_integer() for n in numbers))
@@ -173,27 +173,18 @@ def _nested(column: Column) -> list[Column]:
     """Columns `a.b` for the keys of objects in column a."""
     if column.kind != "object":
         return []
-    keys = list(dict.fromkeys(key for value in column.sample if isinstance(value, dict) for key in value))
-    if len(keys) > NESTED_KEYS:
-        return []
-    inner = {key: [plain(v.get(key)) if isinstance(v, dict) else None for v in column.values] for key in keys}
-    return [Column(f"{column.title}.{key}", f"{column.title}.{key}", values) for key, values in inner.items()]
+    keys = dict.fromkeys(key for value in column.sample if isinstance(value, dict) for key in value)
+    inner = [[plain(v.get(key)) if isinstance(v, dict) else None for v in column.values] for key in keys]
+    names = [f"{column.title}.{key}" for key in keys]
+    return [Column(name, name, values) for name, values in zip(names, inner, strict=True)][:NESTED_KEYS]
 
 
 def _kind(value: Any) -> str:
     if isinstance(value, str):
-        return "text" if _number(value) is None else "number"
+        return "text" if number_in(value) is None else "number"
     if isinstance(value, list):
         return "words" if all(isinstance(item, (str, int)) for item in value) else "list"
     return "object"
-
-
-def _number(text: str) -> float | None:
-    try:
-        found = float(text)
-    except ValueError:
-        return None
-    return found if math.isfinite(found) else None
 
 
 def separator_of(column: Column) -> str | None:

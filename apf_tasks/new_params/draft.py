@@ -12,7 +12,7 @@ from apf_tasks.families import family_params, get_family
 from apf_tasks.ingestion import FILE_COLUMN
 from apf_tasks.new_params.columns import Column, columns_of, spread
 from apf_tasks.new_params.matching import Guess, Match, match
-from apf_tasks.new_params.names import SPOKEN
+from apf_tasks.new_params.names import spoken
 from apf_tasks.new_params.settings import (
     Base,
     Lengths,
@@ -56,7 +56,7 @@ class Draft:
     @property
     def spoken(self) -> str:
         """The language in words."""
-        return " and ".join(SPOKEN.get(code, code) for code in self.language.split("-"))
+        return spoken(self.language)
 
     @property
     def bad_share(self) -> float:

@@ -13,7 +13,7 @@ from apf_tasks.families import Family, family_params, get_family
 from apf_tasks.ingestion import EXTRA, FILE_COLUMN
 from apf_tasks.new_params.columns import Column
 from apf_tasks.new_params.fits import FITS, prose
-from apf_tasks.new_params.names import SPOKEN, language_named, plain_name, usual_names
+from apf_tasks.new_params.names import language_named, plain_name, spoken, usual_names
 from apf_tasks.params import FamilyParams
 from apf_tasks.params_file import nearest
 
@@ -207,7 +207,7 @@ def _judge(column: str, source: Column, family: Family, columns: Sequence[Column
     language = options.get(f"{column}_language")
     if language and points > 0:  # of a translation
         points = 12 - list(columns).index(source) / len(columns) if source.language == language else 0
-        why = f"text in {SPOKEN.get(language, language)}"
+        why = f"text in {spoken(language)}"
     plain, usual = plain_name(source.title), usual_names(column, options)
     inner = plain_name(source.title.rpartition(".")[2])
     if plain == plain_name(column):

@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
 
 LANGUAGES: dict[str, tuple[str, ...]] = {
-    "en": ("eng", "english", "en_us", "en_gb", "英文", "英语"),
-    "zh": ("cn", "zho", "cmn", "chi", "chinese", "zh_cn", "zh_hans", "zh_tw", "中文", "汉语"),
-    "de": ("deu", "ger", "german", "de_de"),
-    "fr": ("fra", "fre", "french", "fr_fr"),
-    "es": ("spa", "spanish", "es_es"),
-    "it": ("ita", "italian", "it_it"),
-    "pt": ("por", "portuguese", "pt_br", "pt_pt"),
-    "nl": ("nld", "dut", "dutch"),
-    "ja": ("jp", "jpn", "japanese", "ja_jp", "日文", "日语"),
-    "ko": ("kr", "kor", "korean", "韩文", "韩语"),
-    "ru": ("rus", "russian", "ru_ru", "俄文", "俄语"),
-    "ar": ("ara", "arabic", "阿拉伯语"),
+    "en": ("english", "eng", "en_us", "en_gb", "英文", "英语"),
+    "zh": ("chinese", "cn", "zho", "cmn", "chi", "zh_cn", "zh_hans", "zh_tw", "中文", "汉语"),
+    "de": ("german", "deu", "ger", "de_de"),
+    "fr": ("french", "fra", "fre", "fr_fr"),
+    "es": ("spanish", "spa", "es_es"),
+    "it": ("italian", "ita", "it_it"),
+    "pt": ("portuguese", "por", "pt_br", "pt_pt"),
+    "nl": ("dutch", "nld", "dut"),
+    "ja": ("japanese", "jp", "jpn", "ja_jp", "日文", "日语"),
+    "ko": ("korean", "kr", "kor", "韩文", "韩语"),
+    "ru": ("russian", "rus", "ru_ru", "俄文", "俄语"),
+    "ar": ("arabic", "ara", "阿拉伯语"),
 }
-"""Code -> other names of the language."""
-SPOKEN = {
-    "en": "English",
-    "zh": "Chinese",
-    "de": "German",
-    "fr": "French",
-    "es": "Spanish",
-    "it": "Italian",
-    "pt": "Portuguese",
-    "nl": "Dutch",
-    "ja": "Japanese",
-    "ko": "Korean",
-    "ru": "Russian",
-    "ar": "Arabic",
-}
+"""Code -> other names of the language, the English one first."""
 _SCRIPTS = {
     "ja": re.compile("[\u3040-\u30ff]"),
     "zh": re.compile("[\u3400-\u4dbf\u4e00-\u9fff]"),
@@ -100,23 +87,23 @@ USUAL: dict[str, tuple[str, ...]] = {
     "target": ("tgt", "trg", "translation", "output", "reference", "to", "msgstr", "译文", "目标"),
     "prompt": ("instruction", "question", "input", "query", "user", "human", "指令", "问题", "提问", "输入"),
     "response": (
-        "output",
-        "answer",
-        "completion",
-        "reply",
-        "assistant",
-        "chosen",
-        "target",
-        "回答",
-        "答案",
-        "回复",
-        "输出",
+        *("output", "answer", "completion", "reply", "assistant", "chosen", "target"),
+        *("回答", "答案", "回复", "输出"),
     ),
     "messages": ("conversation", "conversations", "dialog", "dialogue", "chat", "对话"),
     "system": ("system_prompt", "系统"),
     "id": ("_id", "uid", "guid", "uuid", "row_id", "idx", "编号"),
 }
 """The family's column -> names it often has, the surest first. Other columns go by their own name alone."""
+
+
+def number_in(text: str) -> float | None:
+    """The finite number that a text is."""
+    try:
+        found = float(text)
+    except ValueError:
+        return None
+    return found if math.isfinite(found) else None
 
 
 def plain_name(name: str) -> str:
@@ -131,11 +118,15 @@ def language_named(name: str) -> str | None:
     return next((code for code, others in LANGUAGES.items() if plain == code or plain in others), None)
 
 
+def spoken(language: str) -> str:
+    """The English name of a language, or of two as `en-zh`; an unknown code stays."""
+    return " and ".join(LANGUAGES.get(code, (code,))[0].capitalize() for code in language.split("-"))
+
+
 def usual_names(column: str, options: dict[str, object]) -> tuple[str, ...]:
     """Other names of a family's column; a side of a translation may be called by its language."""
-    spoken = str(options.get(f"{column}_language", column))
-    others = LANGUAGES.get(spoken, ())
-    return (*others, *((spoken,) if spoken != column else ()), *USUAL.get(column, ()))
+    language = str(options.get(f"{column}_language", column))
+    return (*LANGUAGES.get(language, ()), *((language,) if language != column else ()), *USUAL.get(column, ()))
 
 
 def language_of(texts: Sequence[str]) -> str:

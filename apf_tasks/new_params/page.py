@@ -31,7 +31,7 @@ def flow(value: Any) -> str:
         # inside a flow, as a mapping's value, where most characters mean something
         read = yaml.load(f"{{a: {plain}, b: [{plain}], {plain}: 1}}", Loader)
         good = read == {"a": value, "b": [value], value: 1}
-    except (yaml.YAMLError, TypeError):  # a mapping as a key
+    except yaml.YAMLError:
         good = False
     return plain if good else json.dumps(value, ensure_ascii=not value.isprintable())
 

@@ -54,20 +54,12 @@ def _other_targets(draft: Draft) -> list[str]:
         return []
     texts: list[str] = []
     scale, column = learned.source.scale, flow(learned.source.name)
-    if {"target", "score_range"} <= fields.keys() and scale is not None:
-        if learned.column == "score":
-            ranges = flow(_label_ranges(scale))
-            texts.append(
-                f"or labels by ranges: `target: label`, no score_range; below, columns {{label: {column}}} in place of "
-                f"score, and labels: {ranges}"
-            )
-        elif scale.distinct > 2:
-            low, high = math.floor(scale.low), math.ceil(scale.high)
-            ranges = flow(_label_ranges(scale))
-            texts.append(
-                f"or, if these numbers are a scale: `target: score`, `score_range: [{low}, {high}]`; below, columns "
-                f"{{score: {column}}} in place of label. Or two labels out of them: `labels: {ranges}` below columns"
-            )
+    if {"target", "score_range"} <= fields.keys() and learned.column == "label" and scale and scale.distinct > 2:
+        low, high, ranges = math.floor(scale.low), math.ceil(scale.high), flow(_label_ranges(scale))
+        texts.append(
+            f"or, if these numbers are a scale: `target: score`, `score_range: [{low}, {high}]`; below, columns "
+            f"{{score: {column}}} in place of label. Or two labels out of them: `labels: {ranges}` below columns"
+        )
     counts = learned.source.counts
     if "class_weights" in fields and learned.column == draft.found.family.label_column and counts:
         often, rare = max(counts.values()), min(counts.values())
@@ -110,8 +102,6 @@ def _data(draft: Draft) -> list[str]:
         lines += _column(guess, draft)
     if draft.labels:
         lines += entry("labels", draft.labels, "label: its file")
-    else:
-        lines += _names_for_numbers(draft)
     return lines + _room_for_bad_rows(draft)
 
 
@@ -122,19 +112,6 @@ def _column(guess: Guess, draft: Draft) -> list[str]:
     if len(beside) <= WIDTH - 6:
         return [*lines, *comment(beside, "    ")]
     return [*lines, *(line for example in examples[:2] for line in comment(example, "    "))]
-
-
-def _names_for_numbers(draft: Draft) -> list[str]:
-    """Two or three numbers as labels can be given names."""
-    learned = draft.learned
-    if learned is None or learned.column != draft.found.family.label_column or learned.source.scale is None:
-        return []
-    numbers = sorted(learned.source.counts, key=float)
-    names = {2: ("negative", "positive"), 3: ("negative", "neutral", "positive")}.get(len(numbers))
-    if names is None or not all(number.lstrip("-").isdecimal() for number in numbers):
-        return []
-    labels = flow(dict(zip(names, map(int, numbers), strict=True)))
-    return comment(f"labels: {labels} # names for the numbers, if that is what they mean", "  ")
 
 
 def _room_for_bad_rows(draft: Draft) -> list[str]:
@@ -197,8 +174,7 @@ def _train(draft: Draft) -> list[str]:
 
 def _search(draft: Draft) -> list[str]:
     rate = training_for(draft.found.family, draft.train_examples).learning_rate
-    mantissa, exponent = rate.split("e")
-    other = f"{int(mantissa) * 2}e{exponent}" if int(mantissa) < 5 else f"1e{int(exponent) + 1}"
+    other = f"{2 * float(rate):.0e}".replace("e-0", "e-")
     return [
         "# To try several learning rates and keep the best on validation, take these # away:",
         "# search:",

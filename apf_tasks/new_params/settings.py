@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from apf_tasks.families import Family, family_params
 from apf_tasks.families._conversations import as_messages
-from apf_tasks.new_params.columns import Column, spread, text_in
+from apf_tasks.new_params.columns import Column, separator_of, spread, text_in
 from apf_tasks.new_params.matching import Match
 
 QUANTILE = 0.95
@@ -22,8 +22,6 @@ MOST_WINDOW = 512
 """Tokens of a window of a language model: more cost memory and bring little on few rows."""
 PARTS_OF_SPEECH = {"nr": "PER", "ns": "LOC", "nt": "ORG"}
 """Names of persons, places and organisations in the tag set of Peking University."""
-
-
 UNKNOWN = 128
 """`max_tokens` for rows that were not looked at."""
 
@@ -76,9 +74,8 @@ T5 = {
     "other": Base("google/mt5-small", "mT5, 101 languages, 300 M parameters", 3.0, 512),
 }
 QWEN = {
-    "en": Base("Qwen/Qwen3-0.6B", "Qwen3, a decoder of 600 M parameters", 4.0, 1024),
-    "zh": Base("Qwen/Qwen3-0.6B", "Qwen3, a decoder of 600 M parameters", 1.3, 1024),
-    "other": Base("Qwen/Qwen3-0.6B", "Qwen3, a decoder of 600 M parameters", 2.5, 1024),
+    language: Base("Qwen/Qwen3-0.6B", "Qwen3, a decoder of 600 M parameters", characters, 1024)
+    for language, characters in (("en", 4.0), ("zh", 1.3), ("other", 2.5))
 }
 
 
@@ -217,7 +214,8 @@ def _by_values(found: Match, learned: Column, fields: set[str]) -> dict[str, Opt
     lists = [len(value) for value in learned.sample if isinstance(value, list)]
     if "summaries" in fields and lists and sorted(lists)[len(lists) // 2] == 1 and max(lists) > 1:
         options["summaries"] = Option("first", "most lists hold one summary, so longer ones hold several")
-    separator = separator_found(found, learned)
+    several = found.options.get("target") == "labels" and learned.kind == "text"
+    separator = separator_of(learned) if several else None
     if "separator" in fields and separator not in (None, ","):
         options["separator"] = Option(separator, "stands between the labels of a cell")
     if "entity_tags" in fields:
@@ -229,14 +227,6 @@ def _by_values(found: Match, learned: Column, fields: set[str]) -> dict[str, Opt
             names_of = ["O", *(f"{'BI'[(i - 1) % 2]}-TYPE{(i + 1) // 2}" for i in range(1, count))]
             options["tag_names"] = Option(names_of, "the file has numbers; PUT THE REAL NAMES here, in their order")
     return options
-
-
-def separator_found(found: Match, learned: Column) -> str | None:
-    """What stands between the labels of a cell, where a cell has several."""
-    from apf_tasks.new_params.columns import separator_of
-
-    several = found.options.get("target") == "labels" and learned.kind == "text"
-    return separator_of(learned) if several else None
 
 
 def _meaning(description: str, value: Any) -> str:

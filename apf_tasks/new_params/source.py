@@ -16,7 +16,7 @@ from apf_tasks.corpora.formats import format_by_name
 from apf_tasks.corpora.parallel import sides
 from apf_tasks.corpora.plain_text import HEADING
 from apf_tasks.errors import DataError, SourceError
-from apf_tasks.new_params.names import USUAL, language_named, plain_name
+from apf_tasks.new_params.names import USUAL, language_named, number_in, plain_name
 from apf_tasks.params import SPLIT_NAMES, DataParams
 from apf_tasks.reading import SPLIT_OF, Table, read_source
 from apf_tasks.sources import ALL, HUB, PYPI, data_files, is_dataset
@@ -94,10 +94,6 @@ def _settings(source: str, bare: DataParams) -> tuple[dict[str, Any], dict[str, 
     if path.is_dir():
         files = _data_in(source, files, bare)
     reading, notes = _reading(files, bare)
-    if path.is_file() and _role(path):
-        others = [f.name for f in _members(path.parent) if f != path and f.suffix == path.suffix and _role(f)]
-        if others:
-            notes["source"] = f"beside it: {', '.join(others[:3])}; say the folder to take the roles from the names"
     return {"source": source} | reading, notes
 
 
@@ -253,15 +249,9 @@ def has_header(text: str, kind: str) -> bool:
     known = {*USUAL, *(name for names in USUAL.values() for name in names), *SPLIT_NAMES}
     if any(plain_name(name) in known or language_named(name) for name in first):
         return True
-    return not any(_is_number(name) or len(name) > LONG_NAME for name in first) and len(set(first)) == len(first)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return not any(number_in(name) is not None or len(name) > LONG_NAME for name in first) and len(set(first)) == len(
+        first
+    )
 
 
 def _documents(lines: Sequence[str], files: int) -> tuple[str, str]:
