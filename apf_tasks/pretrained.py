@@ -187,12 +187,12 @@ def _check_new(loaded: PreTrainedModel, info: dict[str, Any], model: ModelParams
         found = f"{fraction:.0%} of its parameters missing in the files ({', '.join(sorted(new)[:3])}, …)"
         raise ModelError(f"model {model.base}", f"pretrained weights for {auto_class}", found, "Check model.base.")
     if new:
-        _say_new(", ".join(sorted(new)))
+        _say_new(model.base, ", ".join(sorted(new)))
 
 
 @cache
-def _say_new(names: str) -> None:
-    """Once, not for every trial of a search."""
+def _say_new(base: str, names: str) -> None:
+    """Once for a base, not for every trial of a search."""
     logger.info("           new weights, drawn from the seed: %s", names)
 
 
