@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from apf_tasks.search_report import outcome
 
@@ -20,7 +20,9 @@ def search_table(done: Journal, selection: Mapping[str, Any]) -> Table:
     """The trials, the chosen one first."""
     metric, candidates = selection["metric"], selection["candidates"]
     title = f"Search, {len(done.trials)} trials" if len(done.trials) > 1 else "Selection"
-    table = Table("trial", "steps", f"validation {metric}", "interval", "", title=title, title_justify="left")
+    words = [word for trial in done.trials for word in trial["label"].split()]
+    trials = Column("trial", min_width=min(32, max(map(len, words), default=0)))  # a line of its own for each value
+    table = Table(trials, "steps", f"validation {metric}", "interval", "", title=title, title_justify="left")
     intervals = {candidate["run_id"]: candidate["interval"] for candidate in candidates}
     chosen = candidates[0]["run_id"]
     ranked = sorted(done.trials, key=lambda trial: chosen not in trial["run_ids"])
