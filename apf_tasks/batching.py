@@ -165,6 +165,10 @@ def _arrow_type(name: str, values: list[Any]) -> pa.DataType:
 
 def save_tokens(columns: Columns, path: Path) -> None:
     """Write token columns as an Arrow file that `Examples.of` maps."""
-    table = token_table(columns)
+    write_table(token_table(columns), path)
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write a token table as such a file."""
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table, max_chunksize=10_000)

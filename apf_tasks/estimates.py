@@ -15,7 +15,7 @@ from apf_tasks.artifacts import Split, TokenizedSplit
 from apf_tasks.errors import ApfError
 from apf_tasks.model_sources import BUILT, REGISTRY, model_folder
 from apf_tasks.params import ModelParams, Params, TrainParams
-from apf_tasks.schedules import steps_per_epoch, total_steps
+from apf_tasks.schedules import evaluation_interval, total_steps
 from apf_tasks.stage import Visit
 from apf_tasks.usual_rates import kind_of, unusual_rates
 
@@ -56,9 +56,7 @@ class Training:
         """How often it is scored on validation, the end included."""
         if self.examples is None or self.steps is None:
             return None
-        per_epoch = steps_per_epoch(self.examples, self.params.batch_size)
-        every = self.params.evaluate_every_steps or max(1, round(self.params.evaluate_every_epochs * per_epoch))
-        return math.ceil(self.steps / every)
+        return math.ceil(self.steps / evaluation_interval(self.examples, self.params))
 
 
 @dataclass(frozen=True)

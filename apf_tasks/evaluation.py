@@ -38,11 +38,11 @@ def evaluate(
     functions, names, metric = get_family(family), test.label_names, selection.metric
     evidence = _evidence(test)
     references = list(functions.reference(evidence.rows))
-    predictions = _predict(selection.chosen.path / "model", selection, evidence, model, family, runtime)
+    predictions = _predict(selection.chosen.path / "model", selection, evidence, model, family, runtime, answering=True)
     counts = score(functions, references, predictions, names)
     baselines = dict(functions.baselines(_evidence(train), evidence, settings.seed))
     if settings.before_fine_tuning:
-        untrained = _predict(model_folder(model), selection, evidence, model, family, runtime)
+        untrained = _predict(model_folder(model), selection, evidence, model, family, runtime, answering=False)
         baselines[BEFORE] = [p["prediction"] for p in untrained]
     baseline_counts = {n: functions.statistics(references, list(p), names) for n, p in baselines.items()}
     write_rows(_table(evidence.rows, references, predictions, baselines, functions), out / "predictions.parquet")
@@ -71,11 +71,12 @@ def _predict(
     model: ModelParams,
     family: FamilyParams,
     runtime: RuntimeParams,
+    answering: bool,
 ) -> list[Prediction]:
     """What the model in `folder` says about the rows, decided as the chosen model was on validation."""
     seed_everything(selection.chosen.train.seed)  # the base before fine-tuning gets the head it was trained from
     network = load_network(folder, model, family, selection.chosen.label_names, runtime)
-    return predict_rows(network, evidence.examples, evidence.rows, selection.chosen.settings)
+    return predict_rows(network, evidence.examples, evidence.rows, selection.chosen.settings, answering)
 
 
 def _table(

@@ -16,8 +16,8 @@ from apf_tasks.families import Family, get_family
 from apf_tasks.metrics.bootstrap import resampled_scores
 from apf_tasks.params import FamilyParams, TestParams
 from apf_tasks.power_law import FEWEST_POINTS, Extrapolation, Floats, extrapolate
-from apf_tasks.rows import read_rows
 from apf_tasks.score_scale import Scale, scale_of
+from apf_tasks.selection import validation_statistics
 from apf_tasks.store import fingerprint_files
 
 CURVE, PICTURE = "curve.json", "curve.png"
@@ -91,10 +91,7 @@ def learning_curve(
 
 def _resampled_scores(models: Sequence[TrainedModel], family: Family, metric: str, intervals: TestParams) -> Floats:
     """The metric of every model on the same redrawn validation rows, (R, P)."""
-    counts = []
-    for model in models:
-        rows = read_rows(model.path / "validation.parquet")
-        counts.append(family.statistics(rows["reference"].tolist(), rows["prediction"].tolist(), model.label_names))
+    counts = [validation_statistics(model, family) for model in models]
     cuts = np.cumsum([c.shape[1] for c in counts])[:-1]
 
     def of_each(sums: np.ndarray) -> dict[str, np.ndarray]:  # (R, P * K)

@@ -92,9 +92,11 @@ def _predict_batch(network: Network, predict: Predict, examples: Examples, indic
         return predict(network.model, batch, network.base, network.label_names)
 
 
-def predict_rows(network: Network, examples: Examples, rows: pd.DataFrame, settings: Settings) -> list[Prediction]:
-    """The prediction and the answer of every row, with the decision settings that validation chose."""
-    return network.family.merge(rows, predict_pieces(network, examples, answering=True), network.base, settings)
+def predict_rows(
+    network: Network, examples: Examples, rows: pd.DataFrame, settings: Settings, answering: bool = True
+) -> list[Prediction]:
+    """The prediction of every row, with the decision settings that validation chose; `answering` as above."""
+    return network.family.merge(rows, predict_pieces(network, examples, answering), network.base, settings)
 
 
 def predict_and_tune(

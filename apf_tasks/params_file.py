@@ -192,8 +192,11 @@ def with_trial(params: Params, trial: Trial) -> Params:
     """The experiment with the values of one trial and nothing to search. Raises pydantic's ValidationError."""
     written = params.model_dump(by_alias=True, exclude={"search"})
     for name, value in trial.items():
-        for inner, part in value.items() if isinstance(value, dict) else [("", value)]:
-            put(written, f"{name}.{inner}".rstrip("."), part)  # of a section, what is not named stays
+        if isinstance(value, dict):  # a section: what it does not name stays
+            for inner, part in value.items():
+                put(written, f"{name}.{inner}", part)
+        else:
+            put(written, name, value)
     return Params.model_validate(written)
 
 

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from apf_tasks import tracking
 from apf_tasks.errors import RegistryError
+from apf_tasks.model_sources import REGISTRY
 from apf_tasks.params_file import RUNS
 from apf_tasks.provenance import PARAMS, PROVENANCE, Provenance
 from apf_tasks.word_vectors.params import Experiment, load_experiment
@@ -20,7 +21,6 @@ from apf_tasks.word_vectors.params import Experiment, load_experiment
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-MODELS = "models:/"
 PREDICTIONS = "test/predictions.parquet"
 SHORT = 8
 """Characters of a run id that people are shown."""
@@ -124,7 +124,7 @@ def validation_curve(trial_run: str | None, metric: str) -> tuple[Point, ...]:
 
 def _find(name: str) -> Run:
     """The pipeline run that a person means. Raises RegistryError when there is none, or more than one."""
-    if name.startswith(MODELS):
+    if name.startswith(REGISTRY):
         from apf_tasks.registry import find_version
 
         return tracking.client().get_run(find_version(name).run_id)

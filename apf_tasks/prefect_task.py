@@ -8,11 +8,9 @@ compute it once, and a killed holder frees it.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import functools
 import inspect
 import os
-import time
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -107,19 +105,11 @@ class FlockManager:
         """Take the key's lock, waiting for whoever holds it."""
         if key in self._held:
             return self._held[key][1] == holder
-        descriptor = store.open_lock(key)
-        deadline = None if acquire_timeout is None else time.monotonic() + acquire_timeout
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if deadline is not None and time.monotonic() >= deadline:
-                    os.close(descriptor)
-                    return False
-                time.sleep(0.1)  # so that signals and timeouts are heard
-            else:
-                self._held[key] = (descriptor, holder)
-                return True
+        descriptor = store.take_lock(key, acquire_timeout)
+        if descriptor is None:
+            return False
+        self._held[key] = (descriptor, holder)
+        return True
 
     def release_lock(self, key: str, holder: str) -> None:
         """Give the lock back. Raises StoreError when it is somebody else's."""

@@ -74,9 +74,6 @@ def _reach(training: Training, until: int, model: ModelParams, family: FamilyPar
 
 def _best_so_far(training: Training, run: tracking.TrialRun) -> float:
     """The better of the score now and the best of the scheduled validations."""
-    sign, metric, now = training.network.family.sign(training.metric), training.metric, training.progress
-    scheduled = training.validated[0] == now.step
-    scores = look(training)
-    if not scheduled:
-        run.log(now.step, {f"validation/{name}": value for name, value in scores.items()})
-    return sign * max(sign * found[metric] for found in (scores, now.best_scores) if found)
+    sign, metric = training.network.family.sign(training.metric), training.metric
+    found = (look(training, run), training.progress.best_scores)
+    return sign * max(sign * scores[metric] for scores in found if scores)

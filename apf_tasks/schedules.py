@@ -18,6 +18,12 @@ def total_steps(rows: int, train: TrainParams) -> int:
     return max(1, round(train.epochs * steps_per_epoch(rows, train.batch_size)))
 
 
+def evaluation_interval(rows: int, train: TrainParams) -> int:
+    """Optimizer steps between validations."""
+    per_epoch = steps_per_epoch(rows, train.batch_size)
+    return train.evaluate_every_steps or max(1, round(train.evaluate_every_epochs * per_epoch))
+
+
 def linear(progress: float) -> float:
     """Down to zero in a straight line."""
     return 1 - progress

@@ -9,8 +9,6 @@ import numpy as np
 from apf_tasks.metrics.table import SCALES
 from apf_tasks.power_law import Floats
 
-UNBOUNDED = ("mae", "mse", "bits_per_byte")
-
 
 @dataclass(frozen=True)
 class Scale:
@@ -48,7 +46,7 @@ class Scale:
     @property
     def in_points(self) -> bool:
         """Whether a hundredth of the scale is a point."""
-        return not self.logarithmic and self.metric not in UNBOUNDED
+        return SCALES.get(self.metric) not in ("from 0", "from 1")
 
     @property
     def unit(self) -> str:
@@ -67,7 +65,7 @@ class Scale:
 
 def scale_of(metric: str, sign: int) -> Scale:
     """The scale of a family's metric; `sign` is the family's."""
-    if metric.endswith("perplexity"):
+    if SCALES.get(metric) == "from 1":
         return Scale(metric, sign, None, logarithmic=True)
     if sign < 0:
         return Scale(metric, sign, None)

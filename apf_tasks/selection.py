@@ -97,7 +97,7 @@ class JudgedTrial:
 def _judge(group: list[TrainedModel], family: Family, metric: str, intervals: TestParams) -> JudgedTrial:
     scores = [model.scores[metric] for model in group]
     best = max(group, key=lambda model: family.sign(metric) * model.scores[metric])
-    counts = _statistics(best, family)
+    counts = validation_statistics(best, family)
     resampled = resampled_scores(counts, family.scores, intervals.resamples, intervals.seed)[metric]
     by_seeds = len(scores) > 2
     error = np.std(scores, ddof=1) / np.sqrt(len(scores)) if by_seeds else np.std(resampled)
@@ -120,7 +120,7 @@ def _by_trial(models: tuple[TrainedModel, ...]) -> list[list[TrainedModel]]:
     return list(groups.values())
 
 
-def _statistics(model: TrainedModel, family: Family) -> np.ndarray:
+def validation_statistics(model: TrainedModel, family: Family) -> np.ndarray:
     """Per-row counts of the model's validation predictions, (N, K)."""
     rows = read_rows(model.path / "validation.parquet")
     return family.statistics(rows["reference"].tolist(), rows["prediction"].tolist(), model.label_names)

@@ -104,27 +104,38 @@ def prepare(stage: str, key: str, resumable: bool) -> Path:
     return partial
 
 
-def open_lock(key: str) -> int:
-    """A descriptor of the lock file of a key, to flock. Raises StoreError."""
+def take_lock(key: str, timeout: float | None = None) -> int | None:
+    """A descriptor that holds the lock of a key until it is closed, or its holder dies; waits for whoever holds it.
+
+    None when that takes more than `timeout` seconds. Raises StoreError.
+    """
     folder = root() / "stages" / ".locks"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return os.open(folder / key, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        descriptor = os.open(folder / key, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
     except OSError as error:
         raise no_space(error, "lock") from error
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except BlockingIOError:
+            if deadline is not None and time.monotonic() >= deadline:
+                os.close(descriptor)
+                return None
+            time.sleep(0.1)  # so that signals and timeouts are heard
+        except BaseException:
+            os.close(descriptor)
+            raise
 
 
 @contextmanager
 def hold(key: str) -> Iterator[None]:
-    """Be the only one who works on the result `key`; waits for whoever does. The kernel frees it when a holder dies."""
-    descriptor = open_lock(key)
+    """Be the only one who works on the result `key`."""
+    descriptor = take_lock(key)
+    assert descriptor is not None
     try:
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                time.sleep(0.1)  # so that signals are heard
         yield
     finally:
         os.close(descriptor)

@@ -10,14 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from apf_tasks.artifacts import TokenizedSplit
+from apf_tasks.batching import Examples, write_table
 from apf_tasks.errors import CannotTeach
 from apf_tasks.families import IGNORE_INDEX
 from apf_tasks.rows import read_rows, write_rows
 from apf_tasks.store import digest, fingerprint_files
 
 TOKENS, ROWS = "tokens.arrow", "rows.parquet"
-AT_ONCE = 10_000
-"""Examples in one piece of the file."""
 
 
 def take_rows(out: Path, split: TokenizedSplit, fraction: float) -> TokenizedSplit:
@@ -27,23 +26,22 @@ def take_rows(out: Path, split: TokenizedSplit, fraction: float) -> TokenizedSpl
     """
     rows = read_rows(split.path / ROWS)
     kept = chosen_rows(rows, fraction)
-    table = _examples_of(split.path / TOKENS, kept)
-    supervised = pc.sum(pc.not_equal(pc.list_flatten(table.column("labels")), IGNORE_INDEX)).as_py() or 0
+    part = _examples_of(split, kept)
+    supervised = pc.sum(pc.not_equal(pc.list_flatten(part.table.column("labels")), IGNORE_INDEX)).as_py() or 0
     if not supervised:
         do = "Take a larger fraction."
         raise CannotTeach(f"{fraction:g} of the {split.name} split", "targets to learn from", "none", do)
-    with pa.OSFile(str(out / TOKENS), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table, max_chunksize=AT_ONCE)
+    write_table(part.table, out / TOKENS)
     write_rows(rows.iloc[kept].reset_index(drop=True), out / ROWS)
     return split.model_copy(
         update={
             "path": out,
             "fingerprint": fingerprint_files(out, [TOKENS, ROWS]),
             "rows": len(kept),
-            "examples": table.num_rows,
-            "tokens": pc.sum(pc.list_value_length(table.column("input_ids"))).as_py(),
+            "examples": len(part),
+            "tokens": int(part.lengths.sum()),
             "supervised_tokens": supervised,
-            "truncated_rows": _truncated(table),
+            "truncated_rows": len(np.unique(part.rows[part.table.column("truncated").to_numpy()])),
         }
     )
 
@@ -65,20 +63,12 @@ def chosen_rows(rows: pd.DataFrame, fraction: float) -> np.ndarray:
     return np.sort(np.asarray(order[: size_of_part(len(rows), fraction)]))
 
 
-def _examples_of(path: Path, kept: np.ndarray) -> pa.Table:
+def _examples_of(split: TokenizedSplit, kept: np.ndarray) -> Examples:
     """The examples of the kept rows, their rows numbered from 0 again."""
-    with pa.memory_map(str(path)) as source:
-        table = pa.ipc.open_file(source).read_all()
-    if "row" not in table.column_names:
-        return table.take(pa.array(kept))
-    rows = table.column("row").to_numpy()
-    table = table.filter(pa.array(np.isin(rows, kept)))
-    place = np.searchsorted(kept, table.column("row").to_numpy())
-    return table.set_column(table.column_names.index("row"), "row", pa.array(place, type=pa.int64()))
-
-
-def _truncated(table: pa.Table) -> int:
-    """Rows with an example that was cut."""
-    cut = table.column("truncated").to_numpy()
-    rows = table.column("row").to_numpy() if "row" in table.column_names else np.arange(table.num_rows)
-    return len(set(rows[cut].tolist()))
+    whole = Examples.of(split)
+    chosen = np.isin(whole.rows, kept)
+    table = whole.table.filter(pa.array(chosen))
+    if "row" in table.column_names:
+        place = np.searchsorted(kept, whole.rows[chosen])
+        table = table.set_column(table.column_names.index("row"), "row", pa.array(place, type=pa.int64()))
+    return Examples(table)

@@ -28,7 +28,7 @@ from apf_tasks.params import FamilyParams, ModelParams, RuntimeParams, TrainPara
 from apf_tasks.progress import progress as show_progress
 from apf_tasks.rows import read_rows, write_rows
 from apf_tasks.runtime import peak_memory_gib, reset_peak_memory, seed_everything, stop_signals
-from apf_tasks.schedules import steps_per_epoch, total_steps
+from apf_tasks.schedules import evaluation_interval, total_steps
 from apf_tasks.stage import current_label
 from apf_tasks.store import fingerprint_files
 from apf_tasks.weights import check_moved, drop_best_except, load_best, parameter_digests, save_best
@@ -65,8 +65,7 @@ class Training:
     @property
     def evaluate_every(self) -> int:
         """Optimizer steps between validations."""
-        per_epoch = steps_per_epoch(len(self.examples), self.params.batch_size)
-        return self.params.evaluate_every_steps or max(1, round(self.params.evaluate_every_epochs * per_epoch))
+        return evaluation_interval(len(self.examples), self.params)
 
 
 def train_model(
@@ -209,11 +208,14 @@ def _validate(training: Training) -> dict[str, float]:
     return scores
 
 
-def look(training: Training) -> dict[str, float]:
+def look(training: Training, run: tracking.TrialRun) -> dict[str, float]:
     """Validation scores of the weights as they are; whether these are the best so far is not asked."""
-    if training.validated[0] == training.progress.step:
-        return training.validated[1]
-    return _scores(training, predict_and_tune(training.network, training.validation, training.validation_rows)[0])
+    step, scores = training.validated
+    if step != training.progress.step:
+        judged = predict_and_tune(training.network, training.validation, training.validation_rows)
+        scores = _scores(training, judged[0])
+        run.log(training.progress.step, {f"validation/{name}": value for name, value in scores.items()})
+    return scores
 
 
 def _scores(training: Training, predictions: list[Prediction]) -> dict[str, float]:

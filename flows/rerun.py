@@ -12,8 +12,9 @@ from pathlib import Path
 from apf_tasks import registry, store, tracking
 from apf_tasks.artifacts import TestReport
 from apf_tasks.errors import RegistryError
+from apf_tasks.model_sources import REGISTRY
 from apf_tasks.params_file import RUNS
-from apf_tasks.past_runs import MODELS, PREDICTIONS, PastRun, artifact, metrics_of
+from apf_tasks.past_runs import PREDICTIONS, PastRun, artifact, metrics_of
 from apf_tasks.provenance import PARAMS
 from apf_tasks.repeated import Repeated, same_predictions
 from apf_tasks.stage import Journal, journal
@@ -64,7 +65,7 @@ def _local_bases(params: Experiment) -> dict[str, str]:
     if isinstance(params, WordVectorParams):
         return {}
     bases = {"model.base": params.model.base, "tokenizer.base": params.tokenizer.base or ""}
-    return {name: str(registry.download_model(base)) for name, base in bases.items() if base.startswith(MODELS)}
+    return {name: str(registry.download_model(base)) for name, base in bases.items() if base.startswith(REGISTRY)}
 
 
 @contextmanager

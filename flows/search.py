@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import sys
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -49,13 +50,35 @@ class Climber:
     failure: str = ""
 
     @property
+    def trained(self) -> list[TrainedModel]:
+        """Its models; a plan knows those alone that are stored."""
+        return [model for model in self.models if not isinstance(model, Unknown)]
+
+    @property
+    def last_rung(self) -> Rung | None:
+        """Its rung, where that is known."""
+        return None if isinstance(self.rung, Unknown) else self.rung
+
+    @property
     def score(self) -> float | None:
         """The last known validation score; at the end the mean over the seeds."""
-        metric = self.params.metric
-        known = [model.scores[metric] for model in self.models if not isinstance(model, Unknown)]
-        if known:
-            return sum(known) / len(known)
-        return None if self.rung is None or isinstance(self.rung, Unknown) else self.rung.score
+        if self.trained:
+            return sum(model.scores[self.params.metric] for model in self.trained) / len(self.trained)
+        return self.last_rung.score if self.last_rung else None
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps it has been trained for."""
+        if self.trained:
+            return self.trained[0].optimizer_steps
+        return self.last_rung.step if self.last_rung else 0
+
+    @property
+    def seconds(self) -> float:
+        """Of training, all seeds together."""
+        if self.trained:
+            return sum(model.train_seconds for model in self.trained)
+        return self.last_rung.train_seconds if self.last_rung else 0.0
 
 
 @dataclass(frozen=True)
@@ -99,9 +122,15 @@ class Hunt:
         self.sign = get_family(params.family).sign(params.metric)
         self.ready: dict[str, Ready] = {}
         self.begun: list[Climber] = []
-        self.rungs = 0 if self.search.halving is None else 1
         self.steps: int | None = None
         """Optimizer steps of a trial with `train` as written, once the rows are known."""
+
+    @property
+    def rungs(self) -> int:
+        """How often trials are compared before their end; one stands for all in a plan that does not know the rows."""
+        if self.steps is None:
+            return 0 if self.search.halving is None else 1
+        return rung_count(self.steps, self.search.halving)
 
     @property
     def compared(self) -> int:
@@ -172,16 +201,12 @@ class Hunt:
         params, ready = climber.params, self._ready(climber.params)
         common = (ready.train, ready.validation, ready.base, params.family, params.train, params.runtime, params.metric)
         if not left:
-            model = train_model.labelled(label(climber.trial))(*common)
-            climber.models.append(model)
-            reached = None if isinstance(model, Unknown) else model.optimizer_steps
+            climber.models.append(train_model.labelled(label(climber.trial))(*common))
         else:
-            rung = train_rung.labelled(label(climber.trial))(*common, self._until(ready, params, left))
-            climber.rung = rung
-            climber.failure = "" if isinstance(rung, Unknown) else rung.failure
-            reached = None if isinstance(rung, Unknown) else rung.step
-        if reached is not None and climber.score is not None:
-            climber.path.append((reached, climber.score))
+            climber.rung = train_rung.labelled(label(climber.trial))(*common, self._until(ready, params, left))
+            climber.failure = climber.last_rung.failure if climber.last_rung else ""
+        if climber.score is not None:
+            climber.path.append((climber.step, climber.score))
 
     def _until(self, ready: Ready, params: Params, left: int) -> int:
         if isinstance(ready.train, Unknown) or self.search.halving is None:
@@ -202,7 +227,6 @@ class Hunt:
         ready = self.ready[key]
         if self.steps is None and not isinstance(ready.train, Unknown):
             self.steps = total_steps(ready.train.examples, self.params.train)
-            self.rungs = rung_count(self.steps, self.search.halving)
         return ready
 
     def _origins(self) -> list[str]:
@@ -218,11 +242,8 @@ class Hunt:
         if not self.begun or self.steps is None:
             return True
         steps = expected_steps(len(self.begun) + 1, self.steps, self.rungs, self.search.halving)
-        done = [c.rung or c.models[0] for c in self.begun if c.rung or c.models]
-        known = [d for d in done if not isinstance(d, Unknown)]
-        seconds = sum(d.train_seconds for d in known)
-        trained = sum(d.step if isinstance(d, Rung) else d.optimizer_steps for d in known)
-        minutes = steps * seconds / max(1, trained) / 60
+        seconds = sum(climber.seconds for climber in self.begun)
+        minutes = steps * seconds / max(1, sum(climber.step for climber in self.begun)) / 60
         return (budget.steps is None or steps <= budget.steps) and (budget.minutes is None or minutes <= budget.minutes)
 
     def _note(self) -> None:
@@ -236,17 +257,16 @@ class Hunt:
 
 def _row(climber: Climber) -> dict[str, Any]:
     """One trial as a person wants to see it."""
-    models = [model for model in climber.models if not isinstance(model, Unknown)]
-    model = models[0] if models else None
-    rung = None if isinstance(climber.rung, Unknown) else climber.rung
+    rung = climber.last_rung
+    runs = [model.run_id for model in climber.trained]
     return {
         "trial": {n: json.dumps(v) if isinstance(v, dict) else v for n, v in climber.trial.items()},
         "label": label(climber.trial),
         "score": climber.score,
-        "step": model.optimizer_steps if model else rung.step if rung else 0,
-        "steps": model.optimizer_steps if model else rung.steps if rung else 0,
-        "seconds": sum(model.train_seconds for model in models) or (rung.train_seconds if rung else 0.0),
-        "run_ids": [model.run_id for model in models] or ([rung.run_id] if rung else []),
+        "step": climber.step,
+        "steps": climber.step if climber.trained else rung.steps if rung else 0,
+        "seconds": climber.seconds,
+        "run_ids": runs or ([rung.run_id] if rung else []),
         "path": climber.path,
         "failure": climber.failure,
     }
@@ -261,8 +281,6 @@ def base_model(split: Split, params: Params) -> ModelParams:
 
 def _free_memory() -> None:
     """Give back what a failed trial held."""
-    import sys
-
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():

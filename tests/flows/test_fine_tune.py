@@ -17,6 +17,7 @@ from apf_tasks.params_file import load_params
 from apf_tasks.stage import Journal, journal
 from flows.cli import main
 from flows.pipeline import pipeline
+from tests.projects import handle, run, work_in_copy
 from tests.tiny import review_rows, tiny_bert, write_jsonl
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -56,30 +57,14 @@ def write_project(folder: Path, base: Path) -> None:
     (folder / "reviews.yaml").write_text(yaml.safe_dump(params))
 
 
-def run(**overrides: Any) -> Journal:
-    from flows.fine_tune import fine_tune
-
-    with journal() as done:
-        fine_tune("reviews.yaml", {name.replace("__", "."): v for name, v in overrides.items()})
-    return done
-
-
 def ran(done: Journal) -> set[str]:
     return {f"{v.stage} {v.label}".strip() for v in done.visits if v.status in ("ran", "runs")}
-
-
-def handle(done: Journal, kind: type) -> Any:
-    return next(v.handle for v in done.visits if isinstance(v.handle, kind))
 
 
 @pytest.fixture
 def project(first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the folder after the first run, to work in."""
-    copy = tmp_path / "project"
-    shutil.copytree(first, copy)
-    monkeypatch.setenv("APF_MLRUNS", str(copy / "mlruns"))
-    monkeypatch.chdir(copy)
-    return copy
+    return work_in_copy(first, tmp_path, monkeypatch)
 
 
 def test_the_record_of_a_run(project: Path) -> None:

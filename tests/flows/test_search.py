@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +19,8 @@ from safetensors.torch import load_file
 from apf_tasks import store, tracking
 from apf_tasks.artifacts import Rung, Selection, TrainedModel
 from apf_tasks.errors import ApfError
-from apf_tasks.stage import Journal, journal
+from apf_tasks.stage import Journal
+from tests.projects import handles, run, work_in_copy
 from tests.tiny import review_rows, tiny_bert, write_jsonl
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -60,25 +60,9 @@ def write_project(folder: Path, base: Path) -> None:
     (folder / "reviews.yaml").write_text(yaml.safe_dump(params))
 
 
-def run(**overrides: Any) -> Journal:
-    from flows.fine_tune import fine_tune
-
-    with journal() as done:
-        fine_tune("reviews.yaml", {name.replace("__", "."): v for name, v in overrides.items()})
-    return done
-
-
 @pytest.fixture
 def project(first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    copy = tmp_path / "project"
-    shutil.copytree(first, copy)
-    monkeypatch.setenv("APF_MLRUNS", str(copy / "mlruns"))
-    monkeypatch.chdir(copy)
-    return copy
-
-
-def handles(done: Journal, kind: type) -> list[Any]:
-    return [visit.handle for visit in done.visits if isinstance(visit.handle, kind)]
+    return work_in_copy(first, tmp_path, monkeypatch)
 
 
 def ran(done: Journal) -> list[str]:

@@ -23,6 +23,7 @@ from flows.cli import main
 from flows.similar import similar
 from flows.word_vector_pipeline import word_vector_pipeline
 from tests.conftest import PROJECT
+from tests.projects import handle
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -66,10 +67,6 @@ def run(**overrides: Any) -> Journal:
 
 def ran(done: Journal) -> list[str]:
     return [visit.stage for visit in done.visits if visit.status != "reused"]
-
-
-def handle(done: Journal, kind: type) -> Any:
-    return next(visit.handle for visit in done.visits if isinstance(visit.handle, kind))
 
 
 def command(arguments: list[str]) -> int:

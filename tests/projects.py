@@ -1,0 +1,39 @@
+"""Running `reviews.yaml` in a project folder, and looking at what its stages did."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from apf_tasks.stage import Journal, journal
+
+
+def run(**overrides: Any) -> Journal:
+    """The main job of `reviews.yaml` here; `train__epochs=2` overrides `train.epochs`."""
+    from flows.fine_tune import fine_tune
+
+    with journal() as done:
+        fine_tune("reviews.yaml", {name.replace("__", "."): v for name, v in overrides.items()})
+    return done
+
+
+def handles(done: Journal, kind: type) -> list[Any]:
+    """The handles of this class, in the order of the stages."""
+    return [visit.handle for visit in done.visits if isinstance(visit.handle, kind)]
+
+
+def handle(done: Journal, kind: type) -> Any:
+    """The first of them."""
+    return handles(done, kind)[0]
+
+
+def work_in_copy(original: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of a project folder, its store with it, to work in."""
+    copy = folder / "project"
+    shutil.copytree(original, copy)
+    monkeypatch.setenv("APF_MLRUNS", str(copy / "mlruns"))
+    monkeypatch.chdir(copy)
+    return copy
