@@ -7,6 +7,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import NamedTuple
 
 logger = logging.getLogger("apf")
 
@@ -17,14 +19,71 @@ Advance = Callable[[int, str], None]
 """(done so far, note)"""
 
 
+class Moment(NamedTuple):
+    """How far a piece of work is."""
+
+    label: str
+    done: int
+    total: int
+    unit: str
+    note: str = ""
+    rate: float = 0.0
+    """Units per second since this start; 0 when not known yet."""
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the rate so far."""
+        return (self.total - self.done) / self.rate if self.rate > 0 else None
+
+    def __str__(self) -> str:
+        left = "" if self.seconds_left is None else f" · {self.seconds_left:.0f} s left"
+        pace = f"{self.rate:.2f} {self.unit}/s · " if self.rate > 0 else ""
+        return f"{self.label:<10} {self.done}/{self.total} {self.unit} · {pace}{self.note}{left}"
+
+
+Listener = Callable[[Moment], None]
+
+_listener: ContextVar[Listener | None] = ContextVar("apf_progress_listener", default=None)
+
+
+current_listener = _listener.get
+"""Who is told now, if anybody."""
+
+
+@contextmanager
+def told_to(listener: Listener) -> Iterator[None]:
+    """Within the block, whoever listens shows the progress, and nothing is shown here."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
 @contextmanager
 def progress(label: str, total: int, unit: str) -> Iterator[Advance]:
     """A bar on a terminal, a line every few seconds elsewhere. Rate and remaining time count from this start."""
-    if sys.stderr.isatty() and logger.isEnabledFor(logging.INFO):
+    if (listener := _listener.get()) is not None:
+        listener(Moment(label, 0, total, unit))
+        yield _paced(label, total, unit, listener)
+    elif sys.stderr.isatty() and logger.isEnabledFor(logging.INFO):
         with _bar(label, total, unit) as advance:
             yield advance
     else:
-        yield _lines(label, total, unit)
+        yield _paced(label, total, unit, now_and_then())
+
+
+def now_and_then() -> Listener:
+    """A listener that writes a line every few seconds."""
+    said = time.monotonic()
+
+    def say(moment: Moment) -> None:
+        nonlocal said
+        if time.monotonic() - said >= LINE_SECONDS:
+            said = time.monotonic()
+            logger.info("%s", moment)
+
+    return say
 
 
 @contextmanager
@@ -45,19 +104,14 @@ def _bar(label: str, total: int, unit: str) -> Iterator[Advance]:
         yield lambda done, note: bars.update(task, completed=done, note=note)
 
 
-def _lines(label: str, total: int, unit: str) -> Advance:
-    started = said = time.monotonic()
+def _paced(label: str, total: int, unit: str, listener: Listener) -> Advance:
+    started = time.monotonic()
     first: int | None = None
 
     def advance(done: int, note: str) -> None:
-        nonlocal said, first
+        nonlocal first
         first = done - 1 if first is None else first
-        now = time.monotonic()
-        if now - said < LINE_SECONDS:
-            return
-        said = now
-        rate = (done - first) / (now - started)
-        left = (total - done) / rate if rate > 0 else 0
-        logger.info("%-10s %d/%d %s · %.2f %s/s · %s · %.0f s left", label, done, total, unit, rate, unit, note, left)
+        rate = (done - first) / max(time.monotonic() - started, 1e-9)
+        listener(Moment(label, done, total, unit, note, rate))
 
     return advance

@@ -69,6 +69,9 @@ class SearchParams(Frozen):
     """Seed of the draws."""
     halving: HalvingParams | None = None
     """Stop the worst trials early. Empty: train all to the end."""
+    parallel: PositiveInt = 1
+    """Trials that are trained at the same time, each in a process of its own. On CUDA each has a device for itself; on
+    a CPU they share the threads."""
     seeds: PositiveInt = 1
     """Trainings of each trial that reached the end, with `train.seed`, `train.seed` + 1, …; the mean score decides."""
     budget: BudgetParams = Field(default_factory=BudgetParams)

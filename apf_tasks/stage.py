@@ -64,6 +64,8 @@ class Journal:
     visits: list[Visit] = field(default_factory=list)
     trials: list[dict[str, Any]] = field(default_factory=list)
     """How each trial of the search stands."""
+    expected_steps: int = 0
+    """Optimizer steps that the search is expected to cost; 0 when not known yet."""
 
 
 _journal: ContextVar[Journal | None] = ContextVar("apf_journal", default=None)
@@ -86,10 +88,15 @@ def journal(dry: bool = False) -> Iterator[Journal]:
         _journal.reset(token)
 
 
-def note_trials(trials: list[dict[str, Any]]) -> None:
+def note_trials(trials: list[dict[str, Any]], expected_steps: int) -> None:
     """Write down how the trials of a search stand, in place of what stood there."""
     if (book := _journal.get()) is not None:
-        book.trials = trials
+        book.trials, book.expected_steps = trials, expected_steps
+
+
+def planning() -> bool:
+    """Whether nothing is to run."""
+    return (book := _journal.get()) is not None and book.dry
 
 
 def current_label() -> str:
@@ -138,7 +145,7 @@ class Stage(Generic[P, R]):
         handle = self.stored(record.key, look_outside=not dry)
         if dry:
             if handle is not None:
-                return self._note("reused", "", 0.0, handle)
+                return self.note("reused", "", 0.0, handle)
             return self._planned(store.explain(record), self._named(*args, **kwargs))
         reason = store.explain(record) if handle is None else ""
         if handle is None:
@@ -149,7 +156,7 @@ class Stage(Generic[P, R]):
         task, ran = as_task(self, record)
         result = task(*args, **kwargs)
         status = "ran" if ran else "reused"  # by another process, perhaps, while this one waited for the lock
-        return self._note(status, reason if ran else "", time.perf_counter() - started, result)
+        return self.note(status, reason if ran else "", time.perf_counter() - started, result)
 
     def record(self, *args: P.args, **kwargs: P.kwargs) -> store.Record:
         """Everything the result depends on, and its key."""
@@ -207,12 +214,13 @@ class Stage(Generic[P, R]):
         return f"{self.name} {self.label}".strip()
 
     def _planned(self, reason: str, arguments: Mapping[str, Any]) -> R:
-        self._note("runs", reason, 0.0, None, arguments)
+        self.note("runs", reason, 0.0, None, arguments)
         return cast(R, Unknown(self.name))
 
-    def _note(
+    def note(
         self, status: str, reason: str, seconds: float, handle: R | None, arguments: Mapping[str, Any] | None = None
     ) -> R:
+        """Write a call down in the journal, and say what came of it. Gives the handle."""
         book = _journal.get()
         if book is not None:
             book.visits.append(Visit(self.name, self.label, status, reason, seconds, handle, arguments or {}))

@@ -16,13 +16,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import psutil
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from apf_tasks import store
 from apf_tasks.artifacts import TokenizedSplit
 from apf_tasks.frozen import dotted
+from apf_tasks.run_owner import owner_tags, still_lives
 from apf_tasks.word_vectors.artifacts import Corpus
 from apf_tasks.word_vectors.params import Experiment
 
@@ -37,9 +36,18 @@ BATCH = 1000
 """Most metrics that MLflow takes in one call."""
 RUN_FILE = "mlflow_run_id"
 
-_experiment: ContextVar[str] = ContextVar("apf_experiment", default="apf")
-_pipeline: ContextVar[str | None] = ContextVar("apf_pipeline_run", default=None)
 _ready: set[str] = set()
+
+
+class Pipeline(NamedTuple):
+    """The experiment and the run that a pipeline records in."""
+
+    experiment: str = "apf"
+    run_id: str | None = None
+
+
+_pipeline: ContextVar[Pipeline] = ContextVar("apf_pipeline", default=Pipeline())  # noqa: B039
+current_pipeline = _pipeline.get
 
 
 def tracking_uri() -> str:
@@ -97,27 +105,34 @@ def pipeline_run(params: Experiment, kind: str = "pipeline") -> Iterator[str]:
     tracker = client()
     experiment = experiment_id(params.name)
     close_dead_runs(experiment)
-    run = tracker.create_run(experiment, run_name=f"{params.name} {kind}", tags=_process_tags() | {"apf.kind": kind})
+    run = tracker.create_run(experiment, run_name=f"{params.name} {kind}", tags=owner_tags() | {"apf.kind": kind})
     run_id = str(run.info.run_id)
-    tokens = _experiment.set(params.name), _pipeline.set(run_id)
     try:
-        log_params(run_id, flat_params(params))
-        yield run_id
+        with within(Pipeline(params.name, run_id)):
+            log_params(run_id, flat_params(params))
+            yield run_id
         tracker.set_terminated(run_id, "FINISHED")
     except BaseException as error:
         tracker.set_tag(run_id, "apf.error", f"{type(error).__name__}: {error}"[:5000])
         tracker.set_terminated(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
         raise
+
+
+@contextmanager
+def within(pipeline: Pipeline) -> Iterator[None]:
+    """Record as part of a pipeline, be it one that another process runs."""
+    token = _pipeline.set(pipeline)
+    try:
+        yield
     finally:
-        _experiment.reset(tokens[0])
-        _pipeline.reset(tokens[1])
+        _pipeline.reset(token)
 
 
 def current_run(name: str) -> str:
     """The pipeline's run; outside a pipeline, a finished run of its own under the experiment `name`."""
-    if (run_id := _pipeline.get()) is not None:
+    if (run_id := _pipeline.get().run_id) is not None:
         return run_id
-    run_id = str(client().create_run(experiment_id(name), tags=_process_tags()).info.run_id)
+    run_id = str(client().create_run(experiment_id(name), tags=owner_tags()).info.run_id)
     client().set_terminated(run_id, "FINISHED")
     return run_id
 
@@ -149,24 +164,10 @@ def close_dead_runs(experiment: str) -> list[str]:
     mine = f"attributes.status = 'RUNNING' and tags.`apf.host` = '{socket.gethostname()}'"
     closed = []
     for run in tracker.search_runs([experiment], filter_string=mine):
-        if not _alive(run):
+        if not still_lives(run.data.tags):
             tracker.set_terminated(run.info.run_id, "KILLED")
             closed.append(str(run.info.run_id))
     return closed
-
-
-def _process_tags() -> dict[str, str]:
-    process = psutil.Process()
-    return {"apf.host": socket.gethostname(), "apf.pid": str(process.pid), "apf.started": str(process.create_time())}
-
-
-def _alive(run: Run) -> bool:
-    """Whether the very process that opened the run (a pid is used again) still lives."""
-    try:
-        process = psutil.Process(int(run.data.tags["apf.pid"]))
-        return abs(process.create_time() - float(run.data.tags["apf.started"])) < 1
-    except (psutil.NoSuchProcess, KeyError, ValueError):
-        return False
 
 
 class TrialRun:
@@ -208,8 +209,8 @@ def trial_run(out: Path, label: str, params: Mapping[str, Any], resumed_from: in
     """The child run of the trial that works under `out`; the same run again after an interruption."""
     tracker = client()
     file = out / RUN_FILE
-    parent = _pipeline.get()
-    tags = _process_tags() | {"apf.kind": "trial"} | ({"mlflow.parentRunId": parent} if parent else {})
+    parent = _pipeline.get().run_id
+    tags = owner_tags() | {"apf.kind": "trial"} | ({"mlflow.parentRunId": parent} if parent else {})
     if file.is_file() and (found := _existing(file.read_text())) is not None:
         run_id = str(found.info.run_id)
         for name, value in (tags | {"apf.resumed_from_step": str(resumed_from or 0)}).items():
@@ -217,7 +218,7 @@ def trial_run(out: Path, label: str, params: Mapping[str, Any], resumed_from: in
         tracker.update_run(run_id, status="RUNNING")
         logged = {m: max(p.step for p in tracker.get_metric_history(run_id, m)) for m in found.data.metrics}
     else:
-        experiment = experiment_id(_experiment.get())
+        experiment = experiment_id(_pipeline.get().experiment)
         run_id = str(tracker.create_run(experiment, run_name=label or "train", tags=tags).info.run_id)
         file.write_text(run_id)
         logged = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,7 +24,7 @@ class Draws(Protocol):
         """The next trial, or None when there is none left."""
 
     def tell(self, score: float | None) -> None:
-        """The validation score of the trial that was asked for last, more being better; None when it failed."""
+        """The validation score of the earliest trial that was not told yet, more being better; None when it failed."""
 
 
 def draws(params: Params) -> Draws:
@@ -62,15 +63,15 @@ class OptunaDraws:
         self._space = search.space
         self._distributions = {name: _distribution(values) for name, values in search.space.items()}
         self._left = search.count
-        self._asked: Any = None
+        self._asked: deque[optuna.trial.Trial] = deque()
 
     def ask(self) -> Trial | None:
         """The next draw."""
         if not self._left:
             return None
         self._left -= 1
-        self._asked = self._study.ask(self._distributions)
-        drawn = self._asked.params
+        self._asked.append(self._study.ask(self._distributions))
+        drawn = self._asked[-1].params
         return {n: v[drawn[n]] if isinstance(v, list) else drawn[n] for n, v in self._space.items()}
 
     def tell(self, score: float | None) -> None:
@@ -78,9 +79,9 @@ class OptunaDraws:
         from optuna.trial import TrialState
 
         if score is None:
-            self._study.tell(self._asked, state=TrialState.FAIL)
+            self._study.tell(self._asked.popleft(), state=TrialState.FAIL)
         else:
-            self._study.tell(self._asked, score)
+            self._study.tell(self._asked.popleft(), score)
 
 
 def _distribution(values: list[Any] | Range) -> BaseDistribution:

@@ -42,10 +42,11 @@ def run(params: ParamsFile, overrides: Overrides = None, as_json: AsJson = False
     console_logging()
     from apf_tasks.stage import journal
     from flows.fine_tune import fine_tune
+    from flows.live_search import shown_live
     from flows.run_output import print_outcome, run_document
 
     start_together()
-    with journal() as done:
+    with journal() as done, shown_live(done, experiment):
         fine_tune(params, parse_overrides(overrides or ()))
     if as_json:
         print(json.dumps(run_document(done)))

@@ -6,79 +6,26 @@ Knows nothing of Prefect: under a dry journal the same lines are the plan.
 from __future__ import annotations
 
 import gc
-import json
 import logging
 import sys
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
-from apf_tasks.artifacts import Rung, Selection, Split, TokenizedSplit, TrainedModel
+from apf_tasks.artifacts import Selection, Split, TokenizedSplit, TrainedModel
 from apf_tasks.errors import ApfError, Interrupted, StoreError
 from apf_tasks.families import get_family
 from apf_tasks.params import ModelParams, Params
-from apf_tasks.params_file import Trial, with_trial
+from apf_tasks.params_file import with_trial
 from apf_tasks.schedules import total_steps
 from apf_tasks.stage import Unknown, note_trials
 from apf_tasks.stages import as_model_params, build_base, tokenize, train_model, train_rung
 from apf_tasks.trials import draws, expected_steps, label, rung_count, rung_step, survivors
+from flows.climber import Climber, Ready, as_row
+from flows.crew import Crew, Result, crew_for
 
 logger = logging.getLogger("apf")
-
-
-@dataclass(frozen=True)
-class Ready:
-    """What a trial is trained from."""
-
-    base: ModelParams
-    train: TokenizedSplit
-    validation: TokenizedSplit
-
-
-@dataclass
-class Climber:
-    """One trial on its way."""
-
-    trial: Trial
-    params: Params
-    """The experiment with the trial's values."""
-    models: list[TrainedModel] = field(default_factory=list)
-    """When it has reached the end: one per seed."""
-    rung: Rung | None = None
-    """The last one it was compared at."""
-    path: list[tuple[int, float]] = field(default_factory=list)
-    """Step and score of each time it was compared."""
-    failure: str = ""
-
-    @property
-    def trained(self) -> list[TrainedModel]:
-        """Its models; a plan knows those alone that are stored."""
-        return [model for model in self.models if not isinstance(model, Unknown)]
-
-    @property
-    def last_rung(self) -> Rung | None:
-        """Its rung, where that is known."""
-        return None if isinstance(self.rung, Unknown) else self.rung
-
-    @property
-    def score(self) -> float | None:
-        """The last known validation score; at the end the mean over the seeds."""
-        if self.trained:
-            return sum(model.scores[self.params.metric] for model in self.trained) / len(self.trained)
-        return self.last_rung.score if self.last_rung else None
-
-    @property
-    def step(self) -> int:
-        """Optimizer steps it has been trained for."""
-        if self.trained:
-            return self.trained[0].optimizer_steps
-        return self.last_rung.step if self.last_rung else 0
-
-    @property
-    def seconds(self) -> float:
-        """Of training, all seeds together."""
-        if self.trained:
-            return sum(model.train_seconds for model in self.trained)
-        return self.last_rung.train_seconds if self.last_rung else 0.0
 
 
 @dataclass(frozen=True)
@@ -103,13 +50,13 @@ class Found:
 
 def search(split: Split, params: Params) -> Found:
     """Train trials of the search space, and choose on validation which go on. Raises ApfError when none is left."""
-    hunt = Hunt(split, params)
-    climbers = hunt.begin()
-    for left in range(hunt.rungs - 1, -1, -1):
-        climbers = hunt.go_on(climbers, left if len(climbers) > 1 else 0)
-    finished = [climber for climber in climbers if climber.models]
-    for climber in finished:
-        hunt.repeat(climber)
+    with crew_for(params) as crew:
+        hunt = Hunt(split, params, crew)
+        climbers = hunt.begin()
+        for left in range(hunt.rungs - 1, -1, -1):
+            climbers = hunt.go_on(climbers, left if len(climbers) > 1 else 0)
+        finished = [climber for climber in climbers if climber.models]
+        hunt.repeat(finished)
     models = tuple(model for climber in finished for model in climber.models)
     return Found(models, tuple(params.search.space), hunt.compared, tuple(hunt.ready.values()))
 
@@ -117,8 +64,8 @@ def search(split: Split, params: Params) -> Found:
 class Hunt:
     """One search under way."""
 
-    def __init__(self, split: Split, params: Params) -> None:
-        self.split, self.params, self.search = split, params, params.search
+    def __init__(self, split: Split, params: Params, crew: Crew) -> None:
+        self.split, self.params, self.search, self.crew = split, params, params.search, crew
         self.sign = get_family(params.family).sign(params.metric)
         self.ready: dict[str, Ready] = {}
         self.begun: list[Climber] = []
@@ -140,16 +87,19 @@ class Hunt:
     def begin(self) -> list[Climber]:
         """Draw trials and train each to the first rung, or to the end where there is none."""
         source = draws(self.params)
-        while (trial := source.ask()) is not None:
-            climber = Climber(trial, with_trial(self.params, trial))
-            if not self._affordable(climber):
-                logger.info("search     %d trials: the budget is spent", len(self.begun))
-                break
-            self.begun.append(climber)
-            self._climb(climber, self.rungs)
+
+        def drawn() -> Iterator[Climber]:
+            while (trial := source.ask()) is not None:
+                climber = Climber(trial, with_trial(self.params, trial))
+                if not self._affordable(climber):
+                    logger.info("search     %d trials: the budget is spent", len(self.begun))
+                    return
+                self.begun.append(climber)
+                yield climber
+
+        for climber in self._climb(drawn()):
             if climber.failure or climber.score is not None:
                 source.tell(None if climber.failure else self.sign * (climber.score or 0.0))
-        self._note()
         return self._left(self.begun)
 
     def go_on(self, climbers: list[Climber], left: int) -> list[Climber]:
@@ -159,20 +109,25 @@ class Hunt:
         best = best[: survivors(len(climbers), self.search.halving)]
         if len(best) < len(climbers):
             logger.info("search     %d of %d trials go on", len(best), len(climbers))
-        for climber in best:
-            if not climber.models:  # it was alone, and is at the end already
-                self._climb(climber, left)
-        self._note()
+        list(self._climb((c for c in best if not c.models), left))  # who was alone is at the end already
         return self._left(best)
 
-    def repeat(self, climber: Climber) -> None:
-        """Train a trial that reached the end with other seeds."""
-        train = climber.params.train
-        for seed in range(train.seed + 1, train.seed + self.search.seeds):
-            again = replace(climber, trial=climber.trial | {"train.seed": seed}, models=[], path=[])
-            again.params = with_trial(climber.params, {"train.seed": seed})
-            self._climb(again, 0)
-            climber.models += again.models
+    def repeat(self, finished: list[Climber]) -> None:
+        """Train trials that reached the end with other seeds."""
+        again = [
+            replace(
+                climber,
+                trial=climber.trial | {"train.seed": seed},
+                params=with_trial(climber.params, {"train.seed": seed}),
+                models=[],
+                path=[],
+            )
+            for climber in finished
+            for seed in range(climber.params.train.seed + 1, climber.params.train.seed + self.search.seeds)
+        ]
+        list(self._climb(again, 0))
+        for number, one in enumerate(again):
+            finished[number // (self.search.seeds - 1)].models += one.models
         self._note()
 
     def _left(self, climbers: list[Climber]) -> list[Climber]:
@@ -183,30 +138,58 @@ class Hunt:
             raise ApfError("search", "a trial that can be trained", f"{len(self.begun)} failed\n{reasons}\n", do)
         return left
 
-    def _climb(self, climber: Climber, left: int) -> None:
-        """Train one trial to the rung before `left` others, or to the end. A search outlives a trial that fails."""
+    def _climb(self, climbers: Iterable[Climber], left: int | None = None) -> Iterator[Climber]:
+        """Train each to the rung before `left` others, or to the end; the first rung where None.
+
+        As many at a time as the params say; each comes back when it is there, in order.
+        """
+        under_way: deque[tuple[Climber, int, Result | None]] = deque()
+        for climber in climbers:
+            to_come = self.rungs if left is None else left
+            under_way.append((climber, to_come, self._start(climber, to_come)))
+            self._note()
+            if len(under_way) == self.search.parallel:
+                yield self._finish(*under_way.popleft())
+        while under_way:
+            yield self._finish(*under_way.popleft())
+
+    def _start(self, climber: Climber, left: int) -> Result | None:
+        params, name = climber.params, label(climber.trial)
+        with self._outlive(climber):
+            ready = self._ready(params)
+            values = (params.family, params.train, params.runtime, params.metric)
+            common = (ready.train, ready.validation, ready.base, *values)
+            if not left:
+                return self.crew.start(train_model.labelled(name), common)
+            return self.crew.start(train_rung.labelled(name), (*common, self._until(ready, params, left)))
+        return None
+
+    def _finish(self, climber: Climber, left: int, result: Result | None) -> Climber:
+        with self._outlive(climber):
+            if result is not None and left:
+                climber.rung = result()
+                climber.failure = climber.last_rung.failure if climber.last_rung else ""
+            elif result is not None:
+                climber.models.append(result())
+        if climber.failure:
+            logger.warning("search     %s failed: %s", label(climber.trial), climber.failure.partition("\n")[0])
+            _free_memory()
+        elif climber.score is not None:
+            climber.path.append((climber.step, climber.score))
+        self._note()
+        return climber
+
+    @contextmanager
+    def _outlive(self, climber: Climber) -> Iterator[None]:
+        """A search outlives a trial that fails."""
         try:
-            self._train(climber, left)
+            yield
         except (Interrupted, StoreError):
             raise
         except Exception as error:  # out of memory, a model that does not load, a loss that is no number, a crash
             if self.search.count == 1:
                 raise
             climber.failure = f"{type(error).__name__}: {error}"
-        if climber.failure:
-            logger.warning("search     %s failed: %s", label(climber.trial), climber.failure.partition("\n")[0])
-            _free_memory()
-
-    def _train(self, climber: Climber, left: int) -> None:
-        params, ready = climber.params, self._ready(climber.params)
-        common = (ready.train, ready.validation, ready.base, params.family, params.train, params.runtime, params.metric)
-        if not left:
-            climber.models.append(train_model.labelled(label(climber.trial))(*common))
-        else:
-            climber.rung = train_rung.labelled(label(climber.trial))(*common, self._until(ready, params, left))
-            climber.failure = climber.last_rung.failure if climber.last_rung else ""
-        if climber.score is not None:
-            climber.path.append((climber.step, climber.score))
 
     def _until(self, ready: Ready, params: Params, left: int) -> int:
         if isinstance(ready.train, Unknown) or self.search.halving is None:
@@ -218,7 +201,7 @@ class Hunt:
         key = params.model.model_dump_json() + params.tokenizer.model_dump_json()
         if key not in self.ready:
             base = base_model(self.split, params)
-            name = label({"model": params.model.origin}) if len(self._origins()) > 1 else ""
+            name = label({"model": params.model.origin}) if self._origins() else ""
             train, validation = (
                 tokenize.labelled(f"{n} {name}".strip())(self.split, n, base, params.family)
                 for n in ("train", "validation")
@@ -241,10 +224,14 @@ class Hunt:
             return True  # it fails when it is trained, which is where that is said
         if not self.begun or self.steps is None:
             return True
-        steps = expected_steps(len(self.begun) + 1, self.steps, self.rungs, self.search.halving)
+        steps = self._cost(len(self.begun) + 1)
         seconds = sum(climber.seconds for climber in self.begun)
         minutes = steps * seconds / max(1, sum(climber.step for climber in self.begun)) / 60
         return (budget.steps is None or steps <= budget.steps) and (budget.minutes is None or minutes <= budget.minutes)
+
+    def _cost(self, trials: int) -> int:
+        """Optimizer steps of so many trials, as `train` is written; 0 while the rows are not known."""
+        return expected_steps(trials, self.steps, self.rungs, self.search.halving) if self.steps else 0
 
     def _note(self) -> None:
         """Tell the journal how each trial stands, those that came farthest first, and of these the best."""
@@ -252,24 +239,7 @@ class Hunt:
         def rank(climber: Climber) -> tuple[bool, int, float]:
             return bool(climber.failure), -len(climber.path), -self.sign * (climber.score or 0.0)
 
-        note_trials([_row(climber) for climber in sorted(self.begun, key=rank)])
-
-
-def _row(climber: Climber) -> dict[str, Any]:
-    """One trial as a person wants to see it."""
-    rung = climber.last_rung
-    runs = [model.run_id for model in climber.trained]
-    return {
-        "trial": {n: json.dumps(v) if isinstance(v, dict) else v for n, v in climber.trial.items()},
-        "label": label(climber.trial),
-        "score": climber.score,
-        "step": climber.step,
-        "steps": climber.step if climber.trained else rung.steps if rung else 0,
-        "seconds": climber.seconds,
-        "run_ids": runs or ([rung.run_id] if rung else []),
-        "path": climber.path,
-        "failure": climber.failure,
-    }
+        note_trials([as_row(climber) for climber in sorted(self.begun, key=rank)], self._cost(self.search.count))
 
 
 def base_model(split: Split, params: Params) -> ModelParams:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import pytest
 import yaml
 from safetensors.torch import load_file
@@ -142,6 +144,37 @@ def test_a_trial_that_fails_does_not_end_the_search(project: Path) -> None:
     assert handles(done, Selection)[0].compared == 1
     again = run(search__space={"model": models, "train.learning_rate": [1e36, 0.004]})
     assert ran(again) == []  # the diverged trial's failure is known; the missing model is looked for again
+
+
+def test_failed_trials_give_their_memory_back(project: Path) -> None:
+    tiny_bert(project / "larger", hidden=256, layers=6)
+    mib = sum(file.stat().st_size for file in (project / "larger").glob("*.safetensors")) / 2**20
+    after: list[float] = []
+
+    def look(record: logging.LogRecord) -> bool:
+        if "failed" in record.getMessage():
+            after.append(psutil.Process().memory_info().rss / 2**20)
+        return True
+
+    models = [{"base": str(project / "larger"), "max_tokens": n} for n in (48, 49)]
+    logging.getLogger("apf").addFilter(look)
+    try:
+        with pytest.raises(ApfError, match="20 failed"):
+            run(search__space={"model": models, "train.learning_rate": [10.0**n for n in range(29, 39)]})
+    finally:
+        logging.getLogger("apf").removeFilter(look)
+    assert len(after) == 20
+    assert max(after[10:]) - max(after[:10]) < mib  # one trial holds four times that: weights, gradients, two moments
+
+
+def test_out_of_memory_is_the_failure_of_one_trial(project: Path) -> None:
+    small = {"hidden_size": 32, "num_layers": 1, "num_heads": 2, "intermediate_size": 64}
+    huge = small | {"hidden_size": 2**34}
+    scratch = {"model__init": "scratch", "model__base": "", "model__architecture": "bert"}
+    done = run(**scratch, tokenizer__train="wordpiece", search__space={"model.sizes": [small, huge]})
+    failure = next(trial["failure"] for trial in done.trials if trial["failure"])
+    assert "memory" in failure
+    assert len(handles(done, TrainedModel)) == 1
 
 
 def test_a_search_in_which_all_fail_says_why(project: Path) -> None:

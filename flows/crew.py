@@ -1,0 +1,43 @@
+"""Who trains the trials of a search: this process, one after another, or workers, several at the same time.
+
+Knows nothing of Prefect, so that a plan answers at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from apf_tasks.params import Params
+from apf_tasks.stage import Stage, planning
+
+Result = Callable[[], Any]
+"""Waits for the handle of a stage call, and notes the call in the journal. Raises what the stage raised."""
+
+
+class Crew(Protocol):
+    """Somebody to train trials."""
+
+    def start(self, stage: Stage[Any, Any], arguments: tuple[Any, ...]) -> Result:
+        """Have a stage called: at once, or when the result is asked for."""
+
+
+class Alone:
+    """This process, when the result is asked for."""
+
+    def start(self, stage: Stage[Any, Any], arguments: tuple[Any, ...]) -> Result:
+        """The call itself."""
+        return lambda: stage(*arguments)
+
+
+@contextmanager
+def crew_for(params: Params) -> Iterator[Crew]:
+    """Somebody to train as many trials at the same time as the params say. A plan trains none, and needs nobody."""
+    if params.search.parallel == 1 or planning():
+        yield Alone()
+        return
+    from flows.workers import Workers  # with prefect, which takes seconds to import
+
+    with Workers(params.search.parallel, params.runtime) as workers:
+        yield workers

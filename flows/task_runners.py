@@ -1,0 +1,93 @@
+"""Where parallel trials run: in processes of this machine, or on a Dask or Ray cluster that APF_WORKERS names."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
+
+from apf_tasks.errors import ParamsError
+
+WORKERS = "APF_WORKERS"
+"""Nothing: processes of this machine. `dask` or `ray`: a cluster made for the occasion. `dask:ADDRESS`, `ray:ADDRESS`:
+one that is there."""
+RESTARTABLE = ProcessPoolTaskRunner
+STOP = "stop"
+"""A file of this name asks the workers to stop."""
+WATCH_SECONDS = 1.0
+PATIENCE_SECONDS = 10.0
+"""Between two requests to stop: a worker that writes its checkpoint is left in peace."""
+
+_training = threading.Event()
+
+
+def runner_of(parallel: int, folder: Path) -> TaskRunner[Any]:
+    """The task runner that APF_WORKERS asks for, not yet started. Raises ParamsError."""
+    said = os.environ.get(WORKERS, "")
+    kind, _, address = said.partition(":")
+    if not kind:
+        return ProcessPoolTaskRunner(parallel, initializer=_settle_in, initargs=(os.getpid(), str(folder / STOP)))
+    try:
+        if kind == "dask":
+            return _dask(parallel, address)
+        if kind == "ray":
+            return _ray(parallel, address)
+    except ImportError as error:
+        raise ParamsError(WORKERS, f"what {kind} needs", str(error), f"pip install 'apf[{kind}]'") from error
+    raise ParamsError(WORKERS, "dask, ray, dask:ADDRESS or ray:ADDRESS", said, "Correct it, or unset it.")
+
+
+def _dask(parallel: int, address: str) -> TaskRunner[Any]:
+    from prefect_dask.task_runners import DaskTaskRunner
+
+    if address:
+        return DaskTaskRunner(address=address)
+    local = {"n_workers": parallel, "threads_per_worker": 1, "dashboard_address": None}
+    return DaskTaskRunner(cluster_kwargs=local)
+
+
+def _ray(parallel: int, address: str) -> TaskRunner[Any]:
+    from prefect_ray.task_runners import RayTaskRunner  # type: ignore[import-untyped]
+
+    if address:
+        return RayTaskRunner(address=address)  # type: ignore[no-any-return]
+    return RayTaskRunner(init_kwargs={"num_cpus": parallel, "include_dashboard": False})  # type: ignore[no-any-return]
+
+
+def _settle_in(parent: int, stop: str) -> None:
+    """First thing in a worker process: Ctrl-C concerns it only while it trains, and it does not outlive its parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_watch, args=(parent, Path(stop)), daemon=True).start()
+
+
+def _watch(parent: int, stop: Path) -> None:
+    while True:
+        time.sleep(WATCH_SECONDS)
+        orphan = os.getppid() != parent
+        if orphan and not _training.is_set():
+            os._exit(1)
+        if orphan or stop.exists():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(PATIENCE_SECONDS)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Within the block Ctrl-C raises KeyboardInterrupt, where this thread can hear it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    _training.set()
+    try:
+        yield
+    finally:
+        _training.clear()
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,214 @@
+"""Trials at the same time: stage calls as Prefect tasks in worker processes, of this machine or of a cluster.
+
+A worker is told the name of a stage and its arguments. What it makes is in the stage store and in MLflow, which all
+workers share; how far it is, it writes into a small file.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+import pickle
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.futures import PrefectFuture
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.task_runners import TaskRunner
+
+from apf_tasks import stages, store, tracking
+from apf_tasks.errors import ApfError, Interrupted
+from apf_tasks.params import RuntimeParams
+from apf_tasks.progress import Listener, Moment, current_listener, now_and_then, told_to
+from apf_tasks.stage import Stage, Visit, journal
+from flows.task_runners import RESTARTABLE, STOP, interruptible, runner_of
+
+logger = logging.getLogger("apf")
+
+LOOK_SECONDS = 0.5
+"""How often workers are looked at."""
+TOLD = ("MLFLOW_", "HF_", "TRANSFORMERS_", "TOKENIZERS_")
+"""A worker, which may live on another machine, is told the environment variables that begin so."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """A stage call for a worker."""
+
+    stage: str
+    label: str
+    arguments: tuple[Any, ...]
+    runtime: RuntimeParams
+    parallel: int
+    pipeline: tracking.Pipeline
+    environment: dict[str, str]
+    moment: Path
+    """The file that says how far it is."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a call: the visit of its stage, or what it raised."""
+
+    visit: Visit | None = None
+    error: Exception | None = None
+
+
+@task(name="trial", task_run_name="{title}", cache_policy=NO_CACHE, persist_result=False)
+def work(title: str, call: Call) -> Outcome:
+    """Make one stage call in this process, on a device of its own."""
+    from apf_tasks.device_slots import device_of_its_own
+
+    os.environ.update(call.environment)
+    stage: Stage[Any, Any] = getattr(stages, call.stage).labelled(call.label)
+    try:
+        with (
+            interruptible(),
+            device_of_its_own(call.runtime, call.parallel),
+            tracking.within(call.pipeline),
+            told_to(_writer(call.moment)),
+            journal() as book,
+        ):
+            stage(*call.arguments)
+        return Outcome(visit=book.visits[-1])
+    except KeyboardInterrupt:
+        return Outcome(error=stopped())
+    except Exception as error:
+        return Outcome(error=_portable(error))
+
+
+def stopped() -> Interrupted:
+    """The error of a search that was asked to stop."""
+    return Interrupted("search", "to finish", "a request to stop", "The same command continues where it was.")
+
+
+def _portable(error: Exception) -> Exception:
+    """The error, or one that says the same, if it does not survive the way to another process."""
+    try:
+        return error if type(pickle.loads(pickle.dumps(error))) is type(error) else RuntimeError(str(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+
+
+def _writer(path: Path) -> Listener:
+    """A listener that keeps the latest moment in a file."""
+
+    def write(moment: Moment) -> None:
+        path.with_suffix(".new").write_text(json.dumps(moment))
+        path.with_suffix(".new").replace(path)
+
+    return write
+
+
+class Workers:
+    """A crew of workers under one Prefect task runner."""
+
+    def __init__(self, parallel: int, runtime: RuntimeParams) -> None:
+        self._parallel, self._runtime = parallel, runtime
+        self._runs = ExitStack()
+        self._watched: dict[Path, Listener] = {}
+
+    def __enter__(self) -> Workers:
+        (store.root() / "stages").mkdir(parents=True, exist_ok=True)
+        with ExitStack() as opening:
+            folder = opening.enter_context(tempfile.TemporaryDirectory(prefix=".workers-", dir=store.root()))
+            self._folder = Path(folder)
+            with get_client(sync_client=True) as client:  # one server for all: a worker must not start one of its own
+                opening.enter_context(temporary_settings({PREFECT_API_URL: str(client.api_url)}))
+            self._runner = self._start_runner()
+            self._open = opening.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
+        with self._open:
+            if kind is not None:
+                (self._folder / STOP).touch()
+            self._runs.close()
+
+    def _start_runner(self) -> TaskRunner[Any]:
+        return self._runs.enter_context(runner_of(self._parallel, self._folder))
+
+    def start(self, stage: Stage[Any, Any], arguments: tuple[Any, ...]) -> Callable[[], Any]:
+        """Give the call to a worker, unless its result is stored."""
+        record = stage.record(*arguments)
+        if stage.stored(record.key) is not None:
+            return lambda: stage(*arguments)
+        reason = store.explain(record)
+        logger.info("%-10s runs: %s", stage.title, reason)
+        environment = {name: value for name, value in os.environ.items() if name.startswith(TOLD)}
+        call = Call(
+            stage=stage.name,
+            label=stage.label,
+            arguments=arguments,
+            runtime=self._runtime,
+            parallel=self._parallel,
+            pipeline=tracking.current_pipeline(),
+            environment=environment | {"APF_MLRUNS": str(store.root())},
+            moment=self._folder / f"{record.key}.json",
+        )
+        self._watched[call.moment] = now_and_then()
+        return functools.partial(self._result, stage, call, reason, self._submit(call))
+
+    def _submit(self, call: Call) -> PrefectFuture[Any]:
+        parameters = {"title": f"{call.stage} {call.label}".strip(), "call": call}
+        return self._runner.submit(work, parameters)  # type: ignore[no-any-return]
+
+    def _result(self, stage: Stage[Any, Any], call: Call, reason: str, future: PrefectFuture[Any]) -> Any:
+        try:
+            outcome = self._wait(future)
+        except ApfError:
+            raise
+        except Exception as error:  # the worker itself has died: killed for want of memory, perhaps
+            outcome = self._once_more(call, error)
+        finally:
+            self._watched.pop(call.moment, None)
+        if outcome.error is not None:
+            raise outcome.error
+        visit = outcome.visit
+        assert visit is not None
+        return stage.note(visit.status, reason if visit.status == "ran" else "", visit.seconds, visit.handle)
+
+    def _once_more(self, call: Call, error: Exception) -> Outcome:
+        """A pool that lost one worker has lost all calls: this one is made again, with nobody beside it."""
+        if not isinstance(self._runner, RESTARTABLE):
+            return Outcome(error=_death(error))
+        self._runs.close()
+        self._runner = self._start_runner()
+        try:
+            return self._wait(self._submit(call))
+        except ApfError:
+            raise
+        except Exception as again:
+            self._runs.close()
+            self._runner = self._start_runner()
+            return Outcome(error=_death(again))
+
+    def _wait(self, future: PrefectFuture[Any]) -> Outcome:
+        """Until the call is made; meanwhile whoever listens is told how far all calls are."""
+        while True:
+            try:
+                return future.result(timeout=LOOK_SECONDS)  # type: ignore[no-any-return]
+            except TimeoutError:
+                self._tell()
+            except KeyboardInterrupt:
+                raise stopped() from None
+
+    def _tell(self) -> None:
+        for path, say in self._watched.items():
+            if path.is_file():
+                moment = Moment(*json.loads(path.read_text()))
+                if moment.done < moment.total:
+                    (current_listener() or say)(moment)
+
+
+def _death(error: Exception) -> RuntimeError:
+    return RuntimeError(f"the worker process died: {type(error).__name__}: {error}".strip())
