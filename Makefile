@@ -27,6 +27,7 @@ check: $(VENV)/.ready
 
 bench: $(VENV)/.ready
 	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.search
 
 # After a change of dependencies in pyproject.toml. Digests, no index addresses: the lock installs through any mirror.
 lock: $(VENV)/.ready

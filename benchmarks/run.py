@@ -56,7 +56,7 @@ def measure(case: str, rows: int, repeats: int, precision: str, threads: int) ->
     """Side -> medians of its measures over alternating repeats."""
     found: dict[str, list[Measures]] = {name: [] for name in ("ours", *OTHERS)}
     with tempfile.TemporaryDirectory() as folder:
-        side("prepare", Path(folder), threads, case, str(rows), precision)
+        side("prepare", Path(folder), threads, case, str(rows), precision, "{}")
         for repeat in range(repeats):
             for name, measures in found.items():
                 measures.append(json.loads(side(name, Path(folder), threads)))
@@ -93,16 +93,19 @@ def main() -> None:
         rows = given.rows or CASES[case].rows
         results |= compare(case, measure(case, rows, given.repeats, given.precision, given.threads))
         write(results)  # after each case: what is measured stays when a later one fails
-    out.print(_table(results, f"medians of {given.repeats}, {given.precision}, {given.threads} thread(s)"))
+    out.print(table(results, f"medians of {given.repeats}, {given.precision}, {given.threads} thread(s)"))
 
 
 def write(results: Results) -> None:
-    """Into mlruns/bench.json."""
+    """Into mlruns/bench.json, beside what is there of other cases."""
     store.root().mkdir(parents=True, exist_ok=True)
-    (store.root() / "bench.json").write_text(json.dumps(results, indent=1))
+    path = store.root() / "bench.json"
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps(known | results, indent=1))
 
 
-def _table(results: Results, how: str) -> Table:
+def table(results: Results, how: str) -> Table:
+    """What was measured, for people."""
     table = Table("case", "measure", "ours", "other", "ratio", title=f"{how}, {platform.machine()}")
     for case, measures in results.items():
         for row in measures.values():

@@ -1,7 +1,7 @@
 """One training and evaluation of a case, in a process of its own.
 
     python -m benchmarks.sides ours|defaults|best FOLDER
-    python -m benchmarks.sides prepare FOLDER CASE ROWS PRECISION
+    python -m benchmarks.sides prepare FOLDER CASE ROWS PRECISION OVERRIDES-AS-JSON
 
 FOLDER has what `prepare` wrote. Prints one JSON line of measures: useful tokens per second of training, rows per second
 of evaluation, seconds from loading the base to the evaluated model, peak resident memory, and the validation score.
@@ -71,8 +71,8 @@ def main(side: str, folder: Path, *options: str) -> None:
     if side == "prepare":
         from benchmarks.cases import CASES
 
-        case, rows, precision = options
-        prepare(CASES[case], folder, int(rows), precision)
+        case, rows, precision, changes = options
+        prepare(CASES[case], folder, int(rows), precision, json.loads(changes))
         return
     job = Job.read(folder)
     if side == "ours":
