@@ -24,6 +24,8 @@ KEPT_BYTES = 16
 moments."""
 MOST_BYTES = 32
 """And while it trains: a checkpoint is written beside the one it replaces, and there is a copy of the best weights."""
+TRAINED_BYTES = 16
+"""Bytes of memory per parameter while it trains: float32 weights, gradients and AdamW's two moments."""
 GIB = 2**30
 
 
@@ -74,6 +76,11 @@ class Estimate:
         """Of all trainings together."""
         counts = [training.steps for training in self.trainings]
         return None if None in counts else sum(count or 0 for count in counts)
+
+    @property
+    def trained_bytes(self) -> int | None:
+        """Memory of one training, without activations and libraries."""
+        return None if self.parameters is None else TRAINED_BYTES * self.parameters
 
     @property
     def kept_bytes(self) -> int | None:

@@ -13,6 +13,7 @@ from apf_tasks.batching import Examples
 from apf_tasks.estimates import Training
 from apf_tasks.loop import train_steps
 from apf_tasks.network import predict_pieces
+from apf_tasks.runtime import choose_device, peak_memory_gib, reset_peak_memory
 from apf_tasks.training import set_up
 
 FIRST_STEPS = 2
@@ -31,6 +32,8 @@ class Speed(NamedTuple):
     """Useful tokens of training."""
     validation_seconds: float
     """Of one pass over the validation split."""
+    peak_gib: float
+    """Peak memory of these steps: allocated on CUDA, resident for the process elsewhere."""
 
     def seconds(self, training: Training) -> float:
         """Of a whole training on the same rows: steps and validations, without loading and checkpoints."""
@@ -42,6 +45,8 @@ class Speed(NamedTuple):
 def measure(training: Training) -> Speed:
     """Load the model and run a few optimizer steps of `training`, whose rows have to be tokenized."""
     names = ("train", "validation", "model", "family", "params", "runtime", "metric")
+    device = choose_device(training.arguments["runtime"])
+    reset_peak_memory(device)
     with tempfile.TemporaryDirectory() as folder:
         ready = set_up(Path(folder), *(training.arguments[name] for name in names))
     loop = train_steps(ready.network, ready.optimizer, ready.examples, ready.params, 0, ready.packed, ready.constants)
@@ -58,4 +63,4 @@ def measure(training: Training) -> Speed:
     predict_pieces(ready.network, few, answering=False)
     seconds = (time.perf_counter() - started) * len(ready.validation) / len(few)
     rate = sum(step.tokens for step in counted) / sum(step.seconds for step in counted)
-    return Speed(len(counted), rate, seconds)
+    return Speed(len(counted), rate, seconds, peak_memory_gib(device))

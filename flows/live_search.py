@@ -79,7 +79,9 @@ class LiveTrials:
     def _time_left(self, trials: list[dict[str, Any]]) -> str:
         """Of the whole search, at the pace of the trainings so far."""
         steps, seconds = (sum(trial[name] for trial in trials) for name in ("step", "seconds"))
-        to_come = self._done.expected_steps - steps
+        running = (self._moments.get(f"train {trial['label']}") for trial in trials)
+        begun = sum(max(0, m.done - t["step"]) for m, t in zip(running, trials, strict=True) if m)
+        to_come = self._done.expected_steps - steps - begun
         if not steps or to_come <= 0:
             return ""
         minutes = to_come * seconds / steps / self._params.search.parallel / 60

@@ -1,4 +1,4 @@
-"""What `apf plan` says: the stages, and what the trainings take: steps, time, disk, unusual learning rates."""
+"""What `apf plan` says: the stages, and what the trainings take: steps, time, memory, disk, unusual learning rates."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def plan_document(book: Journal, found: Estimated | None) -> dict[str, Any]:
 
 
 def print_plan(out: Console, book: Journal, found: Estimated | None, measure: bool) -> None:
-    """The stages as a table; a line each for steps, time and disk; then the warnings."""
+    """The stages as a table; a line each for steps, time, memory and disk; then the warnings."""
     table = Table("stage", "call", "", "why", box=None, pad_edge=False)
     for visit in book.visits:
         style = "green" if visit.status == "reused" else "yellow"
@@ -66,7 +66,7 @@ def print_plan(out: Console, book: Journal, found: Estimated | None, measure: bo
     out.print(f"{len(book.visits) - runs} stage(s) reused, {runs} would run.")
     if found is None:
         return
-    for line in (_steps(found.estimate), _time(found, measure), _disk(found.estimate)):
+    for line in (_steps(found.estimate), _time(found, measure), _memory(found), _disk(found.estimate)):
         out.print(line, markup=False, highlight=False)
     for warning in found.estimate.warnings:
         out.print(f"Warning: {warning}", style="yellow", markup=False, highlight=False)
@@ -82,6 +82,8 @@ def _document(found: Estimated | None) -> dict[str, Any] | None:
         "seconds": found.seconds,
         "tokens_per_second": None if speed is None else speed.tokens_per_second,
         "parameters": known.parameters,
+        "trained_bytes": known.trained_bytes,
+        "peak_gib": None if speed is None else speed.peak_gib,
         "kept_bytes_per_training": known.kept_bytes,
         "most_bytes": known.most_bytes,
         "free_bytes": known.free_bytes,
@@ -119,6 +121,15 @@ def _minutes(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _memory(found: Estimated) -> str:
+    known = found.estimate.trained_bytes
+    if found.speed is not None:
+        return f"Memory: {found.speed.peak_gib:.1f} GiB at the peak of these steps, libraries included."
+    if known is None:
+        return "Memory: not known before the model is here."
+    return f"Memory: {_size(known)} for weights, gradients and AdamW; activations and libraries come on top."
 
 
 def _disk(known: Estimate) -> str:

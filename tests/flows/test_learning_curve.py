@@ -71,6 +71,7 @@ def test_a_curve_trains_only_what_is_new(
     assert found.estimate.steps == 38
     assert found.speed is not None
     assert found.speed.tokens_per_second > 0
+    assert 0.1 < found.speed.peak_gib < 64
 
 
 @pytest.mark.parametrize("fractions", ["0.5,2", "0,1", "half", ""])

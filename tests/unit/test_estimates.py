@@ -71,6 +71,7 @@ def test_a_plan_is_estimated_from_what_is_at_hand(tmp_path: Path) -> None:
     assert found is not None
     assert [training.label for training in found.trainings] == ["learning_rate=2e-05", "learning_rate=0.005"]
     assert (found.parameters, found.kept_bytes, found.most_bytes) == (24, 24 * 16, 24 * (16 + 32))
+    assert found.trained_bytes == 24 * 16
     assert found.steps is None  # nobody has split the rows
     [warning] = found.warnings
     assert warning.startswith("train.learning_rate 0.005 is far above what is usual for encoders, 1e-05 to 0.0001")
@@ -106,6 +107,7 @@ def test_a_plan_with_estimates_needs_no_torch(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert "Disk: about" in done.stdout
+    assert "Memory: " in done.stdout
     assert done.stdout.splitlines()[-1] == "[]"
 
 
