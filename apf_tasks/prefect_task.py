@@ -112,10 +112,15 @@ class FlockManager:
         return True
 
     def release_lock(self, key: str, holder: str) -> None:
-        """Give the lock back. Raises StoreError when it is somebody else's."""
-        descriptor, owner = self._held.get(key, (-1, ""))
+        """Give the lock back. Raises StoreError when it is somebody else's.
+
+        One that nobody holds is no error: Prefect gives the lock of a task that failed within a task back twice.
+        """
+        if key not in self._held:
+            return
+        descriptor, owner = self._held[key]
         if owner != holder:
-            raise StoreError(f"lock {key}", f"holder {holder}", owner or "nobody", "This is a bug; please report it.")
+            raise StoreError(f"lock {key}", f"holder {holder}", owner, "This is a bug; please report it.")
         del self._held[key]
         os.close(descriptor)
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
 
 from apf_tasks.errors import ParamsError
@@ -42,6 +43,22 @@ def runner_of(parallel: int, folder: Path) -> TaskRunner[Any]:
     except ImportError as error:
         raise ParamsError(WORKERS, f"what {kind} needs", str(error), f"pip install 'apf[{kind}]'") from error
     raise ParamsError(WORKERS, "dask, ray, dask:ADDRESS or ray:ADDRESS", said, "Correct it, or unset it.")
+
+
+@contextmanager
+def environment_kept() -> Iterator[None]:
+    """A cluster may live within the block: its workers get this process's threads, and this process its variables back.
+
+    Dask and Ray tell their workers OMP_NUM_THREADS=1 otherwise, and Dask leaves that behind in this process.
+    """
+    before = dict(os.environ)
+    os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def _dask(parallel: int, address: str) -> TaskRunner[Any]:

@@ -30,7 +30,7 @@ from apf_tasks.errors import ApfError, Interrupted
 from apf_tasks.params import RuntimeParams
 from apf_tasks.progress import Listener, Moment, current_listener, now_and_then, told_to
 from apf_tasks.stage import Stage, Visit, journal
-from flows.task_runners import RESTARTABLE, STOP, interruptible, runner_of
+from flows.task_runners import RESTARTABLE, STOP, environment_kept, interruptible, runner_of
 
 logger = logging.getLogger("apf")
 
@@ -120,6 +120,7 @@ class Workers:
     def __enter__(self) -> Workers:
         (store.root() / "stages").mkdir(parents=True, exist_ok=True)
         with ExitStack() as opening:
+            opening.enter_context(environment_kept())
             folder = opening.enter_context(tempfile.TemporaryDirectory(prefix=".workers-", dir=store.root()))
             self._folder = Path(folder)
             with get_client(sync_client=True) as client:  # one server for all: a worker must not start one of its own

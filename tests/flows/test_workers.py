@@ -49,7 +49,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("workers", ["", "dask", "ray"])
 def test_trials_run_in_two_workers(project: Path, workers: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("APF_WORKERS", workers)
+    before = os.environ.get("OMP_NUM_THREADS")
     done = run()
+    assert os.environ.get("OMP_NUM_THREADS") == before  # results depend on the number of threads
     assert {t["label"]: bool(t["failure"]) for t in done.trials} == {
         "learning_rate=0.004": False,
         "learning_rate=0.001": False,
