@@ -232,6 +232,23 @@ class RegisteredModel(Artifact):
         return f"{self.model_uri} ({', '.join(self.aliases)}) · {self.replayed_rows} rows replayed alike"
 
 
+class Contender(Artifact):
+    """`predictions.parquet`: a registered version on the test rows of today."""
+
+    uri: str
+    """`models:/NAME/VERSION`"""
+    model_fingerprint: str
+    rows: int
+    scores: dict[str, Score]
+    label_names: tuple[str, ...]
+    """The labels of the model and of the rows."""
+    model_bytes: int
+
+    def describe(self) -> str:
+        shown = " · ".join(f"{name} {value:.4f}" for name, value in list(self.scores.items())[:3])
+        return f"{self.uri} on {self.rows:,} test rows · {shown}"
+
+
 class BaseModel(Artifact):
     """`model/`: configuration, tokenizer and random weights that training starts from."""
 

@@ -10,6 +10,7 @@
     ├── Diverged         the loss or a gradient stopped being a finite number
     ├── Interrupted      asked to stop: a checkpoint is on disk, the same command continues from it
     └── RegistryError    the tracker refuses, or a model does not replay as it was trained
+        └── PromotionRefused  the champion stays: a rule of the gate failed, or the champion is another one by now
 
 An ApfError says four things: where it happened, what was expected, what was found, and what to do next.
 """
@@ -63,3 +64,7 @@ class Interrupted(ApfError):
 
 class RegistryError(ApfError):
     """The tracker refuses, or a model does not replay as it was trained."""
+
+
+class PromotionRefused(RegistryError):
+    """The champion stays: a rule of the gate failed, or the champion is another one by now."""

@@ -15,6 +15,7 @@ from apf_tasks.code_model import load_logged, log_code_model
 from apf_tasks.errors import RegistryError
 from apf_tasks.families import get_family
 from apf_tasks.params import FamilyParams, ModelParams, RuntimeParams
+from apf_tasks.promotion import enter
 from apf_tasks.registry import register_version
 from apf_tasks.rows import read_rows
 from apf_tasks.store import fingerprint_files
@@ -60,7 +61,8 @@ def register(
     run_id = tracking.current_run(name)
     uri, model_id = _log(folder, run_id, selection, model, family, runtime)
     replayed = _replay(uri, report, family, selection.chosen.precision)
-    number, aliases = register_version(name, model_id, run_id, selection, report)
+    number = register_version(name, model_id, run_id, selection, report)
+    aliases = enter(name, number)
     return RegisteredModel(
         path=out,
         fingerprint=fingerprint_files(out, ["model"]),

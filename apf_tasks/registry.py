@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from apf_tasks import tracking
 from apf_tasks.artifacts import RegisteredModel, Selection, TestReport
 from apf_tasks.errors import RegistryError
+from apf_tasks.frozen import Frozen
+
+GATE_TAG = "apf.gate"
 
 
-def register_version(
-    name: str, model_id: str, run_id: str, selection: Selection, report: TestReport
-) -> tuple[int, tuple[str, ...]]:
-    """A new version with its fingerprints and score as tags. Returns its number and aliases."""
+def register_version(name: str, model_id: str, run_id: str, selection: Selection, report: TestReport) -> int:
+    """A new version with its fingerprints and score as tags. Returns its number."""
     low, high = report.intervals[report.metric]
     tags = {
         "apf.model": selection.chosen.fingerprint,
@@ -25,8 +28,8 @@ def register_version(
     return add_version(name, model_id, run_id, tags)
 
 
-def add_version(name: str, model_id: str, run_id: str, tags: dict[str, str]) -> tuple[int, tuple[str, ...]]:
-    """A logged model as a new version: `challenger`, and `champion` where there is none. Returns number and aliases."""
+def add_version(name: str, model_id: str, run_id: str, tags: dict[str, str]) -> int:
+    """A logged model as a new version. Returns its number. Raises RegistryError."""
     from mlflow.exceptions import MlflowException
 
     client = tracking.client()
@@ -35,14 +38,68 @@ def add_version(name: str, model_id: str, run_id: str, tags: dict[str, str]) -> 
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise RegistryError(f"registry {name}", "to create the model", str(error), "Check the name.") from error
-    created = client.create_model_version(name, f"models:/{model_id}", run_id, tags=tags, model_id=model_id)
-    number = int(created.version)
-    aliases = ["challenger"]
-    if "champion" not in client.get_registered_model(name).aliases:
-        aliases.append("champion")
-    for alias in aliases:
-        client.set_registered_model_alias(name, alias, str(number))
-    return number, tuple(aliases)
+    return int(client.create_model_version(name, f"models:/{model_id}", run_id, tags=tags, model_id=model_id).version)
+
+
+def aliases_of(name: str) -> dict[str, int]:
+    """Alias -> version of a registered model. Raises RegistryError."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        aliases = tracking.client().get_registered_model(name).aliases
+    except MlflowException as error:
+        do = "`apf registry ls` lists the names."
+        raise RegistryError(f"registry {name}", "a registered model", str(error), do) from error
+    return {alias: int(version) for alias, version in aliases.items()}
+
+
+class Version(Frozen):
+    """A registered version as a person looks at it."""
+
+    name: str
+    number: int
+    registered: datetime
+    """In local time."""
+    aliases: tuple[str, ...]
+    run_id: str
+    score: str
+    """On test, with its interval, when it was registered."""
+    gate: str
+    """What the gate said last; empty when it was never asked."""
+
+
+def versions_of(name: str) -> list[Version]:
+    """All versions of a model, the newest first. Raises RegistryError."""
+    at, quoted = aliases_of(name), name.replace("'", "\\'")
+    all_found = _pages(tracking.client().search_model_versions, filter_string=f"name='{quoted}'")
+    return [
+        Version(
+            name=name,
+            number=int(found.version),
+            registered=datetime.fromtimestamp(found.creation_timestamp / 1000),
+            aliases=tuple(sorted(alias for alias, number in at.items() if number == int(found.version))),
+            run_id=str(found.run_id or ""),
+            score=", ".join(f"{key[5:]} {value}" for key, value in found.tags.items() if key.startswith("test.")),
+            gate=str(found.tags.get(GATE_TAG, "")),
+        )
+        for found in sorted(all_found, key=lambda found: -int(found.version))
+    ]
+
+
+def all_versions() -> dict[str, list[Version]]:
+    """Model -> its versions."""
+    names = sorted(model.name for model in _pages(tracking.client().search_registered_models))
+    return {name: versions_of(name) for name in names}
+
+
+def _pages(search: Callable[..., Any], **asked: str) -> Iterator[Any]:
+    """All that a search finds, page by page."""
+    token = None
+    while True:
+        page = search(page_token=token, **asked)
+        yield from page
+        if not (token := page.token):
+            return
 
 
 def find_version(uri: str) -> Any:
@@ -74,6 +131,18 @@ def download_model(uri: str) -> Path:
     version = find_version(uri)
     folder = Path(mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.version}"))
     return folder / "artifacts" / "model"
+
+
+def served_config(uri: str) -> dict[str, Any]:
+    """What the code of a registered model reads when it is loaded: family, settings, precision, label names."""
+    find_version(uri)
+    import mlflow
+
+    config: dict[str, Any] | None = mlflow.models.get_model_info(uri).flavors["python_function"].get("config")
+    if not config or "family" not in config:
+        do = "Only a model that `apf run` registered can be compared."
+        raise RegistryError(uri, "a model of this project", "another one", do)
+    return config
 
 
 def load_registered(uri: str) -> Any:

@@ -59,6 +59,8 @@ class Journal:
     """What the stages of one pipeline did (or, when `dry`, would do), in order."""
 
     dry: bool = False
+    prepare: bool = False
+    """In a dry journal: the stages before the first training run all the same."""
     run_id: str = ""
     """The MLflow run of the pipeline."""
     visits: list[Visit] = field(default_factory=list)
@@ -73,15 +75,15 @@ _label: ContextVar[str] = ContextVar("apf_label", default="")
 
 
 @contextmanager
-def journal(dry: bool = False) -> Iterator[Journal]:
-    """Collect what stages do inside the block; one journal is open at a time, an inner block writes into the outer one.
+def journal(dry: bool = False, prepare: bool = False) -> Iterator[Journal]:
+    """Collect what stages do inside the block; an inner block writes into the outer journal, unless it alone is dry.
 
-    With `dry`, nothing runs: stored handles or Unknown come back.
+    With `dry`, nothing runs: stored handles or Unknown come back. With `prepare` too, the preparing stages run.
     """
-    if (outer := _journal.get()) is not None:
+    if (outer := _journal.get()) is not None and outer.dry >= dry:
         yield outer
         return
-    token = _journal.set(book := Journal(dry))
+    token = _journal.set(book := Journal(dry, prepare))
     try:
         yield book
     finally:
@@ -123,6 +125,8 @@ class Stage(Generic[P, R]):
     still_valid: Callable[[Any], bool]
     """Whether what a stored handle points to outside the store is still there."""
     resumable: bool
+    prepares: bool
+    """Whether it only makes rows ready for training, in seconds."""
     label: str = ""
 
     @property
@@ -146,6 +150,8 @@ class Stage(Generic[P, R]):
         if dry:
             if handle is not None:
                 return self.note("reused", "", 0.0, handle)
+            if book is not None and book.prepare and self.prepares:
+                return self._run_now(record, args, kwargs)
             return self._planned(store.explain(record), self._named(*args, **kwargs))
         reason = store.explain(record) if handle is None else ""
         if handle is None:
@@ -198,6 +204,13 @@ class Stage(Generic[P, R]):
         finally:
             _label.reset(token)
 
+    def _run_now(self, record: store.Record, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
+        """Run without a Prefect task, with the same lock."""
+        reason, started = store.explain(record), time.perf_counter()
+        with store.hold(record.key):
+            handle = self.stored(record.key) or self.run(record, args, kwargs)
+        return self.note("ran", reason, time.perf_counter() - started, handle)
+
     @contextmanager
     def _store_errors(self, only: Sequence[int] = ()) -> Iterator[None]:
         """A system error on the store (with `only`, one of these numbers) becomes a StoreError."""
@@ -236,9 +249,10 @@ def stage(
     identity: Callable[..., dict[str, str]] = no_identity,
     still_valid: Callable[[Any], bool] = lambda handle: True,
     resumable: bool = False,
+    prepares: bool = False,
 ) -> Callable[[Callable[Concatenate[Path, P], R]], Stage[P, R]]:
     """Decorate a stage function. See Stage for the meaning of each argument."""
-    return lambda function: Stage(function, tuple(code), tuple(libraries), identity, still_valid, resumable)
+    return lambda function: Stage(function, tuple(code), tuple(libraries), identity, still_valid, resumable, prepares)
 
 
 def _inputs(arguments: dict[str, Any]) -> dict[str, Any]:

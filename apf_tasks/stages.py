@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from apf_tasks.artifacts import (
     BaseModel,
+    Contender,
     RawData,
     RegisteredModel,
     Rung,
@@ -69,7 +70,7 @@ def _still_registered(handle: RegisteredModel) -> bool:
     return still_registered(handle)
 
 
-@stage(code=["ingestion"], libraries=["pandas", "pyarrow", "polib"], identity=_data_identity)
+@stage(code=["ingestion"], libraries=["pandas", "pyarrow", "polib"], identity=_data_identity, prepares=True)
 def ingest(out: Path, data: DataParams, family: FamilyParams) -> RawData:
     """Rows of the source, checked and normalised."""
     from apf_tasks import ingestion
@@ -77,7 +78,7 @@ def ingest(out: Path, data: DataParams, family: FamilyParams) -> RawData:
     return ingestion.ingest(out, data, family)
 
 
-@stage(code=["splitting"], libraries=["pandas", "pyarrow", "numpy", "scipy"])
+@stage(code=["splitting"], libraries=["pandas", "pyarrow", "numpy", "scipy"], prepares=True)
 def split_rows(out: Path, raw: RawData, split: SplitParams, family: FamilyParams) -> Split:
     """Train, validation and test without a row, or its like, on two sides."""
     from apf_tasks import splitting
@@ -89,6 +90,7 @@ def split_rows(out: Path, raw: RawData, split: SplitParams, family: FamilyParams
     code=["scratch"],
     libraries=["torch", "transformers", "tokenizers", "sentencepiece"],
     identity=_tokenizer_identity,
+    prepares=True,
 )
 def build_base(
     out: Path, split: Split, model: ModelParams, tokenizer: TokenizerParams, family: FamilyParams
@@ -107,7 +109,12 @@ def as_model_params(built: BaseModel, model: ModelParams) -> ModelParams:
     return model.model_copy(update={"init": "pretrained", "base": base, "architecture": None, "sizes": {}})
 
 
-@stage(code=["tokenization"], libraries=["transformers", "tokenizers", "pyarrow", "jieba"], identity=_base_identity)
+@stage(
+    code=["tokenization"],
+    libraries=["transformers", "tokenizers", "pyarrow", "jieba"],
+    identity=_base_identity,
+    prepares=True,
+)
 def tokenize(out: Path, split: Split, name: SplitName, model: ModelParams, family: FamilyParams) -> TokenizedSplit:
     """One split as token ids and labels."""
     from apf_tasks import tokenization
@@ -233,6 +240,24 @@ def register(
     from apf_tasks import packaging
 
     return packaging.register(out, selection, report, model, family, runtime, name)
+
+
+def _version_identity(uri: str, split: Split, family: FamilyParams, runtime: RuntimeParams) -> dict[str, str]:
+    from apf_tasks.registry import model_identity
+
+    return {"content of uri": model_identity(uri)}
+
+
+@stage(
+    code=["contender"],
+    libraries=["torch", "transformers", "mlflow"],
+    identity=_version_identity,
+)
+def contend(out: Path, uri: str, split: Split, family: FamilyParams, runtime: RuntimeParams) -> Contender:
+    """A registered version on the test rows of today."""
+    from apf_tasks import contender
+
+    return contender.contend(out, uri, split, family, runtime)
 
 
 @stage(code=["word_vectors.corpus"], libraries=["jieba"], identity=_data_identity)

@@ -149,13 +149,19 @@ def commit(partial: Path, handle: Artifact, record: Record) -> Artifact:
     (partial / RECORD).write_text(record.model_copy(update={"files": files}).model_dump_json(indent=1))
     (partial / HANDLE).write_text(handle.model_dump_json())
     for name in (RECORD, HANDLE):
-        _fsync(partial / name)
-    _fsync(partial)
+        fsync(partial / name)
+    fsync(partial)
     if final.exists():  # damaged or without a handle, or load() would have returned it
         shutil.rmtree(final)
     partial.rename(final)
-    _fsync(final.parent)
+    fsync(final.parent)
     return handle
+
+
+def forget(stage: str, key: str) -> None:
+    """Take a result out of the store, when nobody works on it."""
+    with hold(key):
+        shutil.rmtree(stage_folder(stage, key), ignore_errors=True)
 
 
 def load(stage: str, key: str, kind: type[A]) -> A | None:
@@ -263,12 +269,13 @@ def no_space(error: OSError, stage: str) -> StoreError:
 
 
 def _flush(path: Path) -> StoredFile:
-    _fsync(path)
+    fsync(path)
     status = path.stat()
     return StoredFile(bytes=status.st_size, modified_ns=status.st_mtime_ns, digest=file_digest(path))
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,10 +1,11 @@
 """Time to a selected model: this project's search against Trainer doing the same combinations one after another.
 
-    python -m benchmarks.search [--rows 1200] [--precision fp32] [--threads 1]
+    python -m benchmarks.search [--rows 1200] [--precision fp32] [--threads CORES]
 
 Sixteen combinations of learning rate, batch size and warm-up on the rows of the sentiment case. Ours is the whole flow
 that `apf run` starts, with MLflow, a Prefect server of its own, reading, splitting and tokenizing, up to the selection,
-by halving. Trainer's is the sum over sixteen trainings at its best, from loading the base to the evaluated model;
+by halving; with several threads, as many trials at the same time, one thread each. Trainer's is the sum over sixteen
+trainings at its best with all threads, from loading the base to the evaluated model;
 importing libraries and tokenizing are not counted there. Adds to mlruns/bench.json.
 """
 
@@ -37,7 +38,7 @@ AFTER_SELECTION = ("evaluate", "register")
 out = Console()
 
 
-def ours(rows: int, precision: str) -> dict[str, float]:
+def ours(rows: int, precision: str, threads: int) -> dict[str, float]:
     """Seconds to the selection, and the chosen model's validation score; in this process, with what the store has."""
     from apf_tasks.artifacts import Selection
     from apf_tasks.stage import journal
@@ -50,6 +51,7 @@ def ours(rows: int, precision: str) -> dict[str, float]:
             {
                 "search.space": SPACE,
                 "search.halving": {"eta": 3, "min_steps": 8},
+                "search.parallel": threads,
                 "train.epochs": EPOCHS,
                 "data.max_rows": rows,
                 "runtime.precision": precision,
@@ -81,7 +83,8 @@ def own_process(rows: int, precision: str, threads: int, folder: Path) -> dict[s
     """`ours` over an empty store, in a process of its own."""
     environment = os.environ | {"APF_MLRUNS": str(folder), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(threads)}
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.search", "--rows", str(rows), "--ours"]
-    done = subprocess.run([*command, "--precision", precision], env=environment, stdout=subprocess.PIPE, check=True)
+    command += ["--precision", precision, "--threads", str(threads)]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
     found: dict[str, float] = json.loads(done.stdout.decode().strip().rpartition("\n")[2])
     return found
 
@@ -91,11 +94,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1200, help="rows of all splits together")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-    parser.add_argument("--threads", type=int, default=1, help="threads of each process")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads that either side has")
     parser.add_argument("--ours", action="store_true", help="this project's side alone, as one JSON line")
     given = parser.parse_args()
     if given.ours:
-        print(json.dumps(ours(given.rows, given.precision)))
+        print(json.dumps(ours(given.rows, given.precision, given.threads)))
         return
     with tempfile.TemporaryDirectory() as folder:
         mine = own_process(given.rows, given.precision, given.threads, Path(folder))

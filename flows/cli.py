@@ -13,6 +13,7 @@ from rich.console import Console
 
 from apf_tasks.errors import ApfError, Interrupted, ParamsError
 from apf_tasks.word_vectors.params import WordVectorParams, load_experiment, load_word_vectors
+from flows import registry_cli, service_cli
 
 app = typer.Typer(
     help="Full-parameter fine-tuning: one YAML file in, a tested and registered model out.",
@@ -112,16 +113,18 @@ def curve(
 def plan(
     params: ParamsFile,
     overrides: Overrides = None,
-    measure: Annotated[bool, typer.Option("--measure", help="Run a few training steps to tell the time.")] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Tokenize the rows, and run a few training steps.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what would be reused and what would run, and why. Runs nothing, unless it is to measure."""
+    """Show what would be reused and what would run, and why. Runs nothing, unless it is to measure time and memory."""
     from apf_tasks.stage import journal
     from flows.pipeline import pipeline
     from flows.word_vector_pipeline import word_vector_pipeline
 
     experiment = load_experiment(params, overrides or ())
-    with journal(dry=True) as book:
+    with journal(dry=True, prepare=measure) as book:
         if isinstance(experiment, WordVectorParams):
             word_vector_pipeline(experiment)
         else:
@@ -248,20 +251,11 @@ def rerun(
         print_rerun(out, repeated)
 
 
-@app.command()
-def ui() -> None:
-    """Open MLflow's and Prefect's UIs over what was recorded, until Ctrl-C."""
-    from flows.servers import serve
-
-    serve(mlflow=True)
-
-
-@app.command()
-def up() -> None:
-    """Keep a Prefect server running, so that runs skip its start-up, until Ctrl-C."""
-    from flows.servers import serve
-
-    serve(mlflow=False)
+for command in (registry_cli.promote, registry_cli.rollback):
+    app.command()(command)
+for other in (service_cli.retrain, service_cli.serve, service_cli.ui, service_cli.up):
+    app.command()(other)
+app.add_typer(registry_cli.registry, name="registry")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,6 +10,7 @@ from apf_tasks.params_file import load_params, origin
 from apf_tasks.recording import record, recorded
 from flows.environment import prepare
 from flows.pipeline import pipeline
+from flows.planned import forget, planned, say
 
 prepare()  # prefect reads its settings when it is imported
 
@@ -17,12 +18,21 @@ from prefect import flow  # noqa: E402
 
 
 @flow(name="fine-tune", flow_run_name="{params}")
-def fine_tune(params: str, overrides: dict[str, Any] | None = None) -> RegisteredModel:
+def fine_tune(
+    params: str, overrides: dict[str, Any] | None = None, refresh: bool = False, dry_run: bool = False
+) -> RegisteredModel | None:
     """Fine-tune every parameter of a language model, choose on validation, report once on test.
 
-    `params` names a file in params/ or a path; `overrides` are dotted, such as {"train.learning_rate": 3e-5}.
+    `params` names a file in params/ or a path; `overrides` are dotted, such as {"train.learning_rate": 3e-5}. With
+    `dry_run` the plan is logged and nothing runs; with `refresh` every stage runs, known or not.
     """
-    return recorded(load_params(params, overrides or {}), pipeline, record, params_file=origin(params))
+    experiment = load_params(params, overrides or {})
+    if dry_run:
+        say(planned(experiment, pipeline))
+        return None
+    if refresh:
+        forget(planned(experiment, pipeline))
+    return recorded(experiment, pipeline, record, params_file=origin(params))
 
 
 if __name__ == "__main__":

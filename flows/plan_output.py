@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -58,12 +59,13 @@ def print_plan(out: Console, book: Journal, found: Estimated | None, measure: bo
     """The stages as a table; a line each for steps, time, memory and disk; then the warnings."""
     table = Table("stage", "call", "", "why", box=None, pad_edge=False)
     for visit in book.visits:
-        style = "green" if visit.status == "reused" else "yellow"
+        style = "yellow" if visit.status == "runs" else "green"
         why = visit.handle.describe() if visit.handle else visit.reason
         table.add_row(visit.stage, visit.label, f"[{style}]{visit.status}[/]", escape(why))
     out.print(table)
-    runs = sum(v.status == "runs" for v in book.visits)
-    out.print(f"{len(book.visits) - runs} stage(s) reused, {runs} would run.")
+    count = Counter(visit.status for visit in book.visits)
+    now = f", {count['ran']} ran now" if count["ran"] else ""
+    out.print(f"{count['reused']} stage(s) reused{now}, {count['runs']} would run.")
     if found is None:
         return
     for line in (_steps(found.estimate), _time(found, measure), _memory(found), _disk(found.estimate)):
@@ -95,7 +97,7 @@ def _steps(known: Estimate) -> str:
     count = len(known.trainings)
     trainings = f"Training: {count} training{'s' if count > 1 else ''}"
     if known.steps is None:
-        return f"{trainings}; how many steps is known when the rows are split."
+        return f"{trainings}; with --measure the rows are split and tokenized to tell the steps."
     each = sorted({training.steps or 0 for training in known.trainings})
     steps = f"{each[0]:,}" if len(each) == 1 else f"{each[0]:,} to {each[-1]:,}"
     about = "" if all(training.exact for training in known.trainings) else "about "
@@ -105,9 +107,9 @@ def _steps(known: Estimate) -> str:
 
 def _time(found: Estimated, measure: bool) -> str:
     if found.speed is None or found.seconds is None:
-        if can_measure(found.estimate):
+        if not measure:
             return "Time: not measured; with --measure a few steps are run to tell."
-        return "Time: not known before the rows are tokenized" + (", so nothing was measured." if measure else ".")
+        return "Time: not known before the rows are tokenized, so nothing was measured."
     each, speed = sorted(found.seconds), found.speed
     per = _minutes(each[0]) if each[-1] < 1.05 * each[0] else f"{_minutes(each[0])} to {_minutes(each[-1])}"
     in_all = f" each, {_minutes(sum(each))} in all" if len(each) > 1 else ""

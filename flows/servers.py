@@ -1,4 +1,4 @@
-"""Local servers over what was recorded: Prefect's, and MLflow's when asked."""
+"""Local servers over what was recorded, Prefect's and MLflow's; on request with deployments and a worker."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from rich.console import Console
 
@@ -19,24 +20,37 @@ from apf_tasks.errors import ApfError
 from flows.environment import SERVER_FILE, prepare, running_server
 
 START_SECONDS = 120
+POOL = "local"
+"""The work pool of the deployments in prefect.yaml."""
 Started = list[subprocess.Popen[bytes]]
 """What has to be stopped, however this ends."""
 out = Console()
 
 
-def serve(mlflow: bool) -> None:
-    """Start the servers, print their addresses, wait for Ctrl-C, and stop them cleanly."""
+def serve(work: bool = False) -> None:
+    """Start the servers (and with `work` deployments and a worker), print their addresses, run until Ctrl-C."""
     prepare()
-    started: Started = []
+    with until_stopped([]) as started:
+        _start_mlflow(started)
+        if (url := running_server()) is None:
+            url = _start_prefect(started)
+        else:
+            out.print(f"Prefect     {url.removesuffix('/api')} (was running already)")
+        if work:
+            from flows.deploying import deploy
+
+            os.environ["PREFECT_API_URL"] = url
+            out.print(deploy())
+            start("worker", ["prefect", "worker", "start", "--pool", POOL, "--type", "process"], started)
+
+
+@contextmanager
+def until_stopped(started: Started) -> Iterator[Started]:
+    """Within the block processes are started; then wait for Ctrl-C, and stop them cleanly. Raises ApfError."""
     for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell has set Ctrl-C to be ignored
         signal.signal(number, signal.default_int_handler)
     try:
-        if mlflow:
-            _start_mlflow(started)
-        if (url := running_server()) is None:
-            _start_prefect(started)
-        else:
-            out.print(f"Prefect  {url.removesuffix('/api')} (was running already)")
+        yield started
         out.print("Ctrl-C stops what was started here.")
         while all(process.poll() is None for process in started):
             time.sleep(0.5)
@@ -44,43 +58,40 @@ def serve(mlflow: bool) -> None:
     except KeyboardInterrupt:
         out.print("stopping")
     finally:
-        _stop(started)
+        stop(started)
 
 
 def _start_mlflow(started: Started) -> None:
     from apf_tasks import tracking
 
     tracking.client()
-    port = _free_port(5000)
-    command = [
-        "mlflow",
-        "server",
-        "--backend-store-uri",
-        tracking.tracking_uri(),
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-    ]
-    process = _start("mlflow", command, started)
-    _wait(process, f"http://127.0.0.1:{port}/health", "mlflow")
-    out.print(f"MLflow   http://127.0.0.1:{port}")
+    uri = tracking.tracking_uri()
+    if uri.startswith("http"):
+        out.print(f"MLflow      {uri} (the team's)")
+        return
+    port = free_port(5000)
+    command = ["mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port)]
+    wait_for(start("mlflow", command, started), f"http://127.0.0.1:{port}/health", "mlflow")
+    out.print(f"MLflow      http://127.0.0.1:{port}")
 
 
-def _start_prefect(started: Started) -> None:
-    port = _free_port(4200)
-    process = _start("prefect", ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)], started)
+def _start_prefect(started: Started) -> str:
+    port = free_port(4200)
+    process = start("prefect", ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)], started)
     url = f"http://127.0.0.1:{port}/api"
-    _wait(process, f"{url}/health", "prefect")
+    wait_for(process, f"{url}/health", "prefect")
     (store.root() / SERVER_FILE).write_text(json.dumps({"url": url, "pid": process.pid}))
-    out.print(f"Prefect  http://127.0.0.1:{port}")
+    out.print(f"Prefect     http://127.0.0.1:{port}")
+    return url
 
 
-def _start(name: str, command: Sequence[str], started: Started) -> subprocess.Popen[bytes]:
+def start(name: str, command: Sequence[str], started: Started) -> subprocess.Popen[bytes]:
     """Start a server in a process group of its own, its output in mlruns/logs; `started` knows it from then on."""
     logs = store.root() / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    environment = {key: value for key, value in os.environ.items() if key != "PREFECT_API_URL"}
+    environment = dict(os.environ)
+    if name == "prefect":
+        environment.pop("PREFECT_API_URL", None)
     environment.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # seven idle processes otherwise
     with (logs / f"{name}.log").open("ab") as log:
         process = subprocess.Popen(
@@ -95,20 +106,28 @@ def _start(name: str, command: Sequence[str], started: Started) -> subprocess.Po
     return process
 
 
-def _wait(process: subprocess.Popen[bytes], url: str, name: str) -> None:
-    deadline = time.monotonic() + START_SECONDS
+def wait_for(process: subprocess.Popen[bytes], url: str, name: str) -> None:
+    """Wait until a server answers. Raises ApfError when it does not."""
+    if not answers(process, url, START_SECONDS):
+        stop([process])
+        log = store.root() / "logs" / f"{name}.log"
+        raise ApfError(f"{name} server", f"an answer at {url} within {START_SECONDS} s", "none", f"See {log}.")
+
+
+def answers(process: subprocess.Popen[bytes], url: str, seconds: float) -> bool:
+    """Wait until `url` answers; False when the process ends before, or the time is over."""
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
         try:
             with urllib.request.urlopen(url, timeout=2):
-                return
+                return True
         except OSError:
             time.sleep(0.3)
-    _stop([process])
-    log = store.root() / "logs" / f"{name}.log"
-    raise ApfError(f"{name} server", f"an answer at {url} within {START_SECONDS} s", "none", f"See {log}.")
+    return False
 
 
-def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+def stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """End processes that lead a group each, with all their group."""
     _forget_server([process.pid for process in processes])
     for process in processes:
         if process.poll() is None:
@@ -127,7 +146,7 @@ def _forget_server(pids: Sequence[int]) -> None:
         file.unlink()
 
 
-def _free_port(wanted: int) -> int:
+def free_port(wanted: int) -> int:
     """`wanted` if nothing listens there, else one the system chooses."""
     for port in (wanted, 0):
         with socket.socket() as probe:

@@ -11,6 +11,7 @@ from apf_tasks.recording import recorded
 from apf_tasks.word_vectors.params import load_word_vectors
 from apf_tasks.word_vectors.recording import record
 from flows.environment import prepare
+from flows.planned import forget, planned, say
 from flows.word_vector_pipeline import word_vector_pipeline
 
 prepare()  # prefect reads its settings when it is imported
@@ -19,14 +20,21 @@ from prefect import flow  # noqa: E402
 
 
 @flow(name="word-vectors", flow_run_name="{params}")
-def word_vectors(params: str, overrides: dict[str, Any] | None = None) -> RegisteredModel:
+def word_vectors(
+    params: str, overrides: dict[str, Any] | None = None, refresh: bool = False, dry_run: bool = False
+) -> RegisteredModel | None:
     """Train word vectors on a text, ask them for near words and analogies, register them.
 
-    `params` names a file in params/ or a path; `overrides` are dotted, such as {"vectors.dimensions": 50}.
+    `params` names a file in params/ or a path; `overrides` are dotted, such as {"vectors.dimensions": 50}. With
+    `dry_run` the plan is logged and nothing runs; with `refresh` every stage runs, known or not.
     """
-    return recorded(
-        load_word_vectors(params, overrides or {}), word_vector_pipeline, record, params_file=origin(params)
-    )
+    experiment = load_word_vectors(params, overrides or {})
+    if dry_run:
+        say(planned(experiment, word_vector_pipeline))
+        return None
+    if refresh:
+        forget(planned(experiment, word_vector_pipeline))
+    return recorded(experiment, word_vector_pipeline, record, params_file=origin(params))
 
 
 if __name__ == "__main__":

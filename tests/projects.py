@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from apf_tasks.stage import Journal, journal
+from flows.cli import main
 
 
 def run(**overrides: Any) -> Journal:
@@ -18,6 +19,14 @@ def run(**overrides: Any) -> Journal:
     with journal() as done:
         fine_tune("reviews.yaml", {name.replace("__", "."): v for name, v in overrides.items()})
     return done
+
+
+def apf(*command: str) -> int:
+    """The `apf` command in this process; gives its exit status."""
+    try:
+        return main(command)
+    except SystemExit as end:  # click's own way to end
+        return int(end.code or 0)
 
 
 def handles(done: Journal, kind: type) -> list[Any]:

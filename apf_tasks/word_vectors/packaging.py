@@ -12,6 +12,7 @@ from apf_tasks import tracking
 from apf_tasks.artifacts import RegisteredModel
 from apf_tasks.code_model import load_logged, log_code_model
 from apf_tasks.errors import RegistryError
+from apf_tasks.promotion import enter
 from apf_tasks.registry import add_version
 from apf_tasks.store import fingerprint_files
 from apf_tasks.word_vectors.artifacts import Corpus, TrainedVectors, VectorReport
@@ -56,7 +57,8 @@ def register_vectors(
         "apf.trial_run": trained.run_id,
         "apf.verdict": report.describe(),
     }
-    number, aliases = add_version(name, model_id, run_id, tags)
+    number = add_version(name, model_id, run_id, tags)
+    aliases = enter(name, number)
     return RegisteredModel(
         path=out,
         fingerprint=fingerprint_files(out, ["model"]),

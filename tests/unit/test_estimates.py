@@ -20,6 +20,7 @@ from apf_tasks.usual_rates import USUAL, kind_of, unusual_rates
 from flows.pipeline import pipeline
 from flows.plan_output import estimated
 from tests.conftest import PROJECT
+from tests.projects import apf
 from tests.tiny import review_rows, write_jsonl
 
 ENCODER = {"model_type": "bert", "architectures": ["BertForMaskedLM"]}
@@ -79,6 +80,27 @@ def test_a_plan_is_estimated_from_what_is_at_hand(tmp_path: Path) -> None:
     assert asked is not None
     assert asked.speed is None
     assert estimate([v for v in book.visits if v.stage != "train_model"], params) is None
+
+
+def test_a_plan_that_measures_makes_the_rows_ready_and_trains_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("APF_MLRUNS", str(tmp_path / "mlruns"))
+    command = ["plan", str(PROJECT / "params" / "smoke" / "sentiment.yaml"), "--json"]
+    plans = []
+    for further in ([], ["--measure"], []):
+        assert apf(*command, *further) == 0
+        plans.append(json.loads(capsys.readouterr().out))
+    status = [{v["stage"]: v["status"] for v in plan["stages"]} for plan in plans]
+    preparing = ("ingest", "split_rows", "build_base", "tokenize")
+    assert [[s[name] for name in preparing] for s in status] == [["runs"] * 4, ["ran"] * 4, ["reused"] * 4]
+    assert all(s["train_model"] == s["evaluate"] == "runs" for s in status)
+    first, measured, last = (plan["estimate"] for plan in plans)
+    assert (first["steps"], first["seconds"]) == (None, None)
+    assert measured["steps"] == last["steps"] == 144
+    assert all(seconds > 0 for seconds in measured["seconds"])
+    assert measured["peak_gib"] > 0.1
+    assert not list((tmp_path / "mlruns" / "stages").glob("train_model/*"))
 
 
 def test_a_trial_that_is_compared_on_its_way_counts_once(tmp_path: Path) -> None:

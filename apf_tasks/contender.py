@@ -1,0 +1,91 @@
+"""A registered version on the test rows of today: what it says about each, how good that is, how large it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from apf_tasks.artifacts import Contender, Split
+from apf_tasks.batching import Examples, token_table
+from apf_tasks.errors import RegistryError
+from apf_tasks.families import Prediction, family_params, get_family
+from apf_tasks.network import Network, load_network, predict_rows, score, scores_of
+from apf_tasks.params import FamilyParams, ModelParams, RuntimeParams
+from apf_tasks.registry import download_model, model_identity, served_config
+from apf_tasks.rows import read_rows, write_rows
+from apf_tasks.store import fingerprint_files
+
+TIMED_ROWS = 64
+TIMED_REPEATS = 3
+FILE = "predictions.parquet"
+
+
+class Served(NamedTuple):
+    """A registered version, loaded."""
+
+    network: Network
+    settings: Mapping[str, float]
+    folder: Path
+
+    def answer(self, rows: pd.DataFrame) -> list[Prediction]:
+        """The prediction of every row, as the evaluation has it."""
+        family = self.network.family
+        if not family.reads_labels:  # as a served row: the reference may be a label that this model does not know
+            rows = rows.drop(columns=[name for name in family.columns if name in rows and name not in family.example])
+        columns = family.encode(rows, self.network.base, self.network.label_names)
+        return predict_rows(self.network, Examples(token_table(columns)), rows, dict(self.settings), answering=False)
+
+
+def contend(out: Path, uri: str, split: Split, family: FamilyParams, runtime: RuntimeParams) -> Contender:
+    """Score the version `uri` on the test rows of `split`, by the measure of `family`. Raises RegistryError."""
+    served, functions = load_served(uri, runtime), get_family(family)
+    if served.network.family.name != functions.name:
+        found = f"a model for {served.network.family.name}"
+        raise RegistryError(uri, f"a model for {functions.name}", found, "Give the new one another name.")
+    rows = read_rows(split.path / "test.parquet")
+    names = sorted({*served.network.label_names, *split.label_names})
+    references, predictions = list(functions.reference(rows)), served.answer(rows)
+    shown = rows[list(dict.fromkeys((*functions.example, *functions.text_columns)))].assign(
+        row_id=rows["row_id"],
+        labels=pd.Series(functions.labels_of(rows)),
+        reference=pd.Series(references),
+        prediction=pd.Series([p["prediction"] for p in predictions]),
+    )
+    write_rows(shown, out / FILE)
+    return Contender(
+        path=out,
+        fingerprint=fingerprint_files(out, [FILE]),
+        uri=uri,
+        model_fingerprint=model_identity(uri),
+        rows=len(rows),
+        scores=dict(scores_of(functions, score(functions, references, predictions, names))),
+        label_names=tuple(names),
+        model_bytes=sum(file.stat().st_size for file in served.folder.rglob("*") if file.is_file()),
+    )
+
+
+def load_served(uri: str, runtime: RuntimeParams) -> Served:
+    """The version with the settings that it is served with. Raises RegistryError."""
+    folder, config = download_model(uri), served_config(uri)
+    family = family_params(config["family"]["name"]).model_validate(config["family"])
+    model = ModelParams(base=str(folder), **config["model"])
+    here = runtime.model_copy(update={"precision": config["precision"]})
+    return Served(load_network(folder, model, family, config["label_names"], here), config["settings"], folder)
+
+
+def seconds_per_row(uris: Sequence[str], split: Split, runtime: RuntimeParams) -> list[float]:
+    """Of each version, in turns on the same test rows; the best of several rounds, to leave a busy moment out."""
+    all_served = [load_served(uri, runtime) for uri in uris]
+    rows = read_rows(split.path / "test.parquet").head(TIMED_ROWS)
+    rounds: list[list[float]] = []
+    for _ in range(1 + TIMED_REPEATS):
+        rounds.append([])
+        for served in all_served:
+            started = time.perf_counter()
+            served.answer(rows)
+            rounds[-1].append((time.perf_counter() - started) / len(rows))
+    return [min(times) for times in zip(*rounds[1:], strict=True)]  # the first round warms up

@@ -1,0 +1,84 @@
+"""A version becomes the champion, if the gate lets it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import Any
+
+from apf_tasks import tracking
+from apf_tasks.errors import PromotionRefused, RegistryError
+from apf_tasks.gate import Verdict
+from apf_tasks.params import Params
+from apf_tasks.past_runs import past_run
+from apf_tasks.promotion import CHALLENGER, champion_of
+from apf_tasks.promotion import promote as move_champion
+from apf_tasks.registry import GATE_TAG, aliases_of
+from flows.environment import prepare
+from flows.gate import judged
+
+prepare()  # prefect reads its settings when it is imported
+
+from prefect import flow  # noqa: E402
+
+GATE_FILE = "gate.json"
+logger = logging.getLogger("apf")
+
+
+@flow(name="promote", flow_run_name="{name}")
+def promote(name: str, version: int | None = None, why: str = "", dry_run: bool = False) -> Verdict:
+    """Judge a version (the challenger when not said) beside the champion, on today's data, and make it the champion.
+
+    By the params of the run that registered it. With `dry_run` it is judged alone. Raises PromotionRefused when a rule
+    of the gate fails: no alias is moved then.
+    """
+    number = challenger_of(name) if version is None else version
+    params = past_run(f"models:/{name}/{number}").params
+    if not isinstance(params, Params):
+        do = "Word vectors are chosen by people: `apf promote --no-gate`."
+        raise RegistryError(f"gate for {name}/{number}", "a model with a test", "word vectors", do)
+    return through_the_gate(name, number, params, why, dry_run)
+
+
+def through_the_gate(name: str, version: int, params: Params, why: str, dry_run: bool = False) -> Verdict:
+    """Judge, record what was found, and promote what passed. Raises PromotionRefused."""
+    champion = champion_of(name)
+    if champion == version:
+        raise PromotionRefused(
+            f"gate for {name}/{version}", "another version than the champion", "the champion itself", "Nothing to do."
+        )
+    verdict = judged(name, version, champion, params)
+    for rule in verdict.rules:
+        logger.info("gate       %s: %s (%s)", rule.name, "passed" if rule.passed else "FAILED", rule.found)
+    _record(name, version, verdict)
+    verdict.check()
+    if not dry_run:
+        move_champion(name, version, why or "passed the gate", champion, verdict.found)
+        logger.info("promote    %s/%d is the champion now", name, version)
+    return verdict
+
+
+def challenger_of(name: str) -> int:
+    """The version that was registered last. Raises RegistryError."""
+    aliases = aliases_of(name)
+    if CHALLENGER not in aliases:
+        raise RegistryError(f"registry {name}", "a challenger", "none", "Say which version.")
+    return aliases[CHALLENGER]
+
+
+def _record(name: str, version: int, verdict: Verdict) -> None:
+    """What the gate found, on the version and in its run."""
+    client: Any = tracking.client()
+    failed = [rule.name for rule in verdict.rules if not rule.passed]
+    against = verdict.champion or "no champion"
+    said = f"passed against {against}" if not failed else f"failed against {against}: {', '.join(failed)}"
+    client.set_model_version_tag(name, str(version), GATE_TAG, said)
+    run_id = str(client.get_model_version(name, str(version)).run_id)
+    tracking.log_text(run_id, json.dumps(verdict.model_dump(mode="json"), indent=1), GATE_FILE)
+
+
+if __name__ == "__main__":
+    from flows.cli import main
+
+    sys.exit(main(["promote", *sys.argv[1:]]))

@@ -1,0 +1,108 @@
+"""What `apf registry` and `apf promote` print."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from apf_tasks.gate import Verdict
+from apf_tasks.promotion import History, Move
+from apf_tasks.registry import Version
+
+if TYPE_CHECKING:
+    from flows.retrain import Retrained
+
+NOTHING = "–"
+
+
+def print_models(out: Console, models: dict[str, list[Version]]) -> None:
+    """One line per registered model: its newest version, and where the aliases are."""
+    table = _table("model", "versions", "champion", "challenger", "previous", "test of the champion")
+    for name, versions in models.items():
+        at = {alias: version for version in versions for alias in version.aliases}
+        shown = [str(at[alias].number) if alias in at else NOTHING for alias in ("champion", "challenger", "previous")]
+        score = at["champion"].score if "champion" in at else NOTHING
+        table.add_row(escape(name), str(len(versions)), *shown, escape(score))
+    out.print(table)
+
+
+def print_versions(out: Console, name: str, versions: list[Version]) -> None:
+    """One line per version, the newest first."""
+    table = _table("version", "registered", "aliases", "on test", "gate", "run", title=name)
+    for version in versions:
+        table.add_row(
+            str(version.number),
+            f"{version.registered:%Y-%m-%d %H:%M}",
+            ", ".join(version.aliases) or NOTHING,
+            escape(version.score),
+            escape(version.gate or NOTHING),
+            version.run_id[:8],
+        )
+    out.print(table)
+
+
+def print_history(out: Console, found: History) -> None:
+    """One line per move of the champion, oldest first; then whether the registry says the same."""
+    table = _table("when", "", "champion", "who", "why", title=found.name)
+    for move in found.moves:
+        before = NOTHING if move.before is None else str(move.before)
+        table.add_row(
+            f"{datetime.fromisoformat(move.at).astimezone():%Y-%m-%d %H:%M}",
+            "rolled back" if move.kind == "rollback" else "promoted",
+            f"{before} → {move.version}",
+            escape(move.who),
+            escape(move.why),
+        )
+    out.print(table)
+    if found.moves and not found.agrees:
+        out.print(
+            f"The registry has {_version(found.champion)} as champion, this log ends with {_version(found.expected)}: "
+            "somebody moved it elsewhere, or the registry has forgotten. --replay gives it what the log says.",
+            style="yellow",
+        )
+
+
+def print_verdict(out: Console, verdict: Verdict) -> None:
+    """Every rule, what it needed and what was found."""
+    table = _table("rule", "", "needed", "found", title=f"{verdict.challenger} beside {verdict.champion or 'nobody'}")
+    for rule in verdict.rules:
+        table.add_row(
+            rule.name, "[green]passed[/]" if rule.passed else "[red]failed[/]", escape(rule.needed), escape(rule.found)
+        )
+    out.print(table)
+
+
+def print_retrained(out: Console, found: Retrained) -> None:
+    """What was new, what the gate said, and what came of it."""
+    if found.verdict is not None:
+        print_verdict(out, found.verdict)
+    version = "" if found.version is None else f", version {found.version}"
+    out.print(f"{found.outcome}{version}: {found.reason}", markup=False, highlight=False)
+
+
+def print_move(out: Console, move: Move) -> None:
+    """One sentence."""
+    before = "" if move.before is None else f", in place of version {move.before}"
+    out.print(f"{move.name}: version {move.version} is the champion now{before}.", markup=False, highlight=False)
+
+
+def as_document(value: Any) -> str:
+    """Models, versions, a history or a move as JSON."""
+    return json.dumps(value, default=_plain, ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value.model_dump(mode="json")
+
+
+def _version(number: int | None) -> str:
+    return "no version" if number is None else f"version {number}"
+
+
+def _table(*columns: str, title: str = "") -> Table:
+    return Table(*columns, title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False)

@@ -1,0 +1,78 @@
+"""Scheduled: has anything changed? Then train again, and let the gate decide whether the new model takes over."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, Literal
+
+from apf_tasks.artifacts import RegisteredModel
+from apf_tasks.frozen import Frozen
+from apf_tasks.gate import Verdict
+from apf_tasks.params import Params
+from apf_tasks.params_file import load_params, origin
+from apf_tasks.promotion import champion_of
+from apf_tasks.recording import record, recorded
+from flows.environment import prepare
+from flows.pipeline import pipeline
+from flows.planned import planned
+from flows.promote import through_the_gate
+
+prepare()  # prefect reads its settings when it is imported
+
+from prefect import flow  # noqa: E402
+
+logger = logging.getLogger("apf")
+
+
+class Retrained(Frozen):
+    """What came of a retraining."""
+
+    outcome: Literal["nothing new", "would retrain", "promoted", "first champion"]
+    reason: str
+    """What is new."""
+    version: int | None = None
+    """The version in the registry."""
+    verdict: Verdict | None = None
+
+
+@flow(name="retrain", flow_run_name="{params}")
+def retrain(
+    params: str, overrides: dict[str, Any] | None = None, refresh: bool = False, dry_run: bool = False
+) -> Retrained:
+    """Train again when data, params or code have changed, and promote the new model if it passes the gate.
+
+    `refresh` asks the gate again although nothing has changed; `dry_run` only says what is new. Raises PromotionRefused
+    when the gate keeps the champion.
+    """
+    experiment = load_params(params, overrides or {})
+    new = what_is_new(experiment)
+    if new is None and not refresh:
+        logger.info("retrain    nothing new")
+        return Retrained(outcome="nothing new", reason="data, params and code are those of the last time")
+    reason = new or "asked to refresh"
+    logger.info("retrain    %s", reason)
+    if dry_run:
+        return Retrained(outcome="would retrain", reason=reason)
+    registered = recorded(experiment, pipeline, record, params_file=origin(params))
+    return _promoted(registered, experiment, reason)
+
+
+def what_is_new(experiment: Params) -> str | None:
+    """Why the first stage that would run would run; None when the whole pipeline is stored."""
+    first = next((visit for visit in planned(experiment, pipeline) if visit.status == "runs"), None)
+    return None if first is None else f"{first.stage} {first.label}".strip() + f": {first.reason}"
+
+
+def _promoted(registered: RegisteredModel, experiment: Params, reason: str) -> Retrained:
+    name, version = registered.name, registered.version
+    if champion_of(name) == version:
+        return Retrained(outcome="first champion", reason=reason, version=version)
+    verdict = through_the_gate(name, version, experiment, f"retrained: {reason}")
+    return Retrained(outcome="promoted", reason=reason, version=version, verdict=verdict)
+
+
+if __name__ == "__main__":
+    from flows.cli import main
+
+    sys.exit(main(["retrain", *sys.argv[1:]]))

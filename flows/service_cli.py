@@ -1,0 +1,62 @@
+"""The commands of a model in service: servers, retraining, serving."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+out = Console()
+
+
+def retrain(
+    params: Annotated[str, typer.Argument(help="A params file, or the bare name of one in params/.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Dotted overrides: train.learning_rate=3e-5", show_default=False)
+    ] = None,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Ask the gate although nothing is new.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is new.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Train again if data, params or code are new, and let the gate decide who is champion."""
+    from apf_tasks.params_file import load_params, parse_overrides
+    from flows.environment import console_logging, start_together
+
+    load_params(params, overrides or ())
+    console_logging()
+    from flows.registry_output import print_retrained
+    from flows.retrain import retrain as flow
+
+    start_together()
+    found = flow(params, parse_overrides(overrides or ()), refresh, dry_run)
+    if as_json:
+        print(json.dumps(found.model_dump(mode="json")))
+    else:
+        print_retrained(out, found)
+
+
+def serve(
+    model: Annotated[str, typer.Argument(help="NAME@ALIAS or NAME/VERSION of a registered model.")],
+    port: Annotated[int, typer.Option(help="Where to listen.")] = 5001,
+    host: Annotated[str, typer.Option(help="Who may ask: 0.0.0.0 for everybody.")] = "127.0.0.1",
+) -> None:
+    """Serve a registered model over HTTP by MLflow's server, until Ctrl-C."""
+    from flows.serving import serve_model
+
+    serve_model(out, model, host, port)
+
+
+def ui() -> None:
+    """Open MLflow's and Prefect's UIs over what was recorded, until Ctrl-C."""
+    from flows.servers import serve
+
+    serve()
+
+
+def up() -> None:
+    """Start Prefect, MLflow, the deployments of prefect.yaml and a worker for them, until Ctrl-C."""
+    from flows.servers import serve
+
+    serve(work=True)

@@ -1,0 +1,83 @@
+"""Retraining: nothing new, new rows, a gate that refuses and one that promotes, on real models and a real registry."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from apf_tasks import tracking
+from apf_tasks.errors import PromotionRefused
+from apf_tasks.promotion import history
+from apf_tasks.registry import aliases_of
+from flows.retrain import retrain
+from tests.projects import apf
+from tests.tiny import review_rows, tiny_bert, write_jsonl
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_jsonl(tmp_path / "rows.jsonl", review_rows(200))
+    params: dict[str, Any] = {
+        "family": "sentiment",
+        "data": {"source": "rows.jsonl"},
+        "split": {"validation_fraction": 0.2, "test_fraction": 0.4, "near_duplicate_similarity": None},
+        "model": {"base": str(tiny_bert(tmp_path / "tiny")), "max_tokens": 48},
+        "train": {"epochs": 1, "batch_size": 16, "learning_rate": 1e-5},
+        "runtime": {"precision": "fp32"},
+        "test": {"resamples": 200, "before_fine_tuning": False},
+        "gate": {"latency_growth": 20, "size_growth": 1.5, "label_loss": 0.5, "minimum": 0.4},
+    }
+    (tmp_path / "reviews.yaml").write_text(yaml.safe_dump(params))
+    return tmp_path
+
+
+def test_from_nothing_new_to_a_new_champion_and_back(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = retrain("reviews.yaml")
+    assert (first.outcome, first.version) == ("first champion", 1)
+    assert first.reason.startswith("ingest: first time")
+    again = retrain("reviews.yaml")
+    assert (again.outcome, again.version) == ("nothing new", None)
+
+    write_jsonl(project / "rows.jsonl", review_rows(400))
+    assert retrain("reviews.yaml", dry_run=True).outcome == "would retrain"
+    with pytest.raises(PromotionRefused, match="beat_champion: reliably better than the champion by accuracy"):
+        retrain("reviews.yaml")  # hardly learns, as the first one
+    assert aliases_of("reviews") == {"champion": 1, "challenger": 2}
+    assert retrain("reviews.yaml").outcome == "nothing new"
+
+    better = retrain("reviews.yaml", {"train.learning_rate": 4e-3, "train.epochs": 8})
+    assert (better.outcome, better.version) == ("promoted", 3)
+    assert better.verdict is not None
+    rules = {rule.name: rule for rule in better.verdict.rules}
+    assert set(rules) == {"minimum", "beat_champion", "label_loss", "size_growth", "latency_growth", "serves"}
+    assert all(rule.passed for rule in rules.values())
+    assert "is reliably better than models:/reviews/1" in rules["beat_champion"].found
+    assert aliases_of("reviews") == {"champion": 3, "previous": 1, "challenger": 3}
+    versions = {v.version: v for v in tracking.client().search_model_versions("name='reviews'")}
+    assert versions[2].tags["apf.gate"].startswith("failed against models:/reviews/1: beat_champion")
+    assert versions[3].tags["apf.gate"] == "passed against models:/reviews/1"
+    assert "train.learning_rate 1e-05" in history("reviews").moves[-1].why
+
+    capsys.readouterr()
+    assert apf("rollback", "reviews", "--why", "customers complain") == 0
+    assert "version 1 is the champion now, in place of version 3" in capsys.readouterr().out
+    assert apf("registry", "history", "reviews", "--json") == 0
+    moves = json.loads(capsys.readouterr().out)["moves"]
+    assert [(move["kind"], move["version"]) for move in moves] == [("promote", 1), ("promote", 3), ("rollback", 1)]
+    assert apf("promote", "reviews", "2") == 1
+    assert "The champion stays models:/reviews/1" in capsys.readouterr().err
+    assert apf("promote", "reviews", "--why", "they were wrong", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["challenger"] == "models:/reviews/3"
+    assert aliases_of("reviews")["champion"] == 3
+    for command in (["ls"], ["show", "reviews"], ["history", "reviews"]):
+        assert apf("registry", *command) == 0
+    said = capsys.readouterr().out
+    assert "customers complain" in said
+    assert "champion" in said

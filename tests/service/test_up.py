@@ -1,0 +1,152 @@
+"""`apf up`: servers, deployments, a worker; retraining by hand, by a schedule and by an event, in real processes."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from apf_tasks.registry import aliases_of
+from tests.conftest import PROJECT
+from tests.tiny import review_rows, tiny_bert, write_jsonl
+
+BIN = Path(sys.executable).parent
+EVENT = """
+from time import sleep
+from prefect.events import emit_event
+
+emit_event("apf.data.changed", {"prefect.resource.id": "apf.experiment.reviews"})
+sleep(3)  # it is sent from a thread
+"""
+
+
+def deployments() -> dict[str, Any]:
+    retrain = {"entrypoint": "flows/retrain.py:retrain", "work_pool": {"name": "local"}}
+    given = {"parameters": {"params": "reviews"}}
+    trigger = {
+        "type": "event",
+        "match": {"prefect.resource.id": "apf.experiment.reviews"},
+        "expect": ["apf.data.changed"],
+        "parameters": {"params": "reviews", "dry_run": True},
+    }
+    asked = {"parameters": {"params": "reviews", "dry_run": True}}
+    clock = {"interval": 15, "active": True, "slug": "often"}
+    return {
+        "deployments": [
+            {**retrain, **given, "name": "reviews", "triggers": [trigger]},
+            {**retrain, **asked, "name": "often", "schedules": [clock]},
+        ]
+    }
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with params, rows, deployments, and this project's flows."""
+    write_jsonl(tmp_path / "rows.jsonl", review_rows(200))
+    (tmp_path / "params").mkdir()
+    params = {
+        "family": "sentiment",
+        "data": {"source": "rows.jsonl"},
+        "split": {"validation_fraction": 0.2, "test_fraction": 0.4, "near_duplicate_similarity": None},
+        "model": {"base": str(tiny_bert(tmp_path / "tiny")), "max_tokens": 48},
+        "train": {"epochs": 2, "batch_size": 16},
+        "runtime": {"precision": "fp32"},
+        "test": {"resamples": 200, "before_fine_tuning": False},
+        "gate": {"serves": False},
+    }
+    (tmp_path / "params" / "reviews.yaml").write_text(yaml.safe_dump(params))
+    (tmp_path / "prefect.yaml").write_text(yaml.safe_dump(deployments()))
+    (tmp_path / "flows").symlink_to(PROJECT / "flows")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def up(project: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
+    """A running `apf up`, and the environment of its clients."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    with (project / "up.log").open("w") as log:
+        process = subprocess.Popen(
+            [str(BIN / "apf"), "up"], stdout=log, stderr=subprocess.STDOUT, env=environment, text=True
+        )
+    try:
+        said = project / "up.log"
+        wait_until(lambda: "Ctrl-C stops" in said.read_text() or process.poll() is not None, 240)
+        assert process.poll() is None, said.read_text()
+        prefect = re.search(r"Prefect +(http://\S+)", said.read_text())
+        assert prefect is not None
+        yield process, environment | {"PREFECT_API_URL": f"{prefect[1]}/api"}
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_until(happened: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+
+def prefect(environment: dict[str, str], *command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(BIN / "prefect"), *command], env=environment, text=True, capture_output=True, check=False
+    )
+
+
+def runs_of(environment: dict[str, str], deployment: str) -> int:
+    """Completed flow runs of a deployment of retrain."""
+    code = f"""
+from prefect.client.orchestration import get_client
+with get_client(sync_client=True) as client:
+    wanted = client.read_deployment_by_name("retrain/{deployment}").id
+    found = client.read_flow_runs(limit=200)
+    print(sum(run.deployment_id == wanted and run.state_name == "Completed" for run in found))
+"""
+    done = subprocess.run([sys.executable, "-c", code], env=environment, text=True, capture_output=True, check=True)
+    return int(done.stdout)
+
+
+def test_from_one_command_to_a_retrained_champion(
+    project: Path, up: tuple[subprocess.Popen[str], dict[str, str]]
+) -> None:
+    process, environment = up
+    said = (project / "up.log").read_text()
+    assert "Deployments 2" in said
+    mlflow = re.search(r"MLflow +(http://\S+)", said)
+    assert mlflow is not None
+    with urllib.request.urlopen(mlflow[1]) as page:
+        assert "MLflow" in page.read().decode()
+
+    first = prefect(environment, "deployment", "run", "retrain/reviews", "--watch")
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert aliases_of("reviews") == {"champion": 1, "challenger": 1}
+
+    write_jsonl(project / "rows.jsonl", review_rows(400))
+    changes = '{"train.learning_rate": 4e-3, "train.epochs": 8}'
+    second = prefect(environment, "deployment", "run", "retrain/reviews", "-p", f"overrides={changes}", "--watch")
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert aliases_of("reviews") == {"champion": 2, "previous": 1, "challenger": 2}
+
+    wrong = prefect(environment, "deployment", "run", "retrain/reviews", "-p", "overrides=7", "--watch")
+    assert wrong.returncode != 0
+    assert runs_of(environment, "often") > 0  # the clock
+    by_hand = runs_of(environment, "reviews")
+    subprocess.run([sys.executable, "-c", EVENT], env=environment, check=True)
+    wait_until(lambda: runs_of(environment, "reviews") > by_hand, 120)
+
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 0
+    assert not [child for child in children if child.is_running()]
