@@ -38,6 +38,19 @@ def read_text(path: Path, encoding: str) -> str:
     return text
 
 
+def is_utf8_file(path: Path) -> bool:
+    """Whether the beginning of a file is UTF-8, but for a few lines. What others are in, only the whole file tells."""
+    with path.open("rb") as file:
+        sample = file.read(SAMPLE_BYTES)
+    if any(sample.startswith(mark) for mark, marked in BYTE_ORDER_MARKS if marked != "utf-8-sig") or b"\0" in sample:
+        return False
+    lines = sample.split(b"\n")
+    if len(sample) == SAMPLE_BYTES:
+        lines.pop()  # a character may have been cut
+    lines = [line for line in lines if not line.isascii()]
+    return sum(_is_utf8(line) for line in lines) * 2 >= len(lines)
+
+
 def _decode_as_told(raw: bytes, encoding: str, path: Path) -> str:
     try:
         return raw.decode(encoding).removeprefix("\ufeff")

@@ -180,13 +180,14 @@ def predict(
     file: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL or Parquet with the model's input columns.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="CSV, TSV, JSONL or Parquet to write.")],
 ) -> None:
-    """Score a file with a registered model: one row out per row in."""
+    """Score a file with a registered model: one row out per row in, whatever its size."""
+    from apf_tasks.scoring import score_file
     from flows.environment import console_logging
-    from flows.predict import predict_file
 
     console_logging()
-    rows = predict_file(model, file, output)
-    out.print(f"{rows:,} rows → {output}")
+    found = score_file(model, file, output)
+    failed = f", {found.failed:,} of them without a prediction: see the column `error`" if found.failed else ""
+    out.print(f"{found.rows:,} rows → {output}{failed}")
 
 
 @app.command()

@@ -17,10 +17,11 @@ def read_jsonl(text: str, path: Path, name: str) -> Table:
     if text.lstrip().startswith("["):
         do = "Write data.format: json, or one object per line, for example with `jq -c '.[]'`."
         raise DataError(str(path), "one JSON object per line", "one JSON array", do)
-    return _lines(text, name)
+    return read_json_lines(text, name)
 
 
-def _lines(text: str, name: str) -> Table:
+def read_json_lines(text: str, name: str) -> Table:
+    """One value per line; those that are no object are rejected."""
     lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     return _table(name, ((number, *_parsed(line), _has_escapes(line)) for number, line in lines))
 
@@ -33,7 +34,7 @@ def read_json(text: str, path: Path, name: str, kind: str) -> Table:
     value, problem = _parsed(text)
     escapes = _has_escapes(text)
     if problem and kind == "json" and not _parsed(text.lstrip().partition("\n")[0])[1]:
-        return _lines(text, name)
+        return read_json_lines(text, name)
     if problem:
         raise DataError(str(path), "one JSON value", problem, "Repair it, or write it again.")
     if kind == "squad" or is_squad(value):

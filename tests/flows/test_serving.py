@@ -20,7 +20,7 @@ import pytest
 
 from apf_tasks import tracking
 from apf_tasks.registry import load_registered
-from flows.predict import predict_file
+from apf_tasks.scoring import score_file
 from tests.conftest import PROJECT
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -112,9 +112,9 @@ def answered_here(name: str, rows: pd.DataFrame, folder: Path) -> list[dict[str,
         return [{str(k): v for k, v in row.items()} for row in model.predict(rows).to_dict("records")]
     source, target = folder / "in.jsonl", folder / "out.jsonl"
     rows.to_json(source, orient="records", lines=True, force_ascii=False)
-    predict_file(f"models:/{name}/1", source, target)
+    score_file(f"models:/{name}/1", source, target)
     written = [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
-    return [{k: v for k, v in row.items() if k not in rows} for row in written]
+    return [{k: v for k, v in row.items() if k not in (*rows, "row", "error")} for row in written]
 
 
 def test_a_served_model_answers_as_it_does_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
