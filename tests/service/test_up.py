@@ -150,3 +150,6 @@ def test_from_one_command_to_a_retrained_champion(
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 0
     assert not [child for child in children if child.is_running()]
+    assert not (project / "mlruns" / "prefect_server.json").exists()
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(mlflow[1], timeout=10)
