@@ -249,6 +249,27 @@ class Contender(Artifact):
         return f"{self.uri} on {self.rows:,} test rows · {shown}"
 
 
+class DriftReport(Artifact):
+    """`drift.json`: new rows beside those that the champion learned from."""
+
+    rows_then: int
+    rows_new: int
+    psi: dict[str, float]
+    """Of labels, length and words."""
+    p_values: dict[str, float]
+    """Two-sample tests of labels, length and text."""
+    auc: float | None
+    """How well a classifier tells new texts from old ones; None when there are too few."""
+    unknown_words: float = 0.0
+    """Share of the words of the new rows that are in none of the old ones."""
+    drifted: tuple[str, ...]
+    """What is beyond the thresholds; empty when nothing is."""
+
+    def describe(self) -> str:
+        said = "; ".join(self.drifted) or ("no drift" if self.auc is not None else "too few to say more")
+        return f"{self.rows_new:,} new rows beside {self.rows_then:,} · {said}"
+
+
 class BaseModel(Artifact):
     """`model/`: configuration, tokenizer and random weights that training starts from."""
 

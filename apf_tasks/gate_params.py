@@ -1,4 +1,4 @@
-"""When a new model may take the champion's place. Part of `params.py`, which is where to import it from."""
+"""When a model may take the champion's place, and when data has drifted. Import it from `params.py`."""
 
 from __future__ import annotations
 
@@ -28,3 +28,18 @@ class GateParams(Frozen):
     """Largest size on disk as a multiple of the champion's. Empty: not looked at."""
     serves: bool = True
     """Whether the registered model has to answer from `mlflow models serve`."""
+
+
+class DriftParams(Frozen):
+    """When new rows are no longer like those that the champion learned from."""
+
+    psi: Annotated[float, Field(gt=0)] = 0.25
+    """Population stability index of labels, lengths or words above which rows have drifted; 0 is no difference."""
+    auc: Annotated[float, Field(ge=0.5, le=1)] = 0.75
+    """How well a linear classifier may tell new texts from old ones; 0.5 is not at all."""
+    rows: PositiveInt = 50
+    """With fewer new rows nothing is said."""
+    most_rows: PositiveInt = 5000
+    """Of old and of new rows so many are looked at, drawn at random."""
+    seed: int = 0
+    """Seed of that draw, and of the classifier's folds."""

@@ -16,6 +16,7 @@ from apf_tasks.frozen import Fraction as Fraction
 from apf_tasks.frozen import Frozen
 from apf_tasks.frozen import PositiveInt as PositiveInt
 from apf_tasks.frozen import Sha256 as Sha256
+from apf_tasks.gate_params import DriftParams as DriftParams
 from apf_tasks.gate_params import GateParams as GateParams
 from apf_tasks.model_params import ModelParams as ModelParams
 from apf_tasks.model_params import TokenizerParams as TokenizerParams
@@ -223,6 +224,7 @@ class Params(Frozen):
     test: TestParams = Field(default_factory=TestParams)
     register_as: RegisterParams = Field(default_factory=RegisterParams, alias="register")
     gate: GateParams = Field(default_factory=GateParams)
+    drift: DriftParams = Field(default_factory=DriftParams)
 
     @field_validator("family", mode="before")
     @classmethod

@@ -145,6 +145,14 @@ def served_config(uri: str) -> dict[str, Any]:
     return config
 
 
+def input_columns(uri: str) -> list[str]:
+    """The columns that a registered model asks for."""
+    import mlflow
+
+    signature = mlflow.models.get_model_info(uri).signature
+    return [] if signature is None else [str(name) for name in signature.inputs.input_names()]
+
+
 def load_registered(uri: str) -> Any:
     """The registered model, ready to predict. Raises RegistryError."""
     find_version(uri)

@@ -12,6 +12,7 @@ from typing import Any, cast
 from apf_tasks.artifacts import (
     BaseModel,
     Contender,
+    DriftReport,
     RawData,
     RegisteredModel,
     Rung,
@@ -24,6 +25,7 @@ from apf_tasks.artifacts import (
 from apf_tasks.curve_artifact import LearningCurve
 from apf_tasks.params import (
     DataParams,
+    DriftParams,
     FamilyParams,
     ModelParams,
     RuntimeParams,
@@ -258,6 +260,14 @@ def contend(out: Path, uri: str, split: Split, family: FamilyParams, runtime: Ru
     from apf_tasks import contender
 
     return contender.contend(out, uri, split, family, runtime)
+
+
+@stage(code=["drift"], libraries=["pandas", "pyarrow", "scipy", "scikit-learn", "jieba"])
+def measure_drift(out: Path, then: Split, now: Split, family: FamilyParams, settings: DriftParams) -> DriftReport:
+    """New rows beside those that the champion learned from."""
+    from apf_tasks import drift
+
+    return drift.measure_drift(out, then, now, family, settings)
 
 
 @stage(code=["word_vectors.corpus"], libraries=["jieba"], identity=_data_identity)

@@ -254,7 +254,7 @@ def rerun(
 
 for command in (registry_cli.promote, registry_cli.rollback):
     app.command()(command)
-for other in (service_cli.retrain, service_cli.serve, service_cli.ui, service_cli.up):
+for other in (service_cli.retrain, service_cli.drift, service_cli.serve, service_cli.ui, service_cli.up):
     app.command()(other)
 app.add_typer(registry_cli.registry, name="registry")
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from apf_tasks.artifacts import DriftReport
 from apf_tasks.gate import Verdict
 from apf_tasks.promotion import History, Move
 from apf_tasks.registry import Version
@@ -83,6 +84,21 @@ def print_retrained(out: Console, found: Retrained) -> None:
         print_verdict(out, found.verdict)
     version = "" if found.version is None else f", version {found.version}"
     out.print(f"{found.outcome}{version}: {found.reason}", markup=False, highlight=False)
+
+
+def print_drift(out: Console, report: DriftReport) -> None:
+    """Each measure with its test; then one sentence."""
+    table = _table("of", "PSI", "two-sample p", title=f"{report.rows_new:,} new rows beside {report.rows_then:,}")
+    for name in dict.fromkeys((*report.psi, *report.p_values)):
+        psi, p = report.psi.get(name), report.p_values.get(name)
+        table.add_row(name, NOTHING if psi is None else f"{psi:.3f}", NOTHING if p is None else f"{p:.2g}")
+    if report.auc is not None:
+        out.print(table)
+        out.print(
+            f"A classifier tells new texts from old ones with an AUC of {report.auc:.2f} (0.5: not at all). "
+            f"{report.unknown_words:.1%} of the new words are in no old row."
+        )
+    out.print(report.describe(), markup=False, highlight=False, style="yellow" if report.drifted else "")
 
 
 def print_move(out: Console, move: Move) -> None:

@@ -37,6 +37,30 @@ def retrain(
         print_retrained(out, found)
 
 
+def drift(
+    params: Annotated[str, typer.Argument(help="A params file, or the bare name of one in params/.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Dotted overrides: drift.psi=0.1", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Compare new rows with those that the champion learned from."""
+    from apf_tasks.params_file import load_params, parse_overrides
+    from flows.environment import console_logging, start_together
+
+    load_params(params, overrides or ())
+    console_logging()
+    from flows.drift import drift as flow
+    from flows.registry_output import print_drift
+
+    start_together()
+    report = flow(params, parse_overrides(overrides or ()))
+    if as_json:
+        print(json.dumps(report.model_dump(mode="json", exclude={"path"})))
+    else:
+        print_drift(out, report)
+
+
 def serve(
     model: Annotated[str, typer.Argument(help="NAME@ALIAS or NAME/VERSION of a registered model.")],
     port: Annotated[int, typer.Option(help="Where to listen.")] = 5001,

@@ -16,7 +16,7 @@ from apf_tasks import tracking
 from apf_tasks.artifacts import Split
 from apf_tasks.families import get_family
 from apf_tasks.params import Params
-from apf_tasks.registry import find_version
+from apf_tasks.registry import find_version, input_columns
 from apf_tasks.rows import read_rows
 from flows.servers import answers, free_port, start, stop, until_stopped, wait_for
 
@@ -55,15 +55,12 @@ def serve_model(out: Console, model: str, host: str, port: int) -> None:
         process = start("serve", ["mlflow", *command], started)
         wait_for(process, f"http://127.0.0.1:{port}/ping", "serve")
         out.print(f"{found.name}/{found.version}  http://{host}:{port}/invocations")
-        out.print(f"{_try_it(uri, port)}", markup=False, highlight=False, soft_wrap=True)
+        out.print(_try_it(uri, port), markup=False, highlight=False, soft_wrap=True)
 
 
 def _try_it(uri: str, port: int) -> str:
-    """A command that asks the served model about its example."""
-    import mlflow
-
-    columns = mlflow.models.get_model_info(uri).signature.inputs.input_names()
-    row = json.dumps({"dataframe_records": [dict.fromkeys(columns, "…")]}, ensure_ascii=False)
+    """A command that asks the served model about a row."""
+    row = json.dumps({"dataframe_records": [dict.fromkeys(input_columns(uri), "…")]}, ensure_ascii=False)
     return f"curl -H 'Content-Type: application/json' -d '{row}' http://127.0.0.1:{port}/invocations"
 
 

@@ -81,3 +81,27 @@ def test_from_nothing_new_to_a_new_champion_and_back(project: Path, capsys: pyte
     said = capsys.readouterr().out
     assert "customers complain" in said
     assert "champion" in said
+
+
+def test_rows_of_another_kind_are_noticed(project: Path) -> None:
+    from flows.drift import drift
+
+    retrain("reviews.yaml")
+    write_jsonl(project / "rows.jsonl", review_rows(600))
+    alike = drift("reviews.yaml")
+    assert (alike.rows_then, alike.drifted) == (alike.rows_then, ())
+    assert alike.rows_new > 100
+    assert 0.3 < (alike.auc or 0) < 0.7
+    others = [
+        {"text": f"order {i} arrived late, the parcel was {word} and the courier did not ring", "label": "negative"}
+        for i, word in enumerate(["torn", "wet", "open", "lost"] * 30)
+    ]
+    write_jsonl(project / "rows.jsonl", [*review_rows(200), *others])
+    found = drift("reviews.yaml")
+    assert found.rows_new == 120
+    assert any(reason.startswith("psi of labels") for reason in found.drifted)
+    assert any("AUC" in reason for reason in found.drifted)
+    assert found.unknown_words > 0.5
+    assert found.p_values["labels"] < 0.001
+    few = drift("reviews.yaml", {"drift.rows": 500})
+    assert (few.auc, few.drifted) == (None, ())

@@ -1,0 +1,32 @@
+"""The numbers of a drift report, by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from apf_tasks.drift import _told_apart, _words, stability_index
+
+
+def test_stability_index_by_hand() -> None:
+    assert stability_index(np.array([3, 7]), np.array([3, 7])) == 0
+    # with half a row in each bin: 10.5/21 and 10.5/21 against 15.5/21 and 5.5/21
+    expected = (15.5 - 10.5) / 21 * math.log(15.5 / 10.5) + (5.5 - 10.5) / 21 * math.log(5.5 / 10.5)
+    assert stability_index(np.array([10, 10]), np.array([15, 5])) == pytest.approx(expected)
+    assert math.isfinite(stability_index(np.array([10, 0]), np.array([0, 10])))
+
+
+def test_texts_of_one_kind_are_not_told_apart_and_of_two_kinds_are() -> None:
+    films = [f"the film number {i} was a quiet and warm story" for i in range(120)]
+    auc, p = _told_apart(films[::2], films[1::2], seed=0)
+    assert auc < 0.7
+    auc, p = _told_apart(films[:60], [f"parcel {i} came late and wet" for i in range(60)], seed=0)
+    assert auc == pytest.approx(1)
+    assert p < 1e-10
+
+
+def test_words_of_both_scripts() -> None:
+    assert _words(["A warm film.", "a dull film"]) == {"a": 2, "warm": 1, "film": 2, "dull": 1}
+    assert _words(["我爱北京天安门"])["北京"] == 1
