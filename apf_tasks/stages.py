@@ -23,6 +23,7 @@ from apf_tasks.artifacts import (
     TrainedModel,
 )
 from apf_tasks.curve_artifact import LearningCurve
+from apf_tasks.frozen import Frozen
 from apf_tasks.params import (
     DataParams,
     DriftParams,
@@ -37,11 +38,10 @@ from apf_tasks.params import (
     TrainParams,
 )
 from apf_tasks.stage import Unknown, stage
-from apf_tasks.word_vectors.artifacts import Corpus, TrainedVectors, VectorReport
-from apf_tasks.word_vectors.params import CorpusParams, ProbeParams, VectorsParams
 
 
-def _data_identity(data: DataParams, read_as: FamilyParams | CorpusParams) -> dict[str, str]:
+def source_identity(data: DataParams, read_as: Frozen) -> dict[str, str]:
+    """What the source holds."""
     from apf_tasks.sources import data_identity
 
     return {"content of data.source": data_identity(data)}
@@ -62,17 +62,19 @@ def _tokenizer_identity(
     return {} if tokenizer.base is None else {"content of tokenizer.base": tokenizer_identity(tokenizer)}
 
 
-def _registry_identity(*args: Any, **kwargs: Any) -> dict[str, str]:
+def registry_identity(*args: Any, **kwargs: Any) -> dict[str, str]:
+    """Which registry a version is in."""
     return {"registry": os.environ.get("MLFLOW_TRACKING_URI") or "mlruns/mlflow.db"}  # stays when the folder moves
 
 
-def _still_registered(handle: RegisteredModel) -> bool:
-    from apf_tasks.registry import still_registered
+def still_registered(handle: RegisteredModel) -> bool:
+    """Whether the registry still has the version."""
+    from apf_tasks import registry
 
-    return still_registered(handle)
+    return registry.still_registered(handle)
 
 
-@stage(code=["ingestion"], libraries=["pandas", "pyarrow", "polib"], identity=_data_identity, prepares=True)
+@stage(code=["ingestion"], libraries=["pandas", "pyarrow", "polib"], identity=source_identity, prepares=True)
 def ingest(out: Path, data: DataParams, family: FamilyParams) -> RawData:
     """Rows of the source, checked and normalised."""
     from apf_tasks import ingestion
@@ -226,8 +228,8 @@ def evaluate(
 @stage(
     code=["packaging", "served_model"],
     libraries=["mlflow", "transformers"],
-    identity=_registry_identity,
-    still_valid=_still_registered,
+    identity=registry_identity,
+    still_valid=still_registered,
 )
 def register(
     out: Path,
@@ -268,42 +270,3 @@ def measure_drift(out: Path, then: Split, now: Split, family: FamilyParams, sett
     from apf_tasks import drift
 
     return drift.measure_drift(out, then, now, family, settings)
-
-
-@stage(code=["word_vectors.corpus"], libraries=["jieba"], identity=_data_identity)
-def read_corpus(out: Path, data: DataParams, corpus: CorpusParams) -> Corpus:
-    """The texts of the source as sentences of words, some of them held out."""
-    from apf_tasks.word_vectors import corpus as texts
-
-    return texts.read_corpus(out, data, corpus)
-
-
-@stage(code=["word_vectors.training"], libraries=["gensim", "numpy"])
-def train_vectors(out: Path, corpus: Corpus, settings: VectorsParams) -> TrainedVectors:
-    """Word2Vec over the sentences."""
-    from apf_tasks.word_vectors import training
-
-    return training.train_vectors(out, corpus, settings)
-
-
-@stage(code=["word_vectors.probes"], libraries=["gensim", "matplotlib", "scikit-learn", "scipy"])
-def probe_vectors(out: Path, corpus: Corpus, trained: TrainedVectors, probe: ProbeParams) -> VectorReport:
-    """Nearest words, analogies, agreement with people, a picture."""
-    from apf_tasks.word_vectors import probes
-
-    return probes.probe_vectors(out, corpus, trained, probe)
-
-
-@stage(
-    code=["word_vectors.packaging", "word_vectors.served"],
-    libraries=["mlflow", "safetensors"],
-    identity=_registry_identity,
-    still_valid=_still_registered,
-)
-def register_vectors(
-    out: Path, corpus: Corpus, trained: TrainedVectors, report: VectorReport, name: str
-) -> RegisteredModel:
-    """The vectors in the registry, replayed before."""
-    from apf_tasks.word_vectors import packaging
-
-    return packaging.register_vectors(out, corpus, trained, report, name)

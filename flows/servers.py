@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 
@@ -89,7 +90,7 @@ def start(name: str, command: Sequence[str], started: Started) -> subprocess.Pop
     """Start a server in a process group of its own, its output in mlruns/logs; `started` knows it from then on."""
     logs = store.root() / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    environment = dict(os.environ)
+    environment = with_our_programs()
     if name == "prefect":
         environment.pop("PREFECT_API_URL", None)
     environment.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # seven idle processes otherwise
@@ -104,6 +105,11 @@ def start(name: str, command: Sequence[str], started: Started) -> subprocess.Pop
         )
     started.append(process)
     return process
+
+
+def with_our_programs() -> dict[str, str]:
+    """The environment, with the programs of this Python first: MLflow calls `uvicorn`, activated environment or not."""
+    return os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
 
 
 def wait_for(process: subprocess.Popen[bytes], url: str, name: str) -> None:

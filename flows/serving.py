@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -18,7 +17,7 @@ from apf_tasks.families import get_family
 from apf_tasks.params import Params
 from apf_tasks.registry import find_version, input_columns
 from apf_tasks.rows import read_rows
-from flows.servers import answers, free_port, start, stop, until_stopped, wait_for
+from flows.servers import answers, free_port, start, stop, until_stopped, wait_for, with_our_programs
 
 SERVED_ROWS = 2
 SERVE_SECONDS = 180
@@ -30,7 +29,7 @@ def serving_problem(uri: str, split: Split, params: Params) -> str | None:
     rows = read_rows(split.path / "test.parquet")[columns].head(SERVED_ROWS)
     port = free_port(0)
     serve = ["-m", "mlflow", "models", "serve", "-m", uri, "--env-manager", "local", "--port", str(port)]
-    environment = os.environ | {"MLFLOW_TRACKING_URI": tracking.tracking_uri()}
+    environment = with_our_programs() | {"MLFLOW_TRACKING_URI": tracking.tracking_uri()}
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             [sys.executable, *serve], stdout=log, stderr=log, env=environment, start_new_session=True

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from apf_tasks.artifacts import RegisteredModel
-from apf_tasks.stages import probe_vectors, read_corpus, register_vectors, train_vectors
 from apf_tasks.word_vectors.params import WordVectorParams
+from apf_tasks.word_vectors.stages import probe_vectors, read_corpus, register_vectors, train_vectors
 
 
 def word_vector_pipeline(params: WordVectorParams) -> RegisteredModel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -86,17 +87,20 @@ def test_from_nothing_new_to_a_new_champion_and_back(project: Path, capsys: pyte
 def test_rows_of_another_kind_are_noticed(project: Path) -> None:
     from flows.drift import drift
 
+    rows = review_rows(500)
+    random.Random(0).shuffle(rows)
+    write_jsonl(project / "rows.jsonl", rows[:300])
     retrain("reviews.yaml")
-    write_jsonl(project / "rows.jsonl", review_rows(600))
+    write_jsonl(project / "rows.jsonl", rows)
     alike = drift("reviews.yaml")
-    assert (alike.rows_then, alike.drifted) == (alike.rows_then, ())
+    assert alike.drifted == ()
     assert alike.rows_new > 100
     assert 0.3 < (alike.auc or 0) < 0.7
     others = [
         {"text": f"order {i} arrived late, the parcel was {word} and the courier did not ring", "label": "negative"}
         for i, word in enumerate(["torn", "wet", "open", "lost"] * 30)
     ]
-    write_jsonl(project / "rows.jsonl", [*review_rows(200), *others])
+    write_jsonl(project / "rows.jsonl", [*rows[:300], *others])
     found = drift("reviews.yaml")
     assert found.rows_new == 120
     assert any(reason.startswith("psi of labels") for reason in found.drifted)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from apf_tasks.errors import DataError
+from apf_tasks.errors import ApfError, DataError
 from apf_tasks.params import DataParams
 from apf_tasks.reading import read_file
 from apf_tasks.row_chunks import Row, chunks
@@ -76,7 +76,7 @@ def test_a_file_without_rows_is_said(tmp_path: Path) -> None:
     file.write_text("text\n")
     with pytest.raises(DataError, match="expected rows, found none"):
         rows_of(file, 10)
-    with pytest.raises(DataError, match="nowhere"):
+    with pytest.raises(ApfError, match="nowhere"):
         rows_of(tmp_path / "nowhere.csv", 10)
 
 

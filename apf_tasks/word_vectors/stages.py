@@ -1,0 +1,51 @@
+"""The stages of word vectors, as `apf_tasks/stages.py` has those of the families."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from apf_tasks.artifacts import RegisteredModel
+from apf_tasks.params import DataParams
+from apf_tasks.stage import stage
+from apf_tasks.stages import registry_identity, source_identity, still_registered
+from apf_tasks.word_vectors.artifacts import Corpus, TrainedVectors, VectorReport
+from apf_tasks.word_vectors.params import CorpusParams, ProbeParams, VectorsParams
+
+
+@stage(code=["word_vectors.corpus"], libraries=["jieba"], identity=source_identity)
+def read_corpus(out: Path, data: DataParams, corpus: CorpusParams) -> Corpus:
+    """The texts of the source as sentences of words, some of them held out."""
+    from apf_tasks.word_vectors import corpus as texts
+
+    return texts.read_corpus(out, data, corpus)
+
+
+@stage(code=["word_vectors.training"], libraries=["gensim", "numpy"])
+def train_vectors(out: Path, corpus: Corpus, settings: VectorsParams) -> TrainedVectors:
+    """Word2Vec over the sentences."""
+    from apf_tasks.word_vectors import training
+
+    return training.train_vectors(out, corpus, settings)
+
+
+@stage(code=["word_vectors.probes"], libraries=["gensim", "matplotlib", "scikit-learn", "scipy"])
+def probe_vectors(out: Path, corpus: Corpus, trained: TrainedVectors, probe: ProbeParams) -> VectorReport:
+    """Nearest words, analogies, agreement with people, a picture."""
+    from apf_tasks.word_vectors import probes
+
+    return probes.probe_vectors(out, corpus, trained, probe)
+
+
+@stage(
+    code=["word_vectors.packaging", "word_vectors.served"],
+    libraries=["mlflow", "safetensors"],
+    identity=registry_identity,
+    still_valid=still_registered,
+)
+def register_vectors(
+    out: Path, corpus: Corpus, trained: TrainedVectors, report: VectorReport, name: str
+) -> RegisteredModel:
+    """The vectors in the registry, replayed before."""
+    from apf_tasks.word_vectors import packaging
+
+    return packaging.register_vectors(out, corpus, trained, report, name)
