@@ -33,7 +33,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "train": {"epochs": 1, "batch_size": 16, "learning_rate": 1e-5},
         "runtime": {"precision": "fp32"},
         "test": {"resamples": 200, "before_fine_tuning": False},
-        "gate": {"latency_growth": 20, "size_growth": 1.5, "label_loss": 0.5, "minimum": 0.4},
+        "gate": {"latency_growth": 20, "size_growth": 1.5, "label_loss": 0.5, "minimum": 0.4, "serves": False},
     }
     (tmp_path / "reviews.yaml").write_text(yaml.safe_dump(params))
     return tmp_path
@@ -53,7 +53,7 @@ def test_from_nothing_new_to_a_new_champion_and_back(project: Path, capsys: pyte
     assert aliases_of("reviews") == {"champion": 1, "challenger": 2}
     assert retrain("reviews.yaml").outcome == "nothing new"
 
-    better = retrain("reviews.yaml", {"train.learning_rate": 4e-3, "train.epochs": 8})
+    better = retrain("reviews.yaml", {"train.learning_rate": 4e-3, "train.epochs": 8, "gate.serves": True})
     assert (better.outcome, better.version) == ("promoted", 3)
     assert better.verdict is not None
     rules = {rule.name: rule for rule in better.verdict.rules}
@@ -74,8 +74,8 @@ def test_from_nothing_new_to_a_new_champion_and_back(project: Path, capsys: pyte
     assert [(move["kind"], move["version"]) for move in moves] == [("promote", 1), ("promote", 3), ("rollback", 1)]
     assert apf("promote", "reviews", "2") == 1
     assert "The champion stays models:/reviews/1" in capsys.readouterr().err
-    assert apf("promote", "reviews", "--why", "they were wrong", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["challenger"] == "models:/reviews/3"
+    assert apf("promote", "reviews", "--no-gate", "--why", "they were wrong", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["version"] == 3
     assert aliases_of("reviews")["champion"] == 3
     for command in (["ls"], ["show", "reviews"], ["history", "reviews"]):
         assert apf("registry", *command) == 0
