@@ -152,7 +152,7 @@ def test_failed_trials_give_their_memory_back(project: Path) -> None:
     after: list[float] = []
 
     def look(record: logging.LogRecord) -> bool:
-        if " failed: " in record.getMessage():
+        if record.levelno == logging.WARNING and " failed: " in record.getMessage():
             after.append(psutil.Process().memory_info().rss / 2**20)
         return True
 

@@ -89,7 +89,9 @@ def up(project: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
         assert prefect is not None
         yield process, environment | {"PREFECT_API_URL": f"{prefect[1]}/api"}
     finally:
-        process.kill()
+        tree = [process, *psutil.Process(process.pid).children(recursive=True)] if process.poll() is None else []
+        for one in tree:
+            one.kill()
         process.wait()
 
 
