@@ -11,7 +11,8 @@ from pydantic import Field
 from transformers import PreTrainedModel
 
 from apf_tasks.frozen import Frozen
-from apf_tasks.runtime import rng_state, set_rng_state
+from apf_tasks.ranks import here
+from apf_tasks.sharding import load_model_state, load_optimizer_state, whole_state
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -33,13 +34,11 @@ class Progress(Frozen):
 
 
 def save_checkpoint(out: Path, model: PreTrainedModel, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
-    """Replace the checkpoint under `out` in one rename."""
-    state = {
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "rng": rng_state(),
-        "progress": progress.model_dump_json(),
-    }
+    """Replace the checkpoint under `out` in one rename. For all ranks at once; the first one writes."""
+    tensors = whole_state({"model": model.state_dict(), "optimizer": optimizer.state_dict()})
+    state = tensors | {"progress": progress.model_dump_json()}
+    if not here().first:
+        return
     beside = out / f"{CHECKPOINT}.new"
     with beside.open("wb") as file:
         torch.save(state, file)
@@ -49,12 +48,11 @@ def save_checkpoint(out: Path, model: PreTrainedModel, optimizer: torch.optim.Op
 
 
 def load_checkpoint(out: Path, model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> Progress | None:
-    """Put model, optimizer and generators back to the checkpoint under `out`; None when there is none."""
+    """Put model and optimizer back to the checkpoint under `out`; None when there is none."""
     path = out / CHECKPOINT
     if not path.is_file():
         return None
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    set_rng_state(state["rng"])
+    load_model_state(model, state["model"])
+    load_optimizer_state(optimizer, state["optimizer"])
     return Progress.model_validate_json(state["progress"])

@@ -17,6 +17,8 @@ An ApfError says four things: where it happened, what was expected, what was fou
 
 from __future__ import annotations
 
+import pickle
+
 
 class ApfError(Exception):
     """Something a person can act on. All four parts are plain sentences or fragments."""
@@ -68,3 +70,11 @@ class RegistryError(ApfError):
 
 class PromotionRefused(RegistryError):
     """The champion stays: a rule of the gate failed, or the champion is another one by now."""
+
+
+def portable(error: Exception) -> Exception:
+    """The error, or one that says the same, if it does not survive the way to another process."""
+    try:
+        return error if type(pickle.loads(pickle.dumps(error))) is type(error) else RuntimeError(str(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")

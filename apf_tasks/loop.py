@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel
 
 from apf_tasks.batching import (
     Examples,
@@ -25,16 +26,19 @@ from apf_tasks.batching import (
 )
 from apf_tasks.errors import Diverged
 from apf_tasks.families import Columns
-from apf_tasks.network import Network
+from apf_tasks.network import Network, Place
 from apf_tasks.params import TrainParams
 from apf_tasks.runtime import autocast
 from apf_tasks.schedules import factor, steps_per_epoch, total_steps
+from apf_tasks.sharding import whole
 
 MICRO_BATCH_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 16384}
 """Padded tokens per forward pass where the params do not say."""
 PACKED_TOLERANCE = 1e-3
 """Relative difference of a packed and a padded loss that rounding explains."""
 Batch = dict[str, torch.Tensor]
+Pass = list[list[int]]
+"""Sequences of a forward pass, each by the positions of its examples in the step: one where nothing is packed."""
 
 
 @dataclass(frozen=True)
@@ -83,43 +87,71 @@ def train_steps(
             group["lr"] = learning_rate
         model.train()
         loss, padded = torch.zeros((), device=place.device), 0
-        for batch in _batches(columns, examples.sizes[rows], network, train.micro_batch_tokens, packed):
+        passes = _passes(examples.sizes[rows], network, train.micro_batch_tokens, packed)
+        for number, weight in _my_passes(passes, place):
+            batch = _batch(columns, passes[number], network, packed)
+            torch.manual_seed(pass_seed(train.seed, step, number))  # dropout is the same whoever computes the pass
             with autocast(place.device, place.dtype):
                 # every target weighs the same, however rows are cut
-                part = family.loss(model, batch | (constants or {})) / targets
+                part = family.loss(model, batch | (constants or {})) * (weight / targets)
             part.backward()  # type: ignore[no-untyped-call]
             loss += part.detach()
-            padded += batch["input_ids"].numel()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), train.max_grad_norm or math.inf)
-        _check_finite(float(loss), float(norm), step + 1, learning_rate)
+            padded += weight * batch["input_ids"].numel()
+        whole_loss, whole_padded = place.ranks.total([float(loss), padded])
+        if not place.sharded:
+            place.ranks.sum_gradients(model)
+        norm = float(_clip(model, train.max_grad_norm))
+        _check_finite(whole_loss, norm, step + 1, learning_rate)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         yield Step(
             step=step + 1,
             epoch=(step + 1) / per_epoch,
-            loss=float(loss),
-            grad_norm=float(norm),
+            loss=whole_loss,
+            grad_norm=norm,
             learning_rate=learning_rate,
             tokens=int(examples.lengths[rows].sum()),
-            padded_tokens=padded,
+            padded_tokens=int(whole_padded),
             seconds=time.perf_counter() - started,
         )
 
 
-def _batches(
-    columns: Columns, sizes: np.ndarray, network: Network, micro_tokens: int | None, packed: bool
-) -> Iterator[Batch]:
+def _passes(sizes: np.ndarray, network: Network, micro_tokens: int | None, packed: bool) -> list[Pass]:
     """The examples of a step as forward passes of at most `micro_tokens`, padded or packed."""
-    device, pad_id = network.place.device, network.base.pad_id
-    most = micro_tokens or MICRO_BATCH_TOKENS[device.type]
+    most = micro_tokens or MICRO_BATCH_TOKENS[network.place.device.type]
     if not packed:
-        for micro in micro_batches(np.arange(len(sizes)), sizes, most):
-            yield collate(choose(columns, micro.tolist()), pad_id, device)
-        return
+        return [[[i] for i in micro.tolist()] for micro in micro_batches(np.arange(len(sizes)), sizes, most)]
     sequences = pack(sizes.tolist(), max(int(sizes.max()), min(network.base.max_tokens, most)))
     at_once = max(1, most // network.base.max_tokens)
-    for first in range(0, len(sequences), at_once):
-        yield collate_packed(columns, sequences[first : first + at_once], pad_id, device)
+    return [sequences[first : first + at_once] for first in range(0, len(sequences), at_once)]
+
+
+def _my_passes(passes: Sequence[Pass], place: Place) -> list[tuple[int, int]]:
+    """The passes of this rank by their number, and what each weighs: 1, or 0 where a rank keeps the others company.
+
+    Ranks that share one copy of the model go through it together, so that all have the same number of passes.
+    """
+    mine = [(number, 1) for number in place.ranks.share([len(one) for one in passes], even=place.sharded)]
+    missing = -(-len(passes) // place.ranks.count) - len(mine) if place.sharded else 0
+    return mine + [(0, 0)] * missing
+
+
+def _batch(columns: Columns, one: Pass, network: Network, packed: bool) -> Batch:
+    """The tensors of a pass."""
+    device, pad_id = network.place.device, network.base.pad_id
+    if packed:
+        return collate_packed(columns, one, pad_id, device)
+    return collate(choose(columns, [i for sequence in one for i in sequence]), pad_id, device)
+
+
+def pass_seed(seed: int, step: int, number: int) -> int:
+    """Seed of the dropout of one forward pass. A function of where it stands: nothing has to be kept to resume."""
+    return int(np.random.SeedSequence([seed, step, number]).generate_state(1, np.uint64)[0])
+
+
+def _clip(model: PreTrainedModel, most: float | None) -> torch.Tensor:
+    """Scale the gradient down to the L2 norm `most`. Gives the norm before."""
+    return whole(torch.nn.utils.clip_grad_norm_(model.parameters(), most or math.inf))
 
 
 @torch.no_grad()

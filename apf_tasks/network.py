@@ -19,6 +19,7 @@ from apf_tasks.batching import Examples, collate, micro_batches
 from apf_tasks.families import Family, Predict, Prediction, Settings, get_family
 from apf_tasks.params import FamilyParams, ModelParams, RuntimeParams
 from apf_tasks.pretrained import Base, load_base
+from apf_tasks.ranks import ALONE, Ranks, here
 from apf_tasks.runtime import autocast, choose_device, choose_precision
 
 EVALUATION_TOKENS = {"cpu": 1024, "mps": 16384, "cuda": 65536}
@@ -35,6 +36,9 @@ class Place:
 
     device: torch.device
     dtype: torch.dtype
+    ranks: Ranks = ALONE
+    sharded: bool = False
+    """Whether the ranks share one copy of the model: all of them make every forward pass at the same time."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,8 @@ def load_network(
     network = functions.load_model(folder, model, label_names).to(device)  # type: ignore[arg-type]
     if network.config.pad_token_id is None:
         network.config.pad_token_id = base.pad_id
-    return Network(network, base, functions, tuple(label_names), Place(device, choose_precision(runtime, device)))
+    place = Place(device, choose_precision(runtime, device), here(), runtime.shard and here().count > 1)
+    return Network(network, base, functions, tuple(label_names), place)
 
 
 def predict_pieces(network: Network, examples: Examples, answering: bool) -> list[list[Prediction]]:
@@ -73,13 +78,22 @@ def predict_pieces(network: Network, examples: Examples, answering: bool) -> lis
     writes = family.generates and (answering or family.answer is None)
     most = (WRITING_TOKENS if writes else EVALUATION_TOKENS)[network.place.device.type]
     for start in range(0, len(examples), EXAMPLES_AT_ONCE):
-        found: dict[int, Prediction] = {}
         chunk = np.arange(start, min(start + EXAMPLES_AT_ONCE, len(examples)))
-        for indices in micro_batches(chunk, examples.sizes, most):
-            found |= zip(indices.tolist(), _predict_batch(network, predict, examples, indices), strict=True)
+        found = _predict_together(network, predict, examples, micro_batches(chunk, examples.sizes, most))
         for i in chunk:
             pieces[examples.rows[i]].append(found[int(i)])
     return pieces
+
+
+def _predict_together(
+    network: Network, predict: Predict, examples: Examples, batches: list[np.ndarray]
+) -> dict[int, Prediction]:
+    """Example -> its prediction. Each rank computes a part of the batches, and is told the others'."""
+    ranks = ALONE if network.place.sharded else network.place.ranks
+    mine: dict[int, Prediction] = {}
+    for i in ranks.share([int(examples.sizes[batch].sum()) for batch in batches]):
+        mine |= zip(batches[i].tolist(), _predict_batch(network, predict, examples, batches[i]), strict=True)
+    return {i: prediction for part in ranks.gather(mine) for i, prediction in part.items()}
 
 
 @torch.inference_mode()

@@ -172,6 +172,10 @@ class RuntimeParams(Frozen):
     """`auto`: CUDA, else MPS, else CPU."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto`: bf16 autocast with fp32 weights where the device computes it fast, else fp32."""
+    devices: Annotated[PositiveInt, Field(json_schema_extra=NOT_IN_KEY)] = 1
+    """Train on this many devices of this machine, a process (rank) for each. Rows per step stay `batch_size`."""
+    shard: Annotated[bool, Field(json_schema_extra=NOT_IN_KEY)] = False
+    """Divide weights, gradients and optimizer state over the devices (FSDP2): for a model that fits into none."""
     checkpoint_minutes: Annotated[float, Field(ge=0, json_schema_extra=NOT_IN_KEY)] = 5
     """Write a resumable checkpoint this often (minutes), and at the end."""
 
@@ -253,6 +257,14 @@ class Params(Frozen):
         given = self.tokenizer.train is not None or self.tokenizer.base is not None
         if given != (self.model.init == "scratch"):
             raise ValueError("`tokenizer` (`train` or `base`) and `model.init: scratch` need each other")
+        return self
+
+    @model_validator(mode="after")
+    def _devices_have_one_use(self) -> Params:
+        if self.runtime.devices > 1 and self.search.parallel > 1:
+            raise ValueError(
+                "`runtime.devices` and `search.parallel` both use several devices: one of them has to be 1"
+            )
         return self
 
     @property

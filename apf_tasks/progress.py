@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import NamedTuple
 
 logger = logging.getLogger("apf")
@@ -71,6 +73,21 @@ def progress(label: str, total: int, unit: str) -> Iterator[Advance]:
             yield advance
     else:
         yield _paced(label, total, unit, now_and_then())
+
+
+def written_to(path: Path) -> Listener:
+    """A listener that keeps the latest moment in a file, for another process."""
+
+    def write(moment: Moment) -> None:
+        path.with_suffix(".new").write_text(json.dumps(moment))
+        path.with_suffix(".new").replace(path)
+
+    return write
+
+
+def read_moment(path: Path) -> Moment | None:
+    """The latest moment in such a file."""
+    return Moment(*json.loads(path.read_text())) if path.is_file() else None
 
 
 def now_and_then() -> Listener:

@@ -8,27 +8,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 from apf_tasks import store, tracking
-from apf_tasks.artifacts import Rung, TokenizedSplit
+from apf_tasks.artifacts import Rung
 from apf_tasks.checkpoints import save_checkpoint
 from apf_tasks.errors import Diverged
-from apf_tasks.params import FamilyParams, ModelParams, RuntimeParams, TrainParams
-from apf_tasks.training import Training, look, run_until, set_up, trial_run
+from apf_tasks.launch import on_devices
+from apf_tasks.training import look, run_until, trial_run
+from apf_tasks.training_state import Training, Trial, set_up
 from apf_tasks.weights import drop_best_except
 
 
-def train_rung(
-    out: Path,
-    train: TokenizedSplit,
-    validation: TokenizedSplit,
-    model: ModelParams,
-    family: FamilyParams,
-    params: TrainParams,
-    runtime: RuntimeParams,
-    metric: str,
-    until: int,
-) -> Rung:
+def train_rung(out: Path, trial: Trial, until: int) -> Rung:
     """Train to step `until` of a trial and look at its validation score.
 
     A loss that is no number ends the trial: that is its result, and no search has to try it again. Raises Interrupted
@@ -36,33 +28,48 @@ def train_rung(
     """
     from apf_tasks.stages import train_model
 
-    arguments = (train, validation, model, family, params, runtime, metric)
-    key = train_model.record(*arguments).key
+    key = train_model.record(*trial).key
     with store.hold(key):
-        training = set_up(store.prepare(train_model.name, key, train_model.resumable), *arguments)
-        if training.progress.step > until:  # it was trained further before anybody asked for this rung
-            training = set_up(out, *arguments)
-        score, failure, run_id = _reach(training, until, model, family)
-    (out / "rung.json").write_text(json.dumps({"trial": key, "step": until, "score": score, "failure": failure}))
+        folder = store.prepare(train_model.name, key, train_model.resumable)
+        reached = on_devices(trial.runtime, _reach, folder, out, trial, until)
+    said = {"trial": key, "step": until, "score": reached.score, "failure": reached.failure}
+    (out / "rung.json").write_text(json.dumps(said))
     return Rung(
         path=out,
-        fingerprint=store.digest([key, until, score]),
-        run_id=run_id,
-        model=model,
-        train=params,
-        step=training.progress.step,
-        steps=training.steps,
-        metric=metric,
-        score=score,
-        failure=failure,
-        train_seconds=round(training.progress.train_seconds, 2),
+        fingerprint=store.digest([key, until, reached.score]),
+        model=trial.model,
+        train=trial.params,
+        metric=trial.metric,
+        **reached._asdict(),
     )
 
 
-def _reach(training: Training, until: int, model: ModelParams, family: FamilyParams) -> tuple[float | None, str, str]:
+class Reached(NamedTuple):
+    """Where a trial stands at a rung."""
+
+    run_id: str
+    step: int
+    steps: int
+    score: float | None
+    failure: str
+    """Why there is no score."""
+    train_seconds: float
+
+
+def _reach(folder: Path, otherwise: Path, trial: Trial, until: int) -> Reached:
+    """Train in `folder`, or from the start `otherwise` when that is further already; look."""
+    training = set_up(folder, trial)
+    if training.progress.step > until:  # it was trained further before anybody asked for this rung
+        training = set_up(otherwise, trial)
+    score, failure, run_id = _look_at(training, until)
+    seconds = round(training.progress.train_seconds, 2)
+    return Reached(run_id, training.progress.step, training.steps, score, failure, seconds)
+
+
+def _look_at(training: Training, until: int) -> tuple[float | None, str, str]:
     """Train, look, and leave a checkpoint. Returns the score, or why there is none, and the MLflow run."""
     try:
-        with trial_run(training, model, family) as run:
+        with trial_run(training) as run:
             run_until(training, run, until)
             score = _best_so_far(training, run)
             save_checkpoint(training.out, training.network.model, training.optimizer, training.progress)
@@ -74,6 +81,6 @@ def _reach(training: Training, until: int, model: ModelParams, family: FamilyPar
 
 def _best_so_far(training: Training, run: tracking.TrialRun) -> float:
     """The better of the score now and the best of the scheduled validations."""
-    sign, metric = training.network.family.sign(training.metric), training.metric
+    sign, metric = training.network.family.sign(training.trial.metric), training.trial.metric
     found = (look(training, run), training.progress.best_scores)
     return sign * max(sign * scores[metric] for scores in found if scores)

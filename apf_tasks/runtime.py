@@ -54,18 +54,6 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def rng_state() -> dict[str, Any]:
-    """torch's generators of the devices in use: they alone decide dropout. (Seed and epoch decide the order.)"""
-    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None}
-
-
-def set_rng_state(state: dict[str, Any]) -> None:
-    """Put the generators back to where `rng_state` found them."""
-    torch.set_rng_state(state["cpu"])
-    if torch.cuda.is_available() and state["cuda"] is not None:
-        torch.cuda.set_rng_state(state["cuda"])
-
-
 def reset_peak_memory(device: torch.device) -> None:
     """Start measuring the peak anew. On the CPU only Linux can; elsewhere it is the process's peak so far."""
     if device.type == "cuda":

@@ -106,6 +106,16 @@ def current_label() -> str:
     return _label.get()
 
 
+@contextmanager
+def called(label: str) -> Iterator[None]:
+    """Within the block, that is how the stage call is called."""
+    token = _label.set(label)
+    try:
+        yield
+    finally:
+        _label.reset(token)
+
+
 def no_identity(*args: Any, **kwargs: Any) -> dict[str, str]:
     """The identity of a stage that depends on nothing outside its arguments."""
     return {}
@@ -191,8 +201,7 @@ class Stage(Generic[P, R]):
     def run(self, record: store.Record, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
         """Run the plain function into a partial folder and make it the stored result."""
         started = time.perf_counter()
-        token = _label.set(self.label)
-        try:
+        with called(self.label):
             with self._store_errors():
                 out = store.prepare(self.name, record.key, self.resumable)
             with self._store_errors(only=store.FULL):
@@ -201,8 +210,6 @@ class Stage(Generic[P, R]):
             with self._store_errors():
                 made = {"seconds": seconds, "environment": environment(self.libraries)}
                 return cast(R, store.commit(out, handle, record.model_copy(update=made)))
-        finally:
-            _label.reset(token)
 
     def _run_now(self, record: store.Record, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
         """Run without a Prefect task, with the same lock."""

@@ -144,8 +144,9 @@ def train_model(
 ) -> TrainedModel:
     """One trial: every parameter updated on train, the best weights by validation."""
     from apf_tasks import training
+    from apf_tasks.training_state import Trial
 
-    return training.train_model(out, train, validation, model, family, params, runtime, metric)
+    return training.train_model(out, Trial(train, validation, model, family, params, runtime, metric))
 
 
 @stage(code=["rungs", "optimizers"], libraries=["torch", "transformers"], identity=_base_identity)
@@ -162,8 +163,9 @@ def train_rung(
 ) -> Rung:
     """The first part of a trial, to see whether it is worth the rest."""
     from apf_tasks import rungs
+    from apf_tasks.training_state import Trial
 
-    return rungs.train_rung(out, train, validation, model, family, params, runtime, metric, until)
+    return rungs.train_rung(out, Trial(train, validation, model, family, params, runtime, metric), until)
 
 
 @stage(code=["subset"], libraries=["pyarrow", "pandas"])

@@ -14,7 +14,7 @@ from apf_tasks.estimates import Training
 from apf_tasks.loop import train_steps
 from apf_tasks.network import predict_pieces
 from apf_tasks.runtime import choose_device, peak_memory_gib, reset_peak_memory
-from apf_tasks.training import set_up
+from apf_tasks.training_state import Trial, set_up
 
 FIRST_STEPS = 2
 """Not counted: memory is set up in them."""
@@ -44,11 +44,10 @@ class Speed(NamedTuple):
 
 def measure(training: Training) -> Speed:
     """Load the model and run a few optimizer steps of `training`, whose rows have to be tokenized."""
-    names = ("train", "validation", "model", "family", "params", "runtime", "metric")
     device = choose_device(training.arguments["runtime"])
     reset_peak_memory(device)
     with tempfile.TemporaryDirectory() as folder:
-        ready = set_up(Path(folder), *(training.arguments[name] for name in names))
+        ready = set_up(Path(folder), Trial(*(training.arguments[name] for name in Trial._fields)))
     loop = train_steps(ready.network, ready.optimizer, ready.examples, ready.params, 0, ready.packed, ready.constants)
     started, counted = time.perf_counter(), []
     for step in loop:

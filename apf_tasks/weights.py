@@ -10,25 +10,32 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from apf_tasks.errors import ModelError
+from apf_tasks.ranks import here
+from apf_tasks.sharding import is_divided, load_model_state, whole
 
 
 def save_best(out: Path, network: PreTrainedModel, step: int) -> None:
-    """Keep the weights of `step`, beside those of earlier steps."""
+    """Keep the weights of `step`, beside those of earlier steps. For all ranks at once."""
+    weights = {name: whole(tensor).contiguous() for name, tensor in unique_weights(network).items()}
+    if not here().first:
+        return
     beside = out / "best.new"
-    save_file({name: tensor.contiguous() for name, tensor in unique_weights(network).items()}, beside)
+    save_file(weights, beside)
     beside.replace(_best_path(out, step))
 
 
 def load_best(out: Path, network: PreTrainedModel, step: int) -> None:
     """Go back to the weights of `step`."""
     if _best_path(out, step).is_file():
-        network.load_state_dict(load_file(_best_path(out, step)), strict=False)  # tied weights are stored once
+        load_model_state(network, load_file(_best_path(out, step)), strict=False)  # tied weights are stored once
     else:  # killed after the finished model was written and its copy dropped: the same weights
-        network.load_state_dict(type(network).from_pretrained(out / "model", dtype=torch.float32).state_dict())
+        load_model_state(network, type(network).from_pretrained(out / "model", dtype=torch.float32).state_dict())
 
 
 def drop_best_except(out: Path, step: int | None) -> None:
     """Forget the weights of other steps, once a checkpoint names the best one: none can be asked for again."""
+    if not here().first:
+        return
     for path in out.glob("best-*.safetensors"):
         if step is None or path != _best_path(out, step):
             path.unlink()
@@ -41,16 +48,16 @@ def _best_path(out: Path, step: int) -> Path:
 def unique_weights(network: PreTrainedModel) -> dict[str, torch.Tensor]:
     """The state with every shared tensor once."""
     kept: dict[int, str] = {}
-    state = network.state_dict()
+    state = network.state_dict(keep_vars=True)
     for name, tensor in state.items():
-        kept.setdefault(tensor.data_ptr(), name)
-    return {name: state[name] for name in kept.values()}
+        kept.setdefault(id(tensor) if is_divided(tensor) else tensor.data_ptr(), name)
+    return {name: state[name].detach() for name in kept.values()}
 
 
 def parameter_digests(network: PreTrainedModel) -> dict[str, str]:
     """Digest of each parameter's values: a tenth of a second instead of a second copy of the model."""
     return {
-        name: blake2b(parameter.detach().cpu().contiguous().numpy().data, digest_size=8).hexdigest()
+        name: blake2b(whole(parameter.detach()).cpu().contiguous().numpy().data, digest_size=8).hexdigest()
         for name, parameter in network.named_parameters()
     }
 

@@ -20,6 +20,7 @@ from apf_tasks.rows import read_rows
 from apf_tasks.splitting import split_rows
 from apf_tasks.tokenization import tokenize
 from apf_tasks.training import train_model
+from apf_tasks.training_state import Trial
 from benchmarks.cases import Case
 
 FILE = "job.json"
@@ -81,9 +82,8 @@ def prepare(
         longer = params.train.model_copy(
             update={"epochs": case.warm_up_epochs, "evaluate_every_epochs": case.warm_up_epochs}
         )
-        trained = train_model(
-            paths["warm_up"], train, validation, model, params.family, longer, params.runtime, params.metric
-        )
+        trial = Trial(train, validation, model, params.family, longer, params.runtime, params.metric)
+        trained = train_model(paths["warm_up"], trial)
         model = model.model_copy(update={"base": str(trained.path / "model")})
     tracking.experiment_id("apf")  # an empty store is made once, not by every training
     job = Job(params, model, train, validation, case.best_batch, case.groups)

@@ -34,20 +34,13 @@ def ours(job: Job) -> Measures:
     from apf_tasks.batching import Examples
     from apf_tasks.network import load_network, predict_rows, score, scores_of
     from apf_tasks.training import train_model
+    from apf_tasks.training_state import Trial
 
     params = job.params
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        trained = train_model(
-            Path(folder),
-            job.train,
-            job.validation,
-            job.model,
-            params.family,
-            params.train,
-            params.runtime,
-            params.metric,
-        )
+        trial = (job.train, job.validation, job.model, params.family, params.train, params.runtime, params.metric)
+        trained = train_model(Path(folder), Trial(*trial))
         whole = time.perf_counter() - started
         names = job.train.label_names
         network = load_network(trained.path / "model", job.model, params.family, names, params.runtime)

@@ -7,10 +7,8 @@ workers share; how far it is, it writes into a small file.
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import os
-import pickle
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -26,9 +24,9 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.task_runners import TaskRunner
 
 from apf_tasks import stages, store, tracking
-from apf_tasks.errors import ApfError, Interrupted
+from apf_tasks.errors import ApfError, Interrupted, portable
 from apf_tasks.params import RuntimeParams
-from apf_tasks.progress import Listener, Moment, current_listener, now_and_then, told_to
+from apf_tasks.progress import Listener, current_listener, now_and_then, read_moment, told_to, written_to
 from apf_tasks.stage import Stage, Visit, journal
 from flows.task_runners import RESTARTABLE, STOP, environment_kept, interruptible, runner_of
 
@@ -75,7 +73,7 @@ def work(title: str, call: Call) -> Outcome:
             interruptible(),
             device_of_its_own(call.runtime, call.parallel),
             tracking.within(call.pipeline),
-            told_to(_writer(call.moment)),
+            told_to(written_to(call.moment)),
             journal() as book,
         ):
             stage(*call.arguments)
@@ -83,30 +81,12 @@ def work(title: str, call: Call) -> Outcome:
     except KeyboardInterrupt:
         return Outcome(error=stopped())
     except Exception as error:
-        return Outcome(error=_portable(error))
+        return Outcome(error=portable(error))
 
 
 def stopped() -> Interrupted:
     """The error of a search that was asked to stop."""
     return Interrupted("search", "to finish", "a request to stop", "The same command continues where it was.")
-
-
-def _portable(error: Exception) -> Exception:
-    """The error, or one that says the same, if it does not survive the way to another process."""
-    try:
-        return error if type(pickle.loads(pickle.dumps(error))) is type(error) else RuntimeError(str(error))
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
-
-
-def _writer(path: Path) -> Listener:
-    """A listener that keeps the latest moment in a file."""
-
-    def write(moment: Moment) -> None:
-        path.with_suffix(".new").write_text(json.dumps(moment))
-        path.with_suffix(".new").replace(path)
-
-    return write
 
 
 class Workers:
@@ -205,10 +185,8 @@ class Workers:
 
     def _tell(self) -> None:
         for path, say in self._watched.items():
-            if path.is_file():
-                moment = Moment(*json.loads(path.read_text()))
-                if moment.done < moment.total:
-                    (current_listener() or say)(moment)
+            if (moment := read_moment(path)) is not None and moment.done < moment.total:
+                (current_listener() or say)(moment)
 
 
 def _death(error: Exception) -> RuntimeError:

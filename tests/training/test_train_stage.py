@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -21,16 +22,20 @@ from apf_tasks.errors import ModelError
 from apf_tasks.params import FamilyParams, ModelParams, RuntimeParams, TrainParams
 from apf_tasks.tokenization import tokenize
 from apf_tasks.training import train_model
+from apf_tasks.training_state import Trial
 from tests.tiny import review_rows, tiny_bert
 
 FAMILY = FamilyParams(name="sentiment")
 PARAMS = TrainParams(learning_rate=2e-3, epochs=6, batch_size=8, evaluate_every_steps=7)
 
 SCRIPT = """
-import sys, json
+import sys
 from pathlib import Path
+from typing import Any
 from tests.training import test_train_stage as t
-t.train(Path(sys.argv[1]), Path(sys.argv[2]), checkpoint_minutes=float(sys.argv[3]))
+folder, out, minutes, devices = sys.argv[1:]
+params = t.PARAMS if devices == "1" else __import__("tests.training.test_ranks", fromlist=["LONGER"]).LONGER
+t.train(Path(folder), Path(out), float(minutes), params, devices=int(devices), shard=devices == "2")
 """
 
 
@@ -61,13 +66,15 @@ def prepared(folder: Path) -> Path:
     return folder
 
 
-def train(folder: Path, out: Path, checkpoint_minutes: float = 5, params: TrainParams = PARAMS) -> TrainedModel:
+def train(
+    folder: Path, out: Path, checkpoint_minutes: float = 5, params: TrainParams = PARAMS, **runtime: Any
+) -> TrainedModel:
     """The plain stage function."""
     out.mkdir(parents=True, exist_ok=True)
     splits = [TokenizedSplit.model_validate_json((folder / f"{n}.json").read_text()) for n in ("train", "validation")]
     model = ModelParams(base=str(folder / "base"), max_tokens=64)
-    runtime = RuntimeParams(precision="fp32", checkpoint_minutes=checkpoint_minutes)
-    return train_model(out, splits[0], splits[1], model, FAMILY, params, runtime, "accuracy")
+    how = RuntimeParams(precision="fp32", checkpoint_minutes=checkpoint_minutes, **runtime)
+    return train_model(out, Trial(*splits, model, FAMILY, params, how, "accuracy"))
 
 
 def started(arguments: Sequence[str]) -> subprocess.Popen[str]:
@@ -117,7 +124,7 @@ def test_killed_at_any_moment_it_continues_to_the_same_bits(folder: Path, tmp_pa
     checkpoint = out / "checkpoint.pt"
     for wait in (0.0, 0.15):
         before = checkpoint.stat().st_ino if checkpoint.exists() else 0
-        process = started([str(folder), str(out), "0"])
+        process = started([str(folder), str(out), "0", "1"])
         wait_for(lambda: checkpoint.exists() and checkpoint.stat().st_ino != before, process)  # noqa: B023
         time.sleep(wait)
         process.send_signal(signal.SIGKILL)
@@ -135,7 +142,7 @@ def test_killed_at_any_moment_it_continues_to_the_same_bits(folder: Path, tmp_pa
 
 
 def test_sigterm_saves_a_checkpoint_first(folder: Path, tmp_path: Path) -> None:
-    process = started([str(folder), str(tmp_path / "out"), "60"])
+    process = started([str(folder), str(tmp_path / "out"), "60", "1"])
     wait_for((tmp_path / "out" / tracking.RUN_FILE).exists, process)
     time.sleep(0.3)
     process.send_signal(signal.SIGTERM)

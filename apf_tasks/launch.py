@@ -1,0 +1,177 @@
+"""A function on several devices: torchrun starts a rank for each; what the first returns or raises comes back."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import pickle
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import psutil
+import torch
+
+from apf_tasks import ranks, stage, tracking
+from apf_tasks.errors import ApfError, Interrupted, ModelError, ParamsError, portable
+from apf_tasks.params import RuntimeParams
+from apf_tasks.progress import Moment, current_listener, now_and_then, read_moment, told_to, written_to
+from apf_tasks.runtime import choose_device, stop_signals
+
+T = TypeVar("T")
+logger = logging.getLogger("apf")
+
+LOOK_SECONDS = 0.3
+"""How often the ranks are looked at."""
+CALL, MOMENT, NOISE = "call.pickle", "moment.json", "noise.txt"
+CALLER = "APF_CALLER"
+"""The environment variable that tells a rank which process waits for it."""
+
+
+class Call(NamedTuple):
+    """What every rank has to do, and where it belongs."""
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    device: str
+    label: str
+    pipeline: tracking.Pipeline
+    log_level: int
+
+
+class Outcome(NamedTuple):
+    """What a rank returned, or what it raised."""
+
+    value: Any = None
+    error: BaseException | None = None
+
+
+def on_devices(runtime: RuntimeParams, function: Callable[..., T], *arguments: Any) -> T:
+    """`function(*arguments)` in as many ranks as `runtime.devices` says; here, when that is one or this is a rank.
+
+    A signal to stop is passed on, and the ranks leave a checkpoint. Raises what the ranks raised, ModelError when one
+    has died, ParamsError when there are fewer devices.
+    """
+    if runtime.devices == 1 or ranks.here().count > 1:
+        return function(*arguments)
+    device = choose_device(runtime).type
+    _check_devices(runtime.devices, device)
+    call = Call(
+        function,
+        arguments,
+        device,
+        stage.current_label(),
+        tracking.current_pipeline(),
+        logger.getEffectiveLevel(),
+    )
+    with tempfile.TemporaryDirectory(prefix="apf-ranks-") as name:
+        folder = Path(name)
+        (folder / CALL).write_bytes(pickle.dumps(call))
+        code = _run(folder, runtime.devices)
+        outcome = _outcome(folder, runtime.devices, code)
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome.value  # type: ignore[no-any-return]
+
+
+def _check_devices(wanted: int, device: str) -> None:
+    if device not in ranks.BACKENDS:
+        raise ParamsError("runtime.devices", "one on this kind of device", f"{wanted} on {device}", "Leave it out.")
+    if device == "cuda" and (there := torch.cuda.device_count()) < wanted:
+        raise ParamsError("runtime.devices", f"at most {there}, the CUDA devices here", str(wanted), "Write fewer.")
+
+
+def _run(folder: Path, devices: int) -> int:
+    """torchrun until it ends; whoever listens is told how far the first rank is. Returns its exit code."""
+    options = ["--standalone", f"--nproc-per-node={devices}", "--module"]
+    command = [sys.executable, "-m", "torch.distributed.run", *options, "apf_tasks.launch", str(folder)]
+    threads = str(max(1, torch.get_num_threads() // devices))
+    said: Moment | None = None
+    listener = current_listener() or now_and_then()
+    with (folder / NOISE).open("w") as noise, stop_signals() as stopping:
+        process = subprocess.Popen(
+            command,
+            env=os.environ | {"OMP_NUM_THREADS": threads, "TORCH_CPP_LOG_LEVEL": "ERROR", CALLER: str(os.getpid())},
+            stdout=sys.stderr.fileno(),
+            stderr=noise,
+            start_new_session=True,  # Ctrl-C reaches this process alone, which passes it on once
+        )
+        try:
+            while process.poll() is None:
+                if stopping:
+                    process.terminate()
+                    process.wait()
+                if (moment := read_moment(folder / MOMENT)) is not None and moment != said:
+                    listener(said := moment)
+                time.sleep(LOOK_SECONDS)
+        finally:
+            process.kill()  # nothing when it has ended
+    return process.returncode
+
+
+def _outcome(folder: Path, devices: int, code: int) -> Outcome:
+    """What the ranks left: an error before a value, the first rank before the others."""
+    found = [_read(folder / f"{index}.pickle") for index in range(devices)]
+    outcomes = [outcome for outcome in found if outcome is not None]
+    if (failed := next((outcome for outcome in outcomes if outcome.error is not None), None)) is not None:
+        return failed
+    if code == 0 and found[0] is not None:
+        return found[0]
+    died = _death((folder / NOISE).read_text(errors="replace"))
+    do = "Killed for want of memory, perhaps: lower train.micro_batch_tokens, or write runtime.shard: true."
+    return Outcome(error=ModelError("runtime.devices", f"{devices} ranks to finish", f"one that died ({died})", do))
+
+
+def _death(noise: str) -> str:
+    """The exit code of the first rank that died, in torchrun's words, and the last line that it wrote itself."""
+    code = re.search(r"exitcode *: *(-?\d+)", noise.rpartition("Root Cause")[2])
+    own = itertools.takewhile(lambda line: "torch/distributed/elastic" not in line, noise.splitlines())
+    last = [line.strip() for line in own if line.strip()][-1:]
+    return ": ".join([f"exit code {code[1]}" if code else "no exit code", *last])
+
+
+def _read(path: Path) -> Outcome | None:
+    return pickle.loads(path.read_bytes()) if path.is_file() else None
+
+
+def rank_main(folder: Path) -> None:
+    """What torchrun starts: one rank of a call."""
+    call: Call = pickle.loads((folder / CALL).read_bytes())
+    index = int(os.environ["RANK"])
+    logging.basicConfig(format="%(message)s", stream=sys.stdout)
+    logger.setLevel(call.log_level if index == 0 else logging.ERROR)
+    told = told_to(written_to(folder / MOMENT) if index == 0 else lambda moment: None)
+    try:
+        with told, tracking.within(call.pipeline), stage.called(call.label), ranks.joined(call.device):
+            outcome = Outcome(value=call.function(*call.arguments))
+    except ApfError as error:  # every rank finds the same, so every rank ends
+        outcome = Outcome(error=error)
+    except Exception as error:
+        _write(folder, index, Outcome(error=portable(error)))
+        raise
+    _write(folder, index, outcome)
+
+
+def _write(folder: Path, index: int, outcome: Outcome) -> None:
+    beside = folder / f"{index}.new"
+    beside.write_bytes(pickle.dumps(outcome))
+    beside.replace(folder / f"{index}.pickle")
+
+
+def check_caller() -> None:
+    """Raises Interrupted in a rank whose caller has died: another may already be at work in the same folder."""
+    caller = os.environ.get(CALLER)
+    if caller is not None and not psutil.pid_exists(int(caller)):
+        raise Interrupted("training", "a caller that waits for it", "a dead one", "The same command continues.")
+
+
+if __name__ == "__main__":
+    from apf_tasks.launch import rank_main as main  # under its own name: what is pickled must be found again
+
+    main(Path(sys.argv[1]))

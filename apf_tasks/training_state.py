@@ -1,0 +1,113 @@
+"""A training that is set up: its inputs, and all that the loop needs and changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+
+from apf_tasks.artifacts import TokenizedSplit
+from apf_tasks.batching import Examples
+from apf_tasks.checkpoints import Progress, load_checkpoint
+from apf_tasks.families import Prediction
+from apf_tasks.loop import packs_alike
+from apf_tasks.model_sources import model_folder
+from apf_tasks.network import Network, load_network
+from apf_tasks.params import FamilyParams, ModelParams, RuntimeParams, TrainParams
+from apf_tasks.ranks import Ranks
+from apf_tasks.rows import read_rows
+from apf_tasks.runtime import reset_peak_memory, seed_everything
+from apf_tasks.schedules import evaluation_interval, total_steps
+from apf_tasks.sharding import shard
+from apf_tasks.weights import parameter_digests
+
+
+class Trial(NamedTuple):
+    """All that decides a training."""
+
+    train: TokenizedSplit
+    validation: TokenizedSplit
+    model: ModelParams
+    family: FamilyParams
+    params: TrainParams
+    runtime: RuntimeParams
+    metric: str
+    """The validation metric that decides which weights are kept."""
+
+
+@dataclass
+class Training:
+    """One trial under way: what the loop needs, and where it stands."""
+
+    out: Path
+    trial: Trial
+    network: Network
+    optimizer: torch.optim.Optimizer
+    examples: Examples
+    packed: bool
+    constants: dict[str, torch.Tensor]
+    validation: Examples
+    validation_rows: pd.DataFrame
+    progress: Progress
+    best: tuple[list[Prediction], dict[str, float]] | None = None
+    """Predictions and settings of the best validation so far; None after a resumption, until there is a better one."""
+    validated: tuple[int, dict[str, float]] = (0, {})
+    """Step and scores of the last validation since the start of this process."""
+
+    @property
+    def params(self) -> TrainParams:
+        """How it is trained."""
+        return self.trial.params
+
+    @property
+    def ranks(self) -> Ranks:
+        """The processes that train together."""
+        return self.network.place.ranks
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        return total_steps(len(self.examples), self.params)
+
+    @property
+    def evaluate_every(self) -> int:
+        """Optimizer steps between validations."""
+        return evaluation_interval(len(self.examples), self.params)
+
+
+def set_up(out: Path, trial: Trial) -> Training:
+    """Load everything, seeded; go to the checkpoint if there is one."""
+    params, model = trial.params, trial.model
+    seed_everything(params.seed)
+    network = load_network(model_folder(model), model, trial.family, trial.train.label_names, trial.runtime)
+    network.model.requires_grad_(True)
+    examples = Examples.of(trial.train)
+    packed = network.family.packs and packs_alike(network, examples)
+    if network.place.sharded:
+        shard(network.model, network.place.ranks, network.place.device)
+    reset_peak_memory(network.place.device)
+    optimizer = params.optimizer.build(network.model, params.learning_rate, params.weight_decay)
+    progress = load_checkpoint(out, network.model, optimizer)
+    return Training(
+        out=out,
+        trial=trial,
+        network=network,
+        optimizer=optimizer,
+        examples=examples,
+        packed=packed,
+        constants=_constants(network, trial.train),
+        validation=Examples.of(trial.validation),
+        validation_rows=read_rows(trial.validation.path / "rows.parquet"),
+        progress=progress or Progress(initial_digests=parameter_digests(network.model)),
+    )
+
+
+def _constants(network: Network, train: TokenizedSplit) -> dict[str, torch.Tensor]:
+    """What the family wants every training batch to carry."""
+    if network.family.constants is None:
+        return {}
+    found = network.family.constants(read_rows(train.path / "rows.parquet"), network.label_names)
+    return {name: tensor.to(network.place.device) for name, tensor in found.items()}

@@ -1,0 +1,115 @@
+"""One training in several processes: the trajectory of one, on any number of ranks, divided or not."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from apf_tasks import tracking
+from apf_tasks.artifacts import TrainedModel
+from apf_tasks.errors import ModelError, ParamsError
+from apf_tasks.launch import on_devices
+from apf_tasks.params import RuntimeParams
+from apf_tasks.ranks import Ranks
+from tests import rank_calls
+from tests.training.test_train_stage import PARAMS, points, prepared, started, train, wait_for
+
+LONGER = PARAMS.model_copy(update={"epochs": 4, "evaluate_every_steps": 9, "batch_size": 8, "micro_batch_tokens": 48})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return prepared(tmp_path_factory.mktemp("prepared"))
+
+
+@pytest.fixture(scope="module")
+def alone(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The training of one rank: what it wrote, and its losses."""
+    out = tmp_path_factory.mktemp("alone")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("APF_MLRUNS", str(out / "mlruns"))
+        trained = train(folder, out, params=LONGER)
+        return {"trained": trained, "losses": points(trained.run_id, "train/loss"), "weights": weights(out)}
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "model" / "model.safetensors")
+
+
+def same_as_alone(trained: TrainedModel, alone: dict[str, Any]) -> None:
+    """Every step's loss, the scores and the weights, to what adding in another order rounds."""
+    losses = points(trained.run_id, "train/loss")
+    assert [step for step, _ in losses] == [step for step, _ in alone["losses"]]
+    np.testing.assert_allclose([v for _, v in losses], [v for _, v in alone["losses"]], rtol=2e-3, atol=2e-4)
+    assert trained.scores == pytest.approx(alone["trained"].scores, abs=0.05)
+    assert trained.padding_fraction == alone["trained"].padding_fraction
+    for name, tensor in weights(trained.path).items():
+        torch.testing.assert_close(tensor, alone["weights"][name], rtol=1e-2, atol=5e-3)
+
+
+def test_two_ranks_train_as_one(folder: Path, tmp_path: Path, alone: dict[str, Any]) -> None:
+    trained = train(folder, tmp_path / "out", params=LONGER, devices=2)
+    same_as_alone(trained, alone)
+    assert trained.parameters_changed == alone["trained"].parameters
+    assert tracking.client().get_run(trained.run_id).info.status == "FINISHED"
+    assert len(tracking.client().search_runs(["1"])) == 1  # the first rank alone tracks
+
+
+def ranks_of(process: int) -> list[psutil.Process]:
+    """The ranks below a process, once they have begun."""
+    below = psutil.Process(process).children(recursive=True)
+    return [child for child in below if "RANK" in child.environ()]
+
+
+def test_ranks_that_divide_a_model_end_with_their_caller_and_one_goes_on(
+    folder: Path, tmp_path: Path, alone: dict[str, Any]
+) -> None:
+    out = tmp_path / "out"
+    process = started([str(folder), str(out), "0", "2"])
+    wait_for((out / "checkpoint.pt").exists, process)
+    ranks = ranks_of(process.pid)
+    assert len(ranks) == 2
+    process.kill()
+    process.communicate()
+    _, left = psutil.wait_procs(ranks, timeout=30)
+    assert not left
+    continued = train(folder, out, params=LONGER)
+    assert continued.resumed_from_step
+    same_as_alone(continued, alone)
+
+
+def test_a_signal_reaches_all_ranks(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = started([str(folder), str(out), "60", "2"])
+    wait_for((out / tracking.RUN_FILE).exists, process)
+    process.send_signal(signal.SIGTERM)
+    error = process.communicate()[1]
+    assert "SIGTERM at step" in error
+    assert "the same command continues from it" in error
+    assert (out / "checkpoint.pt").is_file()
+
+
+def test_a_rank_that_dies_is_an_error_that_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"found one that died \(exit code -9"):
+        on_devices(RuntimeParams(device="cpu", devices=2), rank_calls.dies)
+
+
+def test_what_a_rank_raises_comes_back() -> None:
+    with pytest.raises(ParamsError, match=r"runtime\.device: expected"):
+        on_devices(RuntimeParams(device="cpu", devices=2), rank_calls.raises)
+
+
+def test_every_pass_is_shared_out_once() -> None:
+    costs = [900, 40, 300, 310, 40, 280]
+    shares = [Ranks(index, 2).share(costs) for index in range(2)]
+    assert sorted(shares[0] + shares[1]) == list(range(6))
+    assert abs(sum(costs[i] for i in shares[0]) - sum(costs[i] for i in shares[1])) <= 40
+    assert {len(Ranks(index, 4).share(costs, even=True)) for index in range(4)} == {1, 2}
+    assert Ranks(2, 3).share([5]) == []
