@@ -15,9 +15,6 @@ from apf_tasks.families import Family, get_family
 from apf_tasks.metrics.bootstrap import PairedDifference, paired_bootstrap
 from apf_tasks.params import FamilyParams, TestParams
 
-OF_ANY_TOKENIZER = frozenset({"bits_per_byte"})
-"""Scores of language models that do not depend on how the text is cut into tokens."""
-
 
 @dataclass(frozen=True)
 class Predicted:
@@ -162,11 +159,11 @@ def _statistics(run: Predicted, first: Predicted, rows: pd.DataFrame, labels: Se
 
 def _check_tokens(counts: Mapping[str, np.ndarray], family: Family, metric: str) -> None:
     """A language model's own tokens are what it is scored on, unless the score is per byte."""
-    if not family.reads_labels or metric in OF_ANY_TOKENIZER:
+    if metric not in family.per_token:
         return
     first, *others = counts.values()
     if any(not np.array_equal(first[:, 1], other[:, 1]) for other in others):
-        free = [name for name in family.metrics if name in OF_ANY_TOKENIZER]
+        free = [name for name in family.metrics if name not in family.per_token]
         do = f"Compare by --metric {free[0]}." if free else "Compare models with the same tokenizer."
         raise DataError("compare", f"the same tokens, for {metric} is per token", "other tokens in the same rows", do)
 

@@ -159,8 +159,10 @@ def check_search(params: Params, where: str) -> None:
     if problems:
         listed = "\n" + "\n".join(problems) + "\n"
         raise ParamsError(f"{where}: search.space", "values that the sections allow", listed, "Correct the search.")
+    from apf_tasks.families import get_family
+
     depends = [name for name in space if not name.startswith("train.")]
-    if depends and params.metric.endswith("perplexity"):
+    if depends and params.metric in get_family(params.family).per_token:
         expected = f"a metric that does not depend on the tokenizer, as {depends[0]} is searched"
         do = "Write select.metric: bits_per_byte where the family has it, or search train.* alone."
         raise ParamsError(f"{where}: select.metric", expected, params.metric, do)

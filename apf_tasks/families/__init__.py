@@ -123,6 +123,8 @@ class Family:
     """(rows, pieces, base, settings) -> the prediction of each row."""
     lower_is_better: frozenset[str] = frozenset()
     """Metrics whose best value is the smallest."""
+    per_token: frozenset[str] = frozenset()
+    """Metrics that count the model's own tokens: they compare nothing across tokenizers."""
     draw: Callable[[Columns, Base, Sequence[int]], Columns] | None = None
     """(columns of some examples, base, seeds) -> the same examples as one epoch sees them, `labels` among them. The
     seeds and the example decide; no seeds give the fixed view of an evaluation."""

@@ -247,6 +247,7 @@ def family(params: CausalLMParams) -> Family:
         "name": "causal_lm",
         "metrics": ("perplexity", "bits_per_byte"),
         "lower_is_better": frozenset({"perplexity", "bits_per_byte"}),
+        "per_token": frozenset({"perplexity"}),
         "load_model": load_model,
         "loss": loss,
         "merge": merge,

@@ -176,6 +176,7 @@ def family(params: MaskedLMParams) -> Family:
         text_columns=("text",),
         metrics=("pseudo_perplexity", "masked_accuracy"),
         lower_is_better=frozenset({"pseudo_perplexity"}),
+        per_token=frozenset({"pseudo_perplexity", "masked_accuracy"}),
         check=check,
         encode=partial(encode, params),
         draw=partial(draw, params),
