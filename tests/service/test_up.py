@@ -41,7 +41,7 @@ def deployments() -> dict[str, Any]:
         "parameters": {"params": "reviews", "dry_run": True},
     }
     asked = {"parameters": {"params": "reviews", "dry_run": True}}
-    clock = {"interval": 15, "active": True, "slug": "often"}
+    clock = {"interval": 45, "active": True, "slug": "often"}
     return {
         "deployments": [
             {**retrain, **given, "name": "reviews", "triggers": [trigger]},

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from apf_tasks import tracking
 from apf_tasks.artifacts import TrainedModel
-from apf_tasks.errors import ModelError, ParamsError
-from apf_tasks.launch import on_devices
+from apf_tasks.errors import Interrupted, ModelError, ParamsError
+from apf_tasks.launch import CALLER, check_caller, on_devices
 from apf_tasks.params import RuntimeParams
 from apf_tasks.ranks import Ranks
 from tests import rank_calls
@@ -62,30 +64,9 @@ def test_two_ranks_train_as_one(folder: Path, tmp_path: Path, alone: dict[str, A
     assert len(tracking.client().search_runs(["1"])) == 1  # the first rank alone tracks
 
 
-def ranks_of(process: int) -> list[psutil.Process]:
-    """The ranks below a process, once they have begun."""
-    below = psutil.Process(process).children(recursive=True)
-    return [child for child in below if "RANK" in child.environ()]
-
-
-def test_ranks_that_divide_a_model_end_with_their_caller_and_one_goes_on(
+def test_ranks_that_divide_a_model_save_when_told_to_stop_and_one_goes_on(
     folder: Path, tmp_path: Path, alone: dict[str, Any]
 ) -> None:
-    out = tmp_path / "out"
-    process = started([str(folder), str(out), "0", "2"])
-    wait_for((out / "checkpoint.pt").exists, process)
-    ranks = ranks_of(process.pid)
-    assert len(ranks) == 2
-    process.kill()
-    process.communicate()
-    _, left = psutil.wait_procs(ranks, timeout=30)
-    assert not left
-    continued = train(folder, out, params=LONGER)
-    assert continued.resumed_from_step
-    same_as_alone(continued, alone)
-
-
-def test_a_signal_reaches_all_ranks(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     process = started([str(folder), str(out), "60", "2"])
     wait_for((out / tracking.RUN_FILE).exists, process)
@@ -93,7 +74,19 @@ def test_a_signal_reaches_all_ranks(folder: Path, tmp_path: Path) -> None:
     error = process.communicate()[1]
     assert "SIGTERM at step" in error
     assert "the same command continues from it" in error
-    assert (out / "checkpoint.pt").is_file()
+    continued = train(folder, out, params=LONGER)
+    assert continued.resumed_from_step
+    same_as_alone(continued, alone)
+
+
+def test_a_rank_whose_caller_is_dead_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CALLER, str(os.getpid()))
+    check_caller()
+    caller = subprocess.Popen([sys.executable, "-c", ""])
+    caller.wait()
+    monkeypatch.setenv(CALLER, str(caller.pid))
+    with pytest.raises(Interrupted, match="a dead one"):
+        check_caller()
 
 
 def test_a_rank_that_dies_is_an_error_that_says_so(tmp_path: Path) -> None:
