@@ -9,8 +9,9 @@
     ├── StoreError       the stage store cannot be read or written (no space, no permission)
     ├── Diverged         the loss or a gradient stopped being a finite number
     ├── Interrupted      asked to stop: a checkpoint is on disk, the same command continues from it
-    └── RegistryError    the tracker refuses, or a model does not replay as it was trained
-        └── PromotionRefused  the champion stays: a rule of the gate failed, or the champion is another one by now
+    ├── RegistryError    the tracker refuses, or a model does not replay as it was trained
+    │   └── PromotionRefused  the champion stays: a rule of the gate failed, or the champion is another one by now
+    └── ExportError      a model cannot be exported, or what was exported does not answer as the model does
 
 An ApfError says four things: where it happened, what was expected, what was found, and what to do next.
 """
@@ -70,6 +71,10 @@ class RegistryError(ApfError):
 
 class PromotionRefused(RegistryError):
     """The champion stays: a rule of the gate failed, or the champion is another one by now."""
+
+
+class ExportError(ApfError):
+    """A model cannot be exported, or what was exported does not answer as the model does."""
 
 
 def portable(error: Exception) -> Exception:

@@ -20,6 +20,7 @@ from apf_tasks.gate_params import DriftParams as DriftParams
 from apf_tasks.gate_params import GateParams as GateParams
 from apf_tasks.model_params import ModelParams as ModelParams
 from apf_tasks.model_params import TokenizerParams as TokenizerParams
+from apf_tasks.notify_params import NotifyParams as NotifyParams
 from apf_tasks.optimizers import AdamW, Optimizer
 from apf_tasks.search_params import SearchParams as SearchParams
 
@@ -229,6 +230,7 @@ class Params(Frozen):
     register_as: RegisterParams = Field(default_factory=RegisterParams, alias="register")
     gate: GateParams = Field(default_factory=GateParams)
     drift: DriftParams = Field(default_factory=DriftParams)
+    notify: NotifyParams = Field(default_factory=NotifyParams)
 
     @field_validator("family", mode="before")
     @classmethod

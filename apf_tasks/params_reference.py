@@ -86,8 +86,8 @@ def _words(annotation: Any) -> str:
     if get_origin(annotation) in (Union, types.UnionType):
         return " or ".join("empty" if a is type(None) else _words(a) for a in get_args(annotation))
     if get_origin(annotation) in (dict, list, tuple):
-        kinds = {dict: "mapping", list: "list", tuple: "range"}
-        inner = ", ".join(_words(a) for a in get_args(annotation))
+        kinds = {dict: "mapping", list: "list", tuple: "list" if Ellipsis in get_args(annotation) else "range"}
+        inner = ", ".join(_words(a) for a in get_args(annotation) if a is not Ellipsis)
         return f"{kinds[get_origin(annotation)]} of {inner}"
     if _section(annotation) is not None:
         return "section"

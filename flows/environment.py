@@ -53,7 +53,8 @@ def console_logging() -> None:
     """apf's own lines on stderr; Prefect's are in its UI, and errors come up by themselves."""
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     logger = logging.getLogger("apf")
-    logger.addHandler(_Lines())
+    if not any(isinstance(handler, _Lines) for handler in logger.handlers):
+        logger.addHandler(_Lines())
     logger.setLevel(logging.INFO)
     logger.propagate = False
 

@@ -17,6 +17,7 @@ from apf_tasks.promotion import promote as move_champion
 from apf_tasks.registry import GATE_TAG, aliases_of
 from flows.environment import prepare
 from flows.gate import judged
+from flows.notify import failure_told, tell
 
 prepare()  # prefect reads its settings when it is imported
 
@@ -38,7 +39,10 @@ def promote(name: str, version: int | None = None, why: str = "", dry_run: bool 
     if not isinstance(params, Params):
         do = "Word vectors are chosen by people: `apf promote --no-gate`."
         raise RegistryError(f"gate for {name}/{number}", "a model with a test", "word vectors", do)
-    return through_the_gate(name, number, params, why, dry_run)
+    if dry_run:
+        return through_the_gate(name, number, params, why, dry_run)
+    with failure_told(params.notify, name):
+        return through_the_gate(name, number, params, why)
 
 
 def through_the_gate(name: str, version: int, params: Params, why: str, dry_run: bool = False) -> Verdict:
@@ -52,10 +56,18 @@ def through_the_gate(name: str, version: int, params: Params, why: str, dry_run:
     for rule in verdict.rules:
         logger.info("gate       %s: %s (%s)", rule.name, "passed" if rule.passed else "FAILED", rule.found)
     _record(name, version, verdict)
-    verdict.check()
+    why = why or "passed the gate"
+    try:
+        verdict.check()
+        if not dry_run:
+            move_champion(name, version, why, champion, verdict.found)
+    except PromotionRefused as error:
+        if not dry_run:
+            tell(params.notify, "refused", name, str(error), version, verdict)
+        raise
     if not dry_run:
-        move_champion(name, version, why or "passed the gate", champion, verdict.found)
         logger.info("promote    %s/%d is the champion now", name, version)
+        tell(params.notify, "promoted", name, why, version, verdict)
     return verdict
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -83,3 +84,20 @@ def rollback(name: Name, why: Why, as_json: AsJson = False) -> None:
 
     move = promotion.rollback(name, why)
     print(as_document(move)) if as_json else print_move(out, move)
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="NAME@ALIAS or NAME/VERSION of a registered model.")],
+    to: Annotated[Path, typer.Option("--to", help="The folder to write.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace an older export.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Export a registered model to ONNX, if it then answers as the original does."""
+    from flows.environment import console_logging
+
+    console_logging()
+    from apf_tasks.onnx_export import export_registered
+    from flows.registry_output import as_document, print_exported
+
+    found = export_registered(f"models:/{model.removeprefix('models:/')}", to, force)
+    print(as_document(found)) if as_json else print_exported(out, found)

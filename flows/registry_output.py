@@ -16,6 +16,7 @@ from apf_tasks.promotion import History, Move
 from apf_tasks.registry import Version
 
 if TYPE_CHECKING:
+    from apf_tasks.onnx_export import Exported
     from flows.retrain import Retrained
 
 NOTHING = "–"
@@ -105,6 +106,22 @@ def print_move(out: Console, move: Move) -> None:
     """One sentence."""
     before = "" if move.before is None else f", in place of version {move.before}"
     out.print(f"{move.name}: version {move.version} is the champion now{before}.", markup=False, highlight=False)
+
+
+def print_exported(out: Console, found: Exported) -> None:
+    """Size and time of both; then how alike they are."""
+    replay = found.replay
+    table = _table("", "original", "ONNX", "ratio", title=f"{found.model} → {found.folder}")
+    sizes, times = (found.bytes_original, found.bytes_exported), (replay.seconds_original, replay.seconds_exported)
+    table.add_row("size", *(f"{size / 2**20:,.2f} MiB" for size in sizes), f"{sizes[1] / sizes[0]:.2f}")
+    table.add_row("time per row", *(f"{1000 * seconds:,.2f} ms" for seconds in times), f"{replay.time_ratio:.2f}")
+    out.print(table)
+    out.print(
+        f"{replay.alike} of {replay.rows} rows answered alike, {replay.same_decisions:,} of {replay.decisions:,} "
+        f"decisions; largest difference {replay.largest_difference:.1e} of outputs up to {replay.largest_output:.2g}, "
+        f"in {replay.shapes} shapes of a batch.",
+        style="" if (replay.alike, replay.same_decisions) == (replay.rows, replay.decisions) else "yellow",
+    )
 
 
 def as_document(value: Any) -> str:

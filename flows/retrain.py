@@ -14,6 +14,7 @@ from apf_tasks.params_file import load_params, origin
 from apf_tasks.promotion import champion_of
 from apf_tasks.recording import record, recorded
 from flows.environment import prepare
+from flows.notify import failure_told, tell
 from flows.pipeline import pipeline
 from flows.planned import planned
 from flows.promote import through_the_gate
@@ -46,6 +47,13 @@ def retrain(
     when the gate keeps the champion.
     """
     experiment = load_params(params, overrides or {})
+    if dry_run:
+        return _retrained(experiment, origin(params), refresh, dry_run)
+    with failure_told(experiment.notify, experiment.model_name):
+        return _retrained(experiment, origin(params), refresh)
+
+
+def _retrained(experiment: Params, params_file: str, refresh: bool, dry_run: bool = False) -> Retrained:
     new = what_is_new(experiment)
     if new is None and not refresh:
         logger.info("retrain    nothing new")
@@ -54,7 +62,7 @@ def retrain(
     logger.info("retrain    %s", reason)
     if dry_run:
         return Retrained(outcome="would retrain", reason=reason)
-    registered = recorded(experiment, pipeline, record, params_file=origin(params))
+    registered = recorded(experiment, pipeline, record, params_file=params_file)
     return _promoted(registered, experiment, reason)
 
 
@@ -67,6 +75,7 @@ def what_is_new(experiment: Params) -> str | None:
 def _promoted(registered: RegisteredModel, experiment: Params, reason: str) -> Retrained:
     name, version = registered.name, registered.version
     if champion_of(name) == version:
+        tell(experiment.notify, "promoted", name, f"the first version: {reason}", version)
         return Retrained(outcome="first champion", reason=reason, version=version)
     verdict = through_the_gate(name, version, experiment, f"retrained: {reason}")
     return Retrained(outcome="promoted", reason=reason, version=version, verdict=verdict)

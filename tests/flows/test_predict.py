@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -133,3 +134,34 @@ def test_the_flow_and_the_command_do_the_same(tmp_path: Path, capsys: pytest.Cap
     assert apf("predict", MODEL, str(source), "-o", str(tmp_path / "command.csv")) == 0
     assert "2 rows" in capsys.readouterr().out
     assert (tmp_path / "flow.csv").read_bytes() == (tmp_path / "command.csv").read_bytes()
+
+
+def test_an_export_answers_as_the_registered_model(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert apf("export", "sentiment@champion", "--to", "onnx", "--json") == 0
+    said = capfd.readouterr()
+    assert [line.split()[0] for line in said.err.splitlines()] == ["export", "replay"]
+    found = json.loads(said.out)
+    assert found["model"] == MODEL
+    assert set(found["replay"]["inputs"]) == {"input_ids", "attention_mask", "token_type_ids"}
+    assert found["replay"]["alike"] == found["replay"]["rows"] > 10
+    assert found["replay"]["same_decisions"] == found["replay"]["decisions"]
+
+    card = (tmp_path / "onnx" / "README.md").read_text()
+    code = card.split("```python\n")[1].split("```")[0].replace("A quiet film that stays with you.", "a dull plot")
+    code += "\nimport json, sys; assert 'torch' not in sys.modules; print(json.dumps(outputs['logits'].tolist()))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "onnx", capture_output=True, check=True)
+    [logits] = json.loads(done.stdout.splitlines()[-1])
+    (tmp_path / "in.csv").write_text("text\na dull plot\n")
+    score_file(MODEL, tmp_path / "in.csv", tmp_path / "out.csv")
+    answer = pd.read_csv(tmp_path / "out.csv").iloc[0]
+    labels = json.loads((tmp_path / "onnx" / "apf.json").read_text())["labels"]
+    assert labels[logits.index(max(logits))] == answer["prediction"]
+    shares = [math.exp(value) for value in logits]
+    assert max(shares) / sum(shares) == pytest.approx(answer["probability"], abs=2e-2)  # registered in bf16 where it is
+
+    assert apf("export", "sentiment/1", "--to", "onnx") == 1
+    assert "found an older export" in capfd.readouterr().err
+    assert apf("export", "sentiment/1", "--to", "onnx", "--force") == 0
+    assert "rows answered alike" in capfd.readouterr().out
+    assert apf("export", "sentiment@nobody", "--to", "other") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "onnx", "out.csv"]

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +15,7 @@ import pytest
 import yaml
 
 from apf_tasks import tracking
-from apf_tasks.errors import PromotionRefused
+from apf_tasks.errors import PromotionRefused, SourceError
 from apf_tasks.promotion import history
 from apf_tasks.registry import aliases_of
 from flows.retrain import retrain
@@ -19,6 +23,28 @@ from tests.projects import apf
 from tests.tiny import review_rows, tiny_bert, write_jsonl
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, dict[str, Any]]]]:
+    """What a web server got: the path and the document of every request. Its address is in the environment."""
+    received: list[tuple[str, dict[str, Any]]] = []
+
+    class Listener(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Nothing on stderr."""
+
+    server = HTTPServer(("127.0.0.1", 0), Listener)
+    threading.Thread(target=server.serve_forever).start()
+    monkeypatch.setenv("TEAM_ADDRESS", f"http://127.0.0.1:{server.server_port}")
+    yield received
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.fixture
@@ -39,7 +65,18 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_from_nothing_new_to_a_new_champion_and_back(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_from_nothing_new_to_a_new_champion_and_back(
+    project: Path, told: list[tuple[str, dict[str, Any]]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from prefect.blocks.notifications import CustomWebhookNotificationBlock
+
+    params = yaml.safe_load((project / "reviews.yaml").read_text())
+    params["notify"] = {"webhook": "${TEAM_ADDRESS}/hook", "block": "custom-webhook/team"}
+    (project / "reviews.yaml").write_text(yaml.safe_dump(params))
+    said = {"title": "{{subject}}", "text": "{{body}}"}
+    team = CustomWebhookNotificationBlock(name="team", url=os.environ["TEAM_ADDRESS"] + "/block", json_data=said)
+    team.save("team", overwrite=True)
+
     first = retrain("reviews.yaml")
     assert (first.outcome, first.version) == ("first champion", 1)
     assert first.reason.startswith("ingest: first time")
@@ -65,6 +102,32 @@ def test_from_nothing_new_to_a_new_champion_and_back(project: Path, capsys: pyte
     assert versions[2].tags["apf.gate"].startswith("failed against models:/reviews/1: beat_champion")
     assert versions[3].tags["apf.gate"] == "passed against models:/reviews/1"
     assert "train.learning_rate 1e-05" in history("reviews").moves[-1].why
+
+    (project / "rows.jsonl").rename(project / "elsewhere.jsonl")
+    with pytest.raises(SourceError):
+        retrain("reviews.yaml")
+    (project / "elsewhere.jsonl").rename(project / "rows.jsonl")
+    assert [path for path, _ in told] == ["/hook", "/block"] * 4
+    hooks, blocks = [body for _, body in told[::2]], [body for _, body in told[1::2]]
+    assert [(body["event"], body["version"]) for body in hooks] == [
+        ("promoted", 1),
+        ("refused", 2),
+        ("promoted", 3),
+        ("failed", None),
+    ]
+    assert all("flow-run" in body["flow_run"] for body in hooks)
+    assert hooks[1]["champion"] == "models:/reviews/1"
+    assert hooks[1]["mlflow_run"] == versions[2].run_id
+    assert {rule["name"]: rule["passed"] for rule in hooks[1]["gate"]}["beat_champion"] is False
+    assert "rows.jsonl" in hooks[3]["reason"]
+    assert [body["title"] for body in blocks] == [
+        "apf: reviews/1 is the champion now",
+        "apf: reviews/2 was refused",
+        "apf: reviews/3 is the champion now",
+        "apf: reviews failed",
+    ]
+    assert [body["text"] for body in blocks] == [body["text"] for body in hooks]
+    assert "FAILED beat_champion: " in blocks[1]["text"]
 
     capsys.readouterr()
     assert apf("rollback", "reviews", "--why", "customers complain") == 0

@@ -1,0 +1,42 @@
+"""Notifications that cannot be sent are warnings, and say nothing of the address."""
+
+from __future__ import annotations
+
+import logging
+import socket
+
+import pytest
+
+from apf_tasks.errors import ParamsError
+from apf_tasks.notices import resolved
+from apf_tasks.notify_params import NotifyParams
+
+
+def test_an_address_may_stand_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEAM_TOKEN", "s3cret")
+    assert resolved("https://chat.example/${TEAM_TOKEN}/x") == "https://chat.example/s3cret/x"
+    with pytest.raises(ParamsError, match="expected the environment variable NO_TOKEN, found it is not set"):
+        resolved("https://chat.example/${NO_TOKEN}")
+
+
+def test_what_cannot_be_sent_is_a_warning(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    from flows.notify import failure_told, tell
+
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # bound, and nobody listens
+        monkeypatch.setenv("TEAM_TOKEN", "s3cret")
+        address = f"http://127.0.0.1:{nobody.getsockname()[1]}/${{TEAM_TOKEN}}"
+        with caplog.at_level(logging.INFO, logger="apf"):
+            tell(NotifyParams(webhook=address), "refused", "reviews", "not better")
+            tell(NotifyParams(webhook="${NO_TOKEN}"), "refused", "reviews", "not better")
+            tell(NotifyParams(webhook=address, on=("promoted",)), "refused", "reviews", "not asked for")
+            with pytest.raises(ZeroDivisionError), failure_told(NotifyParams(webhook=address), "reviews"):
+                raise ZeroDivisionError
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 3
+    assert [record.message.rpartition("(")[2] for record in caplog.records] == [
+        "ConnectionError)",
+        "ParamsError)",
+        "ConnectionError)",
+    ]
+    assert "s3cret" not in caplog.text
+    assert "the webhook was not told that apf: reviews was refused" in caplog.text
