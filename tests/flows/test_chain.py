@@ -58,7 +58,7 @@ def test_what_is_tested_after_fine_tuning_was_not_read_in_pretraining(
     }
     reading, judging = shipped.values()
     assert (reading.data.source, reading.data.sha256) == (judging.data.source, judging.data.sha256)
-    same = {"validation_fraction": 0.1}  # pre-training needs few rows for that
+    same = {"validation_fraction": 0.1}  # it says how the rest is divided between train and validation
     assert reading.split.model_copy(update=same) == judging.split.model_copy(update=same)
     assert reading.split.method == "hash"  # by the text alone: what is tested in one is tested in the other
     assert reading.data.max_rows is None
