@@ -28,6 +28,8 @@ class GateParams(Frozen):
     """Largest size on disk as a multiple of the champion's. Empty: not looked at."""
     serves: bool = True
     """Whether the registered model has to answer from `mlflow models serve`."""
+    approve: bool = False
+    """Whether a person has to approve: `retrain` then ends with a challenger that passed and waits for `promote`."""
 
 
 class DriftParams(Frozen):

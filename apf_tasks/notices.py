@@ -15,7 +15,12 @@ from apf_tasks.notify_params import Event
 
 SECONDS = 10
 """How long a webhook may take to answer."""
-VERBS = {"promoted": "is the champion now", "refused": "was refused", "failed": "failed"}
+VERBS = {
+    "promoted": "is the champion now",
+    "waiting": "waits for approval",
+    "refused": "was refused",
+    "failed": "failed",
+}
 
 
 class Notice(Frozen):

@@ -6,7 +6,7 @@ from typing import Literal
 
 from apf_tasks.frozen import Frozen
 
-Event = Literal["promoted", "refused", "failed"]
+Event = Literal["promoted", "waiting", "refused", "failed"]
 
 
 class NotifyParams(Frozen):
@@ -17,5 +17,5 @@ class NotifyParams(Frozen):
     sent: so a secret need not be written here, nor is it recorded."""
     block: str | None = None
     """A notification block of Prefect by its type and name, such as `slack-webhook/team`."""
-    on: tuple[Event, ...] = ("promoted", "refused", "failed")
-    """What to tell of: a new champion, a gate that kept the old one, a run that failed."""
+    on: tuple[Event, ...] = ("promoted", "waiting", "refused", "failed")
+    """What to tell of: a new champion, one that waits for approval, a gate that kept the old one, a run that failed."""

@@ -12,6 +12,7 @@ from apf_tasks.artifacts import RegisteredModel, Selection, TestReport
 from apf_tasks.errors import RegistryError
 from apf_tasks.frozen import Frozen
 
+APPROVAL_TAG = "apf.approval"
 GATE_TAG = "apf.gate"
 
 

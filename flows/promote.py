@@ -8,13 +8,13 @@ import sys
 from typing import Any
 
 from apf_tasks import tracking
-from apf_tasks.errors import PromotionRefused, RegistryError
+from apf_tasks.errors import ParamsError, PromotionRefused, RegistryError
 from apf_tasks.gate import Verdict
 from apf_tasks.params import Params
 from apf_tasks.past_runs import past_run
 from apf_tasks.promotion import CHALLENGER, champion_of
 from apf_tasks.promotion import promote as move_champion
-from apf_tasks.registry import GATE_TAG, aliases_of
+from apf_tasks.registry import APPROVAL_TAG, GATE_TAG, aliases_of
 from flows.environment import prepare
 from flows.gate import judged
 from flows.notify import failure_told, tell
@@ -39,14 +39,19 @@ def promote(name: str, version: int | None = None, why: str = "", dry_run: bool 
     if not isinstance(params, Params):
         do = "Word vectors are chosen by people: `apf promote --no-gate`."
         raise RegistryError(f"gate for {name}/{number}", "a model with a test", "word vectors", do)
+    if params.gate.approve and not why and not dry_run:
+        do = "Say why: the log keeps it, and who said so."
+        raise ParamsError(f"promotion of {name}/{number}", "a reason, for gate.approve asks for a person", "none", do)
     if dry_run:
         return through_the_gate(name, number, params, why, dry_run)
     with failure_told(params.notify, name):
         return through_the_gate(name, number, params, why)
 
 
-def through_the_gate(name: str, version: int, params: Params, why: str, dry_run: bool = False) -> Verdict:
-    """Judge, record what was found, and promote what passed. Raises PromotionRefused."""
+def through_the_gate(
+    name: str, version: int, params: Params, why: str, dry_run: bool = False, ask: bool = False
+) -> Verdict:
+    """Judge, record what was found, and promote what passed; with `ask` it waits. Raises PromotionRefused."""
     champion = champion_of(name)
     if champion == version:
         raise PromotionRefused(
@@ -59,15 +64,19 @@ def through_the_gate(name: str, version: int, params: Params, why: str, dry_run:
     why = why or "passed the gate"
     try:
         verdict.check()
-        if not dry_run:
+        if not dry_run and not ask:
             move_champion(name, version, why, champion, verdict.found)
     except PromotionRefused as error:
         if not dry_run:
             tell(params.notify, "refused", name, str(error), version, verdict)
         raise
-    if not dry_run:
-        logger.info("promote    %s/%d is the champion now", name, version)
-        tell(params.notify, "promoted", name, why, version, verdict)
+    if dry_run:
+        return verdict
+    if params.gate.approve:
+        said = "waiting" if ask else why
+        tracking.client().set_model_version_tag(name, str(version), APPROVAL_TAG, said[:5000])
+    logger.info("promote    %s/%d %s", name, version, "waits for approval" if ask else "is the champion now")
+    tell(params.notify, "waiting" if ask else "promoted", name, why, version, verdict)
     return verdict
 
 

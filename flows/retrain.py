@@ -29,7 +29,7 @@ logger = logging.getLogger("apf")
 class Retrained(Frozen):
     """What came of a retraining."""
 
-    outcome: Literal["nothing new", "would retrain", "promoted", "first champion"]
+    outcome: Literal["nothing new", "would retrain", "promoted", "first champion", "waiting for approval"]
     reason: str
     """What is new."""
     version: int | None = None
@@ -77,8 +77,10 @@ def _promoted(registered: RegisteredModel, experiment: Params, reason: str) -> R
     if champion_of(name) == version:
         tell(experiment.notify, "promoted", name, f"the first version: {reason}", version)
         return Retrained(outcome="first champion", reason=reason, version=version)
-    verdict = through_the_gate(name, version, experiment, f"retrained: {reason}")
-    return Retrained(outcome="promoted", reason=reason, version=version, verdict=verdict)
+    ask = experiment.gate.approve
+    verdict = through_the_gate(name, version, experiment, f"retrained: {reason}", ask=ask)
+    outcome: Literal["waiting for approval", "promoted"] = "waiting for approval" if ask else "promoted"
+    return Retrained(outcome=outcome, reason=reason, version=version, verdict=verdict)
 
 
 if __name__ == "__main__":

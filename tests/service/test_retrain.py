@@ -15,9 +15,10 @@ import pytest
 import yaml
 
 from apf_tasks import tracking
-from apf_tasks.errors import PromotionRefused, SourceError
+from apf_tasks.errors import ParamsError, PromotionRefused, SourceError
 from apf_tasks.promotion import history
 from apf_tasks.registry import aliases_of
+from flows.promote import promote
 from flows.retrain import retrain
 from tests.projects import apf
 from tests.tiny import review_rows, tiny_bert, write_jsonl
@@ -90,10 +91,15 @@ def test_from_nothing_new_to_a_new_champion_and_back(
     assert aliases_of("reviews") == {"champion": 1, "challenger": 2}
     assert retrain("reviews.yaml").outcome == "nothing new"
 
-    better = retrain("reviews.yaml", {"train.learning_rate": 4e-3, "train.epochs": 8, "gate.serves": True})
-    assert (better.outcome, better.version) == ("promoted", 3)
-    assert better.verdict is not None
-    rules = {rule.name: rule for rule in better.verdict.rules}
+    changes = {"train.learning_rate": 4e-3, "train.epochs": 8, "gate.serves": True, "gate.approve": True}
+    better = retrain("reviews.yaml", changes)
+    assert (better.outcome, better.version) == ("waiting for approval", 3)
+    assert aliases_of("reviews") == {"champion": 1, "challenger": 3}
+    assert tracking.client().get_model_version("reviews", "3").tags["apf.approval"] == "waiting"
+    with pytest.raises(ParamsError, match=r"expected a reason, for gate\.approve asks for a person, found none"):
+        promote("reviews")
+    verdict = promote("reviews", why="I have read its errors")
+    rules = {rule.name: rule for rule in verdict.rules}
     assert set(rules) == {"minimum", "beat_champion", "label_loss", "size_growth", "latency_growth", "serves"}
     assert all(rule.passed for rule in rules.values())
     assert "is reliably better than models:/reviews/1" in rules["beat_champion"].found
@@ -101,17 +107,18 @@ def test_from_nothing_new_to_a_new_champion_and_back(
     versions = {v.version: v for v in tracking.client().search_model_versions("name='reviews'")}
     assert versions[2].tags["apf.gate"].startswith("failed against models:/reviews/1: beat_champion")
     assert versions[3].tags["apf.gate"] == "passed against models:/reviews/1"
-    assert "train.learning_rate 1e-05" in history("reviews").moves[-1].why
+    assert versions[3].tags["apf.approval"] == history("reviews").moves[-1].why == "I have read its errors"
 
     (project / "rows.jsonl").rename(project / "elsewhere.jsonl")
     with pytest.raises(SourceError):
         retrain("reviews.yaml")
     (project / "elsewhere.jsonl").rename(project / "rows.jsonl")
-    assert [path for path, _ in told] == ["/hook", "/block"] * 4
+    assert [path for path, _ in told] == ["/hook", "/block"] * 5
     hooks, blocks = [body for _, body in told[::2]], [body for _, body in told[1::2]]
     assert [(body["event"], body["version"]) for body in hooks] == [
         ("promoted", 1),
         ("refused", 2),
+        ("waiting", 3),
         ("promoted", 3),
         ("failed", None),
     ]
@@ -119,10 +126,12 @@ def test_from_nothing_new_to_a_new_champion_and_back(
     assert hooks[1]["champion"] == "models:/reviews/1"
     assert hooks[1]["mlflow_run"] == versions[2].run_id
     assert {rule["name"]: rule["passed"] for rule in hooks[1]["gate"]}["beat_champion"] is False
-    assert "rows.jsonl" in hooks[3]["reason"]
+    assert "train.learning_rate 1e-05" in hooks[2]["reason"]
+    assert "rows.jsonl" in hooks[4]["reason"]
     assert [body["title"] for body in blocks] == [
         "apf: reviews/1 is the champion now",
         "apf: reviews/2 was refused",
+        "apf: reviews/3 waits for approval",
         "apf: reviews/3 is the champion now",
         "apf: reviews failed",
     ]
