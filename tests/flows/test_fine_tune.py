@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -230,5 +231,5 @@ def test_one_json_document(project: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_handles_are_small(project: Path) -> None:
     handles = [p.read_text() for p in (project / "mlruns" / "stages").rglob("handle.json")]
     assert len(handles) == 10
-    assert max(len(text.replace(str(project), "")) for text in handles) < 2048
+    assert max(len(re.sub(r'"/[^"]*/', '"', text)) for text in handles) < 2048  # wherever the folder is
     assert store.root() == project / "mlruns"
