@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -72,7 +71,7 @@ class Version(Frozen):
 def versions_of(name: str) -> list[Version]:
     """All versions of a model, the newest first. Raises RegistryError."""
     at, quoted = aliases_of(name), name.replace("'", "\\'")
-    all_found = _pages(tracking.client().search_model_versions, filter_string=f"name='{quoted}'")
+    all_found = tracking.pages(tracking.client().search_model_versions, filter_string=f"name='{quoted}'")
     return [
         Version(
             name=name,
@@ -87,20 +86,14 @@ def versions_of(name: str) -> list[Version]:
     ]
 
 
+def names() -> list[str]:
+    """All registered models."""
+    return sorted(str(model.name) for model in tracking.pages(tracking.client().search_registered_models))
+
+
 def all_versions() -> dict[str, list[Version]]:
     """Model -> its versions."""
-    names = sorted(model.name for model in _pages(tracking.client().search_registered_models))
-    return {name: versions_of(name) for name in names}
-
-
-def _pages(search: Callable[..., Any], **asked: str) -> Iterator[Any]:
-    """All that a search finds, page by page."""
-    token = None
-    while True:
-        page = search(page_token=token, **asked)
-        yield from page
-        if not (token := page.token):
-            return
+    return {name: versions_of(name) for name in names()}
 
 
 def find_version(uri: str) -> Any:

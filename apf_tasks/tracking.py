@@ -11,16 +11,20 @@ import json
 import logging
 import os
 import socket
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 from apf_tasks import store
 from apf_tasks.artifacts import TokenizedSplit
+from apf_tasks.errors import RegistryError
 from apf_tasks.frozen import dotted
+from apf_tasks.outbox import End, Outbox, Point, deliver_leftovers, now_ms
 from apf_tasks.run_owner import owner_tags, still_lives
 from apf_tasks.word_vectors.artifacts import Corpus
 from apf_tasks.word_vectors.params import Experiment
@@ -31,10 +35,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("apf")
 
-FLUSH_SECONDS = 2.0
-BATCH = 1000
-"""Most metrics that MLflow takes in one call."""
 RUN_FILE = "mlflow_run_id"
+HEALTH_SECONDS = 20.0
 
 _ready: set[str] = set()
 
@@ -78,12 +80,43 @@ def client() -> MlflowClient:
             os.environ.update({name: value} if value else {})
     found = mlflow.MlflowClient(tracking_uri=uri, registry_uri=registry_uri())
     if uri not in _ready:
+        _answers(uri)
         store.root().mkdir(parents=True, exist_ok=True)
         with (store.root() / ".mlflow.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             found.search_experiments(max_results=1)
         _ready.add(uri)
     return found
+
+
+def _answers(uri: str) -> None:
+    """Raises RegistryError at once when nobody listens there; mlflow itself would ask for minutes."""
+    if not uri.startswith(("http://", "https://")):
+        return
+    try:
+        with urlopen(f"{uri.rstrip('/')}/health", timeout=HEALTH_SECONDS):
+            return
+    except HTTPError as error:
+        if error.code < HTTPStatus.INTERNAL_SERVER_ERROR:
+            return  # somebody is there, and keeps that address to itself
+        found = str(error)
+    except OSError as error:
+        found = str(error)
+    do = "Start the server, or unset MLFLOW_TRACKING_URI to record in this project's folder."
+    raise RegistryError(f"tracker {uri}", "an answer", found, do)
+
+
+@contextmanager
+def _said_plainly() -> Iterator[None]:
+    """An error of MLflow as one of ours: in the middle of a job it most often means that the tracker is away."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        found = str(error).strip().splitlines()[0][:300]
+        do = "What was computed is kept: the same command continues when the tracker answers."
+        raise RegistryError(f"tracker {tracking_uri()}", "to record there", found, do) from error
 
 
 def experiment_id(name: str) -> str:
@@ -105,17 +138,24 @@ def pipeline_run(params: Experiment, kind: str = "pipeline") -> Iterator[str]:
     tracker = client()
     experiment = experiment_id(params.name)
     close_dead_runs(experiment)
+    deliver_leftovers()
     run = tracker.create_run(experiment, run_name=f"{params.name} {kind}", tags=owner_tags() | {"apf.kind": kind})
     run_id = str(run.info.run_id)
+    with ended(Outbox(run_id)), _said_plainly(), within(Pipeline(params.name, run_id)):
+        log_params(run_id, flat_params(params))
+        yield run_id
+
+
+@contextmanager
+def ended(outbox: Outbox) -> Iterator[None]:
+    """When the block ends, so does the run: as FINISHED, or with its error as FAILED or KILLED."""
     try:
-        with within(Pipeline(params.name, run_id)):
-            log_params(run_id, flat_params(params))
-            yield run_id
-        tracker.set_terminated(run_id, "FINISHED")
+        yield
     except BaseException as error:
-        tracker.set_tag(run_id, "apf.error", f"{type(error).__name__}: {error}"[:5000])
-        tracker.set_terminated(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
+        said = {"apf.error": f"{type(error).__name__}: {error}"[:5000]}
+        outbox.close(End("FAILED" if isinstance(error, Exception) else "KILLED", now_ms(), said))
         raise
+    outbox.close(End("FINISHED", now_ms(), {}))
 
 
 @contextmanager
@@ -158,12 +198,27 @@ def _legal(name: str) -> str:
     return "".join(c if c.isalnum() or c in "_-./: " else "_" for c in name)
 
 
-def close_dead_runs(experiment: str) -> list[str]:
+def experiment_ids() -> list[str]:
+    """All experiments of the tracker."""
+    return [str(found.experiment_id) for found in pages(client().search_experiments)]
+
+
+def pages(search: Callable[..., Any], **asked: Any) -> Iterator[Any]:
+    """All that a search of MLflow's finds, page by page."""
+    token = None
+    while True:
+        page = search(page_token=token, **asked)
+        yield from page
+        if not (token := page.token):
+            return
+
+
+def close_dead_runs(*experiments: str) -> list[str]:
     """Runs that this machine left RUNNING when their process died become KILLED. Returns their ids."""
     tracker = client()
     mine = f"attributes.status = 'RUNNING' and tags.`apf.host` = '{socket.gethostname()}'"
     closed = []
-    for run in tracker.search_runs([experiment], filter_string=mine):
+    for run in pages(tracker.search_runs, experiment_ids=list(experiments), filter_string=mine):
         if not still_lives(run.data.tags):
             tracker.set_terminated(run.info.run_id, "KILLED")
             closed.append(str(run.info.run_id))
@@ -171,37 +226,20 @@ def close_dead_runs(experiment: str) -> list[str]:
 
 
 class TrialRun:
-    """The child run of a trial. Points are sent in batches; a resumed run repeats none."""
+    """The child run of a trial: its points go into an outbox, and from there to the tracker."""
 
-    def __init__(self, run_id: str, logged: dict[str, int]) -> None:
+    def __init__(self, run_id: str) -> None:
         self.run_id = run_id
-        self._logged = logged
-        self._waiting: list[tuple[str, float, int, int]] = []
-        self._sent = time.monotonic()
-        self._warned = False
+        self.outbox = Outbox(run_id)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Points of one step; sent with the next flush."""
-        now_ms = int(time.time() * 1000)
-        new = {name: value for name, value in metrics.items() if step > self._logged.get(name, -1)}
-        self._waiting += [(name, float(value), now_ms, step) for name, value in new.items()]
-        if time.monotonic() - self._sent > FLUSH_SECONDS:
-            self.flush()
+        """Points of one step."""
+        now = now_ms()
+        self.outbox.add([Point(name, float(value), now, step) for name, value in metrics.items()])
 
     def flush(self) -> None:
-        """Send what waits. A tracker that does not answer is said once, and the points wait: training goes on."""
-        from mlflow.entities import Metric
-
-        self._sent = time.monotonic()
-        try:
-            while self._waiting:
-                batch = self._waiting[:BATCH]
-                client().log_batch(self.run_id, metrics=[Metric(*point) for point in batch])
-                self._waiting = self._waiting[BATCH:]
-        except Exception as error:  # whatever the tracker's trouble is, it is not training's
-            if not self._warned:
-                logger.warning("           the tracker does not answer (%s); training goes on, points wait", error)
-            self._warned = True
+        """Everything so far is on the disk."""
+        self.outbox.flush()
 
 
 @contextmanager
@@ -216,23 +254,14 @@ def trial_run(out: Path, label: str, params: Mapping[str, Any], resumed_from: in
         for name, value in (tags | {"apf.resumed_from_step": str(resumed_from or 0)}).items():
             tracker.set_tag(run_id, name, value)
         tracker.update_run(run_id, status="RUNNING")
-        logged = {m: max(p.step for p in tracker.get_metric_history(run_id, m)) for m in found.data.metrics}
     else:
         experiment = experiment_id(_pipeline.get().experiment)
         run_id = str(tracker.create_run(experiment, run_name=label or "train", tags=tags).info.run_id)
         file.write_text(run_id)
-        logged = {}
     log_params(run_id, params)
-    run = TrialRun(run_id, logged)
-    try:
+    run = TrialRun(run_id)
+    with ended(run.outbox):
         yield run
-    except BaseException as error:
-        run.flush()
-        tracker.set_tag(run_id, "apf.error", f"{type(error).__name__}: {error}"[:5000])
-        tracker.set_terminated(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
-        raise
-    run.flush()
-    tracker.set_terminated(run_id, "FINISHED")
 
 
 def _existing(run_id: str) -> Run | None:
@@ -273,8 +302,8 @@ def log_metrics(run_id: str, metrics: Mapping[str, float], step: int = 0) -> Non
     """Final numbers of a run."""
     from mlflow.entities import Metric
 
-    now_ms = int(time.time() * 1000)
-    client().log_batch(run_id, metrics=[Metric(_legal(k), float(v), now_ms, step) for k, v in metrics.items()])
+    now = now_ms()
+    client().log_batch(run_id, metrics=[Metric(_legal(k), float(v), now, step) for k, v in metrics.items()])
 
 
 def set_tags(run_id: str, tags: Mapping[str, str]) -> None:

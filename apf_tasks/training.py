@@ -56,10 +56,13 @@ class Unrecorded(tracking.TrialRun):
     """The run of a rank that is not the first: nothing is sent."""
 
     def __init__(self) -> None:
-        super().__init__("", {})
+        self.run_id = ""
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Nothing: the first rank logs."""
+
+    def flush(self) -> None:
+        """Nothing."""
 
 
 @contextmanager

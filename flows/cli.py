@@ -252,7 +252,7 @@ def rerun(
         print_rerun(out, repeated)
 
 
-for command in (registry_cli.promote, registry_cli.rollback, registry_cli.export):
+for command in (registry_cli.promote, registry_cli.rollback, registry_cli.export, registry_cli.reconcile):
     app.command()(command)
 for other in (service_cli.retrain, service_cli.drift, service_cli.serve, service_cli.ui, service_cli.up):
     app.command()(other)

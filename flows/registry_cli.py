@@ -101,3 +101,15 @@ def export(
 
     found = export_registered(f"models:/{model.removeprefix('models:/')}", to, force)
     print(as_document(found)) if as_json else print_exported(out, found)
+
+
+def reconcile(as_json: AsJson = False) -> None:
+    """Put right what killed processes left behind: runs without an end, records not delivered, half a promotion."""
+    from flows.environment import console_logging
+
+    console_logging()
+    from apf_tasks.reconcile import reconcile as put_right
+    from flows.registry_output import as_document, print_reconciled
+
+    found = put_right()
+    print(as_document(found)) if as_json else print_reconciled(out, found)

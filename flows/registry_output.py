@@ -17,6 +17,7 @@ from apf_tasks.registry import Version
 
 if TYPE_CHECKING:
     from apf_tasks.onnx_export import Exported
+    from apf_tasks.reconcile import Reconciled
     from flows.retrain import Retrained
 
 NOTHING = "–"
@@ -122,6 +123,23 @@ def print_exported(out: Console, found: Exported) -> None:
         f"in {replay.shapes} shapes of a batch.",
         style="" if (replay.alike, replay.same_decisions) == (replay.rows, replay.decisions) else "yellow",
     )
+
+
+def print_reconciled(out: Console, found: Reconciled) -> None:
+    """What was put right, one line for each kind; then what could not be."""
+    table = _table("", "", "")
+    table.show_header = False
+    table.add_row("runs closed", str(len(found.closed)), ", ".join(run[:8] for run in found.closed))
+    table.add_row("runs delivered", str(len(found.delivered)), ", ".join(run[:8] for run in found.delivered))
+    for history in found.champions:
+        champion = f"champion {_version(history.champion)}"
+        table.add_row(
+            escape(history.name), "", champion if history.agrees else f"[yellow]{champion}, its log differs[/]"
+        )
+    out.print(table)
+    for run in found.waiting:
+        line = f"mlruns/outbox/{run}.jsonl waits: this tracker does not take it, or does not know the run."
+        out.print(line, style="yellow", markup=False, highlight=False)
 
 
 def as_document(value: Any) -> str:

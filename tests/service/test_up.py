@@ -18,8 +18,7 @@ import pytest
 import yaml
 
 from apf_tasks.registry import aliases_of
-from tests.conftest import PROJECT
-from tests.tiny import review_rows, tiny_bert, write_jsonl
+from tests.tiny import review_rows, write_jsonl
 
 BIN = Path(sys.executable).parent
 EVENT = """
@@ -51,30 +50,9 @@ def deployments() -> dict[str, Any]:
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with params, rows, deployments, and this project's flows."""
-    write_jsonl(tmp_path / "rows.jsonl", review_rows(200))
-    (tmp_path / "params").mkdir()
-    params = {
-        "family": "sentiment",
-        "data": {"source": "rows.jsonl"},
-        "split": {"validation_fraction": 0.2, "test_fraction": 0.4, "near_duplicate_similarity": None},
-        "model": {"base": str(tiny_bert(tmp_path / "tiny")), "max_tokens": 48},
-        "train": {"epochs": 2, "batch_size": 16},
-        "runtime": {"precision": "fp32"},
-        "test": {"resamples": 200, "before_fine_tuning": False},
-        "gate": {"serves": False},
-    }
-    (tmp_path / "params" / "reviews.yaml").write_text(yaml.safe_dump(params))
-    (tmp_path / "prefect.yaml").write_text(yaml.safe_dump(deployments()))
-    (tmp_path / "flows").symlink_to(PROJECT / "flows")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
 def up(project: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
     """A running `apf up`, and the environment of its clients."""
+    (project / "prefect.yaml").write_text(yaml.safe_dump(deployments()))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     environment |= {"PREFECT_WORKER_QUERY_SECONDS": "1", "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5"}
     with (project / "up.log").open("w") as log:

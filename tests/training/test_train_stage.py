@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -166,16 +165,3 @@ def test_a_tensor_that_does_not_move_is_an_error(folder: Path, tmp_path: Path) -
     runs = tracking.client().search_runs(["1"])
     assert [run.info.status for run in runs] == ["FAILED"]
     assert "found" in runs[0].data.tags["apf.error"]
-
-
-def test_a_tracker_that_goes_away_does_not_stop_training(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    del os.environ["APF_MLRUNS"]
-    monkeypatch.setenv("APF_MLRUNS", str(tmp_path / "mlruns"))
-    run = tracking.TrialRun("no such run", {})
-    run.log(1, {"train/loss": 1.0})
-    run.flush()
-    run.log(2, {"train/loss": 0.5})
-    run.flush()
-    assert len(run._waiting) == 2

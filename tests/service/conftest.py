@@ -1,0 +1,32 @@
+"""A project folder with params, rows and this project's flows, for tests with real servers and workers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import PROJECT
+from tests.tiny import review_rows, tiny_bert, write_jsonl
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Made, and the working directory. A test adds its prefect.yaml."""
+    write_jsonl(tmp_path / "rows.jsonl", review_rows(200))
+    (tmp_path / "params").mkdir()
+    params = {
+        "family": "sentiment",
+        "data": {"source": "rows.jsonl"},
+        "split": {"validation_fraction": 0.2, "test_fraction": 0.4, "near_duplicate_similarity": None},
+        "model": {"base": str(tiny_bert(tmp_path / "tiny")), "max_tokens": 48},
+        "train": {"epochs": 2, "batch_size": 16},
+        "runtime": {"precision": "fp32"},
+        "test": {"resamples": 200, "before_fine_tuning": False},
+        "gate": {"serves": False},
+    }
+    (tmp_path / "params" / "reviews.yaml").write_text(yaml.safe_dump(params))
+    (tmp_path / "flows").symlink_to(PROJECT / "flows")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
