@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from apf_tasks import tracking
+from apf_tasks import tracker
 
 
 def log_code_model(
@@ -29,7 +29,7 @@ def log_code_model(
     `inputs` and `outputs` are column -> MLflow type; `settings` are whole numbers that `predict` takes as params;
     `config` is what the code reads when it is loaded.
     """
-    tracking.client()
+    tracker.client()
     import mlflow
     from mlflow.models import ModelSignature
     from mlflow.types.schema import ColSpec, DataType, ParamSchema, ParamSpec, Schema

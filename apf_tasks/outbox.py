@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from apf_tasks import store
+from apf_tasks import store, tracker
 
 logger = logging.getLogger("apf")
 
@@ -132,29 +132,20 @@ class Courier:
         return True
 
     def _send(self, lines: Sequence[dict[str, Any]]) -> None:
-        from mlflow.entities import Metric
-
-        from apf_tasks.tracking import client
-
-        tracker = client()
         points = [Point(*line["point"]) for line in lines if "point" in line]
         if points and self._known is None:
-            metrics = tracker.get_run(self.run_id).data.metrics
-            self._known = {m: max(p.step for p in tracker.get_metric_history(self.run_id, m)) for m in metrics}
+            self._known = tracker.last_steps(self.run_id)
         known, new = dict(self._known or {}), []
         for point in points:  # a killed process and the one that resumed may both have written down the same steps
             if point.step > known.get(point.name, -1):
                 new.append(point)
                 known[point.name] = point.step
         if new:
-            tracker.log_batch(self.run_id, metrics=[Metric(*point) for point in new])
+            tracker.log_points(self.run_id, new)
             self._known = known
         for line in lines:
             if "end" in line:
-                end = End(*line["end"])
-                for name, value in end.tags.items():
-                    tracker.set_tag(self.run_id, name, value)
-                tracker.set_terminated(self.run_id, end.status, end.at_ms)
+                tracker.end_run(self.run_id, *End(*line["end"]))
         self.done = bool(lines) and "end" in lines[-1]  # a run that is resumed writes on behind an end
 
 
@@ -186,14 +177,12 @@ def deliver_leftovers() -> dict[str, bool]:
 
     A run that this tracker does not know belongs to another one, and stays.
     """
-    from apf_tasks.tracking import run_exists
-
     found: dict[str, bool] = {}
     for path in sorted(folder().glob("*.jsonl")):
         with path.open("rb") as file:
             if not _lock(file):
                 continue  # somebody works on the run
-            found[path.stem] = run_exists(path.stem) and Courier(path.stem, path).deliver()
+            found[path.stem] = tracker.run_exists(path.stem) and Courier(path.stem, path).deliver()
             if found[path.stem]:
                 path.unlink(missing_ok=True)
     return found

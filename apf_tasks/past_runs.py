@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import ValidationError
 
-from apf_tasks import tracking
+from apf_tasks import tracker
 from apf_tasks.errors import RegistryError
 from apf_tasks.model_sources import REGISTRY
 from apf_tasks.params_file import RUNS
@@ -89,7 +89,7 @@ def artifact(run_id: str, name: str) -> Path:
     from mlflow.exceptions import MlflowException
 
     try:
-        path = Path(tracking.client().download_artifacts(run_id, name))
+        path = Path(tracker.client().download_artifacts(run_id, name))
     except (MlflowException, OSError) as error:
         raise _not_whole(run_id, name, str(error).partition("\n")[0][:200]) from error
     if not path.is_file():
@@ -104,7 +104,7 @@ def _not_whole(run_id: str, name: str, found: str) -> RegistryError:
 
 def metrics_of(run_id: str) -> dict[str, float]:
     """The final numbers of a run."""
-    return dict(tracking.client().get_run(run_id).data.metrics)
+    return dict(tracker.client().get_run(run_id).data.metrics)
 
 
 def validation_curve(trial_run: str | None, metric: str) -> tuple[Point, ...]:
@@ -114,8 +114,8 @@ def validation_curve(trial_run: str | None, metric: str) -> tuple[Point, ...]:
     if trial_run is None:
         return ()
     try:
-        scores = tracking.client().get_metric_history(trial_run, f"validation/{metric}")
-        epochs = {m.step: m.value for m in tracking.client().get_metric_history(trial_run, "train/epoch")}
+        scores = tracker.client().get_metric_history(trial_run, f"validation/{metric}")
+        epochs = {m.step: m.value for m in tracker.client().get_metric_history(trial_run, "train/epoch")}
     except MlflowException:
         return ()
     points = {m.step: Point(m.step, epochs.get(m.step, float("nan")), m.value) for m in scores}
@@ -127,7 +127,7 @@ def _find(name: str) -> Run:
     if name.startswith(REGISTRY):
         from apf_tasks.registry import find_version
 
-        return tracking.client().get_run(find_version(name).run_id)
+        return tracker.client().get_run(find_version(name).run_id)
     start = name.removeprefix(RUNS).lower()
     if not re.fullmatch("[0-9a-f]{1,32}", start):
         do = "`apf ui` lists the runs; `models:/NAME@ALIAS` means the run that registered the model."
@@ -140,9 +140,8 @@ def _find(name: str) -> Run:
 
 
 def _runs_starting_with(start: str) -> list[Run]:
-    tracker = tracking.client()
-    experiments = [experiment.experiment_id for experiment in tracker.search_experiments()]
-    return list(tracker.search_runs(experiments, f"attributes.run_id LIKE '{start}%'", max_results=50))
+    wanted = f"attributes.run_id LIKE '{start}%'"
+    return list(tracker.client().search_runs(tracker.experiment_ids(), wanted, max_results=50))
 
 
 def _instead(found: Sequence[Run], pipelines: Sequence[Run]) -> tuple[str, str]:
@@ -151,4 +150,4 @@ def _instead(found: Sequence[Run], pipelines: Sequence[Run]) -> tuple[str, str]:
         return ", ".join(str(run.info.run_id) for run in pipelines[:4]), "Write more of the id."
     if found and (parent := found[0].data.tags.get("mlflow.parentRunId")):
         return f"the trial {found[0].info.run_id}", f"It belongs to the pipeline run {parent}."
-    return "none", f"`apf ui` lists the runs of {tracking.tracking_uri()}."
+    return "none", f"`apf ui` lists the runs of {tracker.tracking_uri()}."

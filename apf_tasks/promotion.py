@@ -22,7 +22,7 @@ from uuid import uuid4
 
 from pydantic import Field, ValidationError
 
-from apf_tasks import store, tracking
+from apf_tasks import store, tracker
 from apf_tasks.errors import PromotionRefused, RegistryError
 from apf_tasks.frozen import Frozen
 from apf_tasks.registry import aliases_of, find_version
@@ -135,7 +135,7 @@ def steps(move: Move) -> Iterator[str]:
     The version's tag first, then `previous`, then `champion`: whoever reads the alias finds the rest in place.
     """
     version = str(move.version)
-    tracking.client().set_model_version_tag(move.name, version, TAG, move.model_dump_json(exclude={"state"}))
+    tracker.client().set_model_version_tag(move.name, version, TAG, move.model_dump_json(exclude={"state"}))
     yield "tag"
     _set(move.name, PREVIOUS, move.before)
     yield "previous"
@@ -199,7 +199,7 @@ def _new(
 
 def _set(name: str, alias: str, version: int | None) -> None:
     if version is not None:
-        tracking.client().set_registered_model_alias(name, alias, str(version))
+        tracker.client().set_registered_model_alias(name, alias, str(version))
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from apf_tasks import outbox, tracking
+from apf_tasks import outbox, tracker, tracking
 from apf_tasks.frozen import Frozen
 from apf_tasks.promotion import History, history, log_file
 from apf_tasks.registry import names
@@ -23,7 +23,7 @@ class Reconciled(Frozen):
 
 def reconcile() -> Reconciled:
     """Put right what can be. Work that is under way is left alone. Raises RegistryError."""
-    closed = tracking.close_dead_runs(*tracking.experiment_ids())
+    closed = tracking.close_dead_runs(*tracker.experiment_ids())
     delivered = outbox.deliver_leftovers()
     return Reconciled(
         closed=tuple(closed),

@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from apf_tasks import tracking
+from apf_tasks import tracker
 from apf_tasks.artifacts import RegisteredModel, Selection, TestReport
 from apf_tasks.errors import RegistryError
 from apf_tasks.frozen import Frozen
@@ -32,7 +32,7 @@ def add_version(name: str, model_id: str, run_id: str, tags: dict[str, str]) -> 
     """A logged model as a new version. Returns its number. Raises RegistryError."""
     from mlflow.exceptions import MlflowException
 
-    client = tracking.client()
+    client = tracker.client()
     try:
         client.create_registered_model(name)
     except MlflowException as error:
@@ -46,7 +46,7 @@ def aliases_of(name: str) -> dict[str, int]:
     from mlflow.exceptions import MlflowException
 
     try:
-        aliases = tracking.client().get_registered_model(name).aliases
+        aliases = tracker.client().get_registered_model(name).aliases
     except MlflowException as error:
         do = "`apf registry ls` lists the names."
         raise RegistryError(f"registry {name}", "a registered model", str(error), do) from error
@@ -71,7 +71,7 @@ class Version(Frozen):
 def versions_of(name: str) -> list[Version]:
     """All versions of a model, the newest first. Raises RegistryError."""
     at, quoted = aliases_of(name), name.replace("'", "\\'")
-    all_found = tracking.pages(tracking.client().search_model_versions, filter_string=f"name='{quoted}'")
+    all_found = tracker.pages(tracker.client().search_model_versions, filter_string=f"name='{quoted}'")
     return [
         Version(
             name=name,
@@ -88,7 +88,7 @@ def versions_of(name: str) -> list[Version]:
 
 def names() -> list[str]:
     """All registered models."""
-    return sorted(str(model.name) for model in tracking.pages(tracking.client().search_registered_models))
+    return sorted(str(model.name) for model in tracker.pages(tracker.client().search_registered_models))
 
 
 def all_versions() -> dict[str, list[Version]]:
@@ -103,12 +103,12 @@ def find_version(uri: str) -> Any:
     name, at, alias = uri.removeprefix("models:/").partition("@")
     try:
         if at:
-            return tracking.client().get_model_version_by_alias(name, alias)
+            return tracker.client().get_model_version_by_alias(name, alias)
         name, _, version = name.partition("/")
-        return tracking.client().get_model_version(name, version)
+        return tracker.client().get_model_version(name, version)
     except MlflowException as error:
         raise RegistryError(
-            uri, "a registered model version", str(error), f"Look at `apf ui` ({tracking.tracking_uri()})."
+            uri, "a registered model version", str(error), f"Look at `apf ui` ({tracker.tracking_uri()})."
         ) from error
 
 
@@ -160,7 +160,7 @@ def still_registered(handle: RegisteredModel) -> bool:
     from mlflow.exceptions import MlflowException
 
     try:
-        tracking.client().get_model_version(handle.name, str(handle.version))
+        tracker.client().get_model_version(handle.name, str(handle.version))
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # a registry that does not answer has forgotten nothing
             raise RegistryError(handle.model_uri, "an answer from the registry", str(error), "Try again.") from error

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from apf_tasks import scratch, tracking
+from apf_tasks import scratch, tracker
 from apf_tasks.artifacts import Split, TokenizedSplit
 from apf_tasks.ingestion import ingest
 from apf_tasks.model_sources import model_folder
@@ -85,7 +85,7 @@ def prepare(
         trial = Trial(train, validation, model, params.family, longer, params.runtime, params.metric)
         trained = train_model(paths["warm_up"], trial)
         model = model.model_copy(update={"base": str(trained.path / "model")})
-    tracking.experiment_id("apf")  # an empty store is made once, not by every training
+    tracker.experiment_id("apf")  # an empty store is made once, not by every training
     job = Job(params, model, train, validation, case.best_batch, case.groups)
     job.write(folder)
     return job

@@ -14,7 +14,7 @@ import sys
 import threading
 import urllib.request
 
-from apf_tasks import store, tracking
+from apf_tasks import store, tracker
 
 SERVER_FILE = "prefect_server.json"
 """Written by `apf up` while its server lives."""
@@ -80,5 +80,5 @@ def start_together() -> None:
 
     waking = threading.Thread(target=wake, daemon=True)
     waking.start()
-    tracking.client()
+    tracker.client()
     waking.join()

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from apf_tasks import tracking
+from apf_tasks import tracker
 from apf_tasks.errors import PromotionRefused
 from apf_tasks.gate import Verdict
 from apf_tasks.notices import Notice, post
@@ -89,4 +89,4 @@ def _block(notify: NotifyParams, notice: Notice) -> None:
 
 def _run_of(model: str, version: int) -> str | None:
     """The MLflow run that registered a version."""
-    return str(tracking.client().get_model_version(model, str(version)).run_id or "") or None
+    return str(tracker.client().get_model_version(model, str(version)).run_id or "") or None

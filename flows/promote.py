@@ -7,7 +7,7 @@ import logging
 import sys
 from typing import Any
 
-from apf_tasks import tracking
+from apf_tasks import tracker, tracking
 from apf_tasks.errors import ParamsError, PromotionRefused, RegistryError
 from apf_tasks.gate import Verdict
 from apf_tasks.params import Params
@@ -74,7 +74,7 @@ def through_the_gate(
         return verdict
     if params.gate.approve:
         said = "waiting" if ask else why
-        tracking.client().set_model_version_tag(name, str(version), APPROVAL_TAG, said[:5000])
+        tracker.client().set_model_version_tag(name, str(version), APPROVAL_TAG, said[:5000])
     logger.info("promote    %s/%d %s", name, version, "waits for approval" if ask else "is the champion now")
     tell(params.notify, "waiting" if ask else "promoted", name, why, version, verdict)
     return verdict
@@ -90,7 +90,7 @@ def challenger_of(name: str) -> int:
 
 def _record(name: str, version: int, verdict: Verdict) -> None:
     """What the gate found, on the version and in its run."""
-    client: Any = tracking.client()
+    client: Any = tracker.client()
     failed = [rule.name for rule in verdict.rules if not rule.passed]
     against = verdict.champion or "no champion"
     said = f"passed against {against}" if not failed else f"failed against {against}: {', '.join(failed)}"

@@ -63,15 +63,19 @@ def until_stopped(started: Started) -> Iterator[Started]:
 
 
 def _start_mlflow(started: Started) -> None:
-    from apf_tasks import tracking
+    from apf_tasks import tracker
 
-    tracking.client()
-    uri = tracking.tracking_uri()
+    tracker.client()
+    uri = tracker.tracking_uri()
     if uri.startswith("http"):
         out.print(f"MLflow      {uri} (the team's)")
         return
     port = free_port(5000)
     command = ["mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port)]
+    command += [
+        "--workers",
+        "1",
+    ]  # each takes 0.3 GB, and of several a busy machine kills those that start slowly
     wait_for(start("mlflow", command, started), f"http://127.0.0.1:{port}/health", "mlflow")
     out.print(f"MLflow      http://127.0.0.1:{port}")
 

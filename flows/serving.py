@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from apf_tasks import tracking
+from apf_tasks import tracker
 from apf_tasks.artifacts import Split
 from apf_tasks.families import get_family
 from apf_tasks.params import Params
@@ -29,7 +29,7 @@ def serving_problem(uri: str, split: Split, params: Params) -> str | None:
     rows = read_rows(split.path / "test.parquet")[columns].head(SERVED_ROWS)
     port = free_port(0)
     serve = ["-m", "mlflow", "models", "serve", "-m", uri, "--env-manager", "local", "--port", str(port)]
-    environment = with_our_programs() | {"MLFLOW_TRACKING_URI": tracking.tracking_uri()}
+    environment = with_our_programs() | {"MLFLOW_TRACKING_URI": tracker.tracking_uri()}
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             [sys.executable, *serve], stdout=log, stderr=log, env=environment, start_new_session=True

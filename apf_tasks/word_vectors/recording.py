@@ -7,7 +7,7 @@ import json
 import warnings
 from pathlib import Path
 
-from apf_tasks import tracking
+from apf_tasks import tracker, tracking
 from apf_tasks.stage import Journal
 from apf_tasks.word_vectors.artifacts import Corpus, TrainedVectors, VectorReport
 from apf_tasks.word_vectors.params import WordVectorParams
@@ -69,4 +69,4 @@ def _log_files(run_id: str, folder: Path) -> None:
             columns = {column: [row[column] for row in rows] for column in rows[0]}
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "For backward compatibility, 'str' dtypes")  # mlflow 3.17 on pandas 3
-                tracking.client().log_table(run_id, columns, f"tables/{Path(name).stem}.json")
+                tracker.client().log_table(run_id, columns, f"tables/{Path(name).stem}.json")

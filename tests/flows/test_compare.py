@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from apf_tasks import store, tracking
+from apf_tasks import store, tracker, tracking
 from apf_tasks.errors import RegistryError
 from apf_tasks.params_file import load_params
 from apf_tasks.past_runs import past_run
@@ -143,14 +143,14 @@ def test_a_rerun_needs_no_params_file_and_reuses_everything(
     again = past_run(found["run_id"])
     assert again.provenance.params_file == f"runs:/{runs['good']}/params.yaml"
     assert again.params == past_run(runs["good"]).params
-    assert tracking.client().get_run(again.run_id).data.tags["apf.rerun_of"] == runs["good"]
+    assert tracker.client().get_run(again.run_id).data.tags["apf.rerun_of"] == runs["good"]
 
 
 def test_computed_again_on_the_same_cpu_it_gives_the_same_bits(
     project: Path, runs: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     def left() -> tuple[int, int, list[str]]:
-        client = tracking.client()
+        client = tracker.client()
         experiment = client.get_experiment_by_name("sentiment").experiment_id
         versions = client.search_model_versions("name = 'sentiment'")
         return len(client.search_runs([experiment])), len(versions), sorted(p.name for p in store.root().iterdir())
@@ -161,7 +161,7 @@ def test_computed_again_on_the_same_cpu_it_gives_the_same_bits(
     assert found["predictions"] == {"rows": 42, "predicted": 42, "exact": 42}
     assert found["equal"]
     assert left() == before
-    tags = tracking.client().get_run(runs["good"]).data.tags
+    tags = tracker.client().get_run(runs["good"]).data.tags
     assert tags["apf.computed_again"].endswith("equal")
 
 
@@ -214,4 +214,4 @@ def test_what_a_run_records(project: Path, runs: dict[str, str]) -> None:
     assert {"apf_tasks.training", "apf_tasks.loop"} <= trained.code.keys()
     assert {"python", "cpu", "threads", "torch", "transformers"} <= trained.environment.keys()
     assert stages["split_rows", ""].inputs["content of raw"] == stages["ingest", ""].handle["fingerprint"]
-    assert tracking.client().get_run(runs["good"]).data.tags["apf.params_file"] == PARAMS
+    assert tracker.client().get_run(runs["good"]).data.tags["apf.params_file"] == PARAMS

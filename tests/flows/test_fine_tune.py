@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from apf_tasks import code_digest, store, tracking
+from apf_tasks import code_digest, store, tracker
 from apf_tasks.artifacts import RawData, Selection, TestReport, TrainedModel
 from apf_tasks.params_file import load_params
 from apf_tasks.stage import Journal, journal
@@ -71,7 +71,7 @@ def project(first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 def test_the_record_of_a_run(project: Path) -> None:
     done = run()
     assert ran(done) == set()
-    client = tracking.client()
+    client = tracker.client()
     experiment = client.get_experiment_by_name("reviews")
     runs = {r.info.run_id: r for r in client.search_runs([experiment.experiment_id])}
     trials = [r for r in runs.values() if r.data.tags.get("apf.kind") == "trial"]
@@ -171,10 +171,10 @@ def test_a_comment_in_the_code_reuses_and_an_expression_does_not(
 
 
 def test_a_deleted_registry_entry_is_registered_again(project: Path) -> None:
-    tracking.client().delete_registered_model("reviews")
+    tracker.client().delete_registered_model("reviews")
     done = run()
     assert ran(done) == {"register"}
-    versions = tracking.client().get_registered_model("reviews")
+    versions = tracker.client().get_registered_model("reviews")
     assert set(versions.aliases) == {"challenger", "champion"}
 
 
@@ -211,8 +211,8 @@ def test_a_broken_run_is_recorded_and_keeps_what_was_done(project: Path) -> None
 
     with pytest.raises(Diverged):
         run(search={}, train__learning_rate=1e15, train__max_grad_norm=None)
-    experiment = tracking.client().get_experiment_by_name("reviews")
-    failed = tracking.client().search_runs([experiment.experiment_id], "attributes.status = 'FAILED'")
+    experiment = tracker.client().get_experiment_by_name("reviews")
+    failed = tracker.client().search_runs([experiment.experiment_id], "attributes.status = 'FAILED'")
     assert {r.data.tags["apf.kind"] for r in failed} == {"pipeline", "trial"}
     assert all("Diverged" in r.data.tags["apf.error"] for r in failed)
     assert ran(run()) == set()
@@ -225,7 +225,7 @@ def test_one_json_document(project: Path, capsys: pytest.CaptureFixture[str]) ->
     assert document["model_uri"] == "models:/reviews/1"
     assert document["selection"]["compared"] == 2
     assert set(document["test"]) >= {"scores", "intervals", "baselines"}
-    assert tracking.run_exists(document["run_id"])
+    assert tracker.run_exists(document["run_id"])
 
 
 def test_handles_are_small(project: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from apf_tasks import tracking
+from apf_tasks import tracker
 from apf_tasks.params_file import load_params
 from apf_tasks.stage import journal
 from flows.cli import main
@@ -46,7 +46,7 @@ def test_a_curve_trains_only_what_is_new(
     ran = {name for name, status in third["stages"].items() if status == "ran"}  # type: ignore[attr-defined]
     assert ran == {"take_rows 0.125 of train", "train_model 0.125 of train", "learning_curve"}
 
-    client = tracking.client()
+    client = tracker.client()
     record = client.get_run(str(third["run_id"]))
     assert record.data.tags["apf.kind"] == "curve"
     points = {p.step: p.value for p in client.get_metric_history(record.info.run_id, "validation/f1")}

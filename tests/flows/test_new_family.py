@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from apf_tasks import code_digest, families, tracking
+from apf_tasks import code_digest, families, tracker
 from apf_tasks.artifacts import TestReport
 from apf_tasks.stage import journal
 from flows.cli import main
@@ -112,6 +112,6 @@ def test_one_module_and_one_params_file(tmp_path: Path, monkeypatch: pytest.Monk
         report = next(v.handle for v in done.visits if isinstance(v.handle, TestReport))
         assert report.scores["accuracy"] > report.baselines["long"]["accuracy"]
         assert "before_fine_tuning" in report.baselines
-        assert tracking.client().get_registered_model("words").aliases
+        assert tracker.client().get_registered_model("words").aliases
     finally:
         sys.modules.pop("apf_tasks.families.word_count", None)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from apf_tasks import row_chunks, scoring, tracking
+from apf_tasks import row_chunks, scoring, tracker
 from apf_tasks.errors import DataError
 from apf_tasks.scoring import score_file
 from tests.conftest import PROJECT
@@ -57,7 +57,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def in_store(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("APF_MLRUNS", str(store))
     monkeypatch.chdir(tmp_path)
-    tracking.client()
+    tracker.client()
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
-from apf_tasks import store, tracking
+from apf_tasks import store, tracker
 from apf_tasks.artifacts import Rung, Selection, TrainedModel
 from apf_tasks.errors import ApfError
 from apf_tasks.stage import Journal
@@ -103,19 +103,19 @@ def test_the_winner_is_bit_for_bit_the_training_that_never_stopped(project: Path
 
 def test_the_record_has_one_run_per_trial(project: Path) -> None:
     winner = handles(run(), TrainedModel)[0]
-    children = tracking.client().search_runs(
-        [tracking.experiment_id("reviews")], filter_string="tags.`apf.kind` = 'trial'"
+    children = tracker.client().search_runs(
+        [tracker.experiment_id("reviews")], filter_string="tags.`apf.kind` = 'trial'"
     )
     assert len(children) == 4
     assert {child.data.params["train.learning_rate"] for child in children} == {str(rate) for rate in RATES}
     assert {child.info.status for child in children} == {"FINISHED"}
-    losses = tracking.client().get_metric_history(winner.run_id, "train/loss")
+    losses = tracker.client().get_metric_history(winner.run_id, "train/loss")
     assert [point.step for point in losses] == list(range(1, winner.optimizer_steps + 1))
-    validated = [p.step for p in tracking.client().get_metric_history(winner.run_id, "validation/accuracy")]
+    validated = [p.step for p in tracker.client().get_metric_history(winner.run_id, "validation/accuracy")]
     assert validated == sorted(set(validated))
-    parent = tracking.client().get_run(tracking.client().get_run(winner.run_id).data.tags["mlflow.parentRunId"])
+    parent = tracker.client().get_run(tracker.client().get_run(winner.run_id).data.tags["mlflow.parentRunId"])
     assert parent.data.metrics["search/trials"] == 4
-    folder = Path(tracking.client().download_artifacts(parent.info.run_id, "search"))
+    folder = Path(tracker.client().download_artifacts(parent.info.run_id, "search"))
     rows = pd.read_csv(folder / "trials.csv")
     assert rows["outcome"].tolist() == ["chosen"] + ["stopped there"] * 3
     assert (folder / "search.png").read_bytes().startswith(b"\x89PNG")

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import pandas as pd
 import pytest
 
-from apf_tasks import tracking
+from apf_tasks import tracker
 from apf_tasks.registry import load_registered
 from apf_tasks.scoring import score_file
 from tests.conftest import PROJECT
@@ -50,7 +50,7 @@ def servers(names: list[str], folder: Path) -> Iterator[dict[str, str]]:
     """Model name -> the address of its server; all start at once, away from the project, and all have ended after."""
     binaries = Path(sys.executable).parent  # as in an activated environment: MLflow starts uvicorn by its name
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    environment |= {"PATH": f"{binaries}:{os.environ['PATH']}", "MLFLOW_TRACKING_URI": tracking.tracking_uri()}
+    environment |= {"PATH": f"{binaries}:{os.environ['PATH']}", "MLFLOW_TRACKING_URI": tracker.tracking_uri()}
     started: dict[str, tuple[subprocess.Popen[bytes], str]] = {}
     try:
         for name in names:

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from apf_tasks import tracking
+from apf_tasks import tracker
 from apf_tasks.artifacts import RegisteredModel
 from apf_tasks.errors import DataError, RegistryError
 from apf_tasks.stage import Journal, journal
@@ -80,7 +80,7 @@ def command(arguments: list[str]) -> int:
 def test_a_second_run_computes_nothing_and_is_recorded(project: Path) -> None:
     done = run()
     assert ran(done) == []
-    client = tracking.client()
+    client = tracker.client()
     experiment = client.get_experiment_by_name("words")
     runs = {r.info.run_id: r for r in client.search_runs([experiment.experiment_id])}
     assert sorted(r.data.tags["apf.kind"] for r in runs.values()) == ["pipeline", "pipeline", "trial"]
@@ -120,7 +120,7 @@ def test_the_registered_model_answers(project: Path) -> None:
     done = run()
     registered = handle(done, RegisteredModel)
     assert (registered.aliases, registered.replayed_rows) == (("challenger", "champion"), 32)
-    tracking.client()
+    tracker.client()
     model = mlflow.pyfunc.load_model("models:/words@champion")
     rows = pd.DataFrame({"word": ["Paris", "king", "zebra"], "other": ["rome", None, "cat"]})
     answers = model.predict(rows, params={"count": 3})
@@ -203,8 +203,8 @@ def test_a_plan_of_a_new_text(project: Path) -> None:
 def test_a_broken_run_is_recorded(project: Path) -> None:
     with pytest.raises(DataError, match="a column 'texts'"):
         run(data__columns={"text": "texts"})
-    experiment = tracking.client().get_experiment_by_name("words")
-    failed = tracking.client().search_runs([experiment.experiment_id], "attributes.status = 'FAILED'")
+    experiment = tracker.client().get_experiment_by_name("words")
+    failed = tracker.client().search_runs([experiment.experiment_id], "attributes.status = 'FAILED'")
     assert len(failed) == 1
     assert "DataError" in failed[0].data.tags["apf.error"]
 

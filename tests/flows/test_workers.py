@@ -14,7 +14,7 @@ import psutil
 import pytest
 import yaml
 
-from apf_tasks import store, tracking
+from apf_tasks import store, tracker
 from apf_tasks.artifacts import Selection, TrainedModel
 from apf_tasks.device_slots import device_of_its_own
 from apf_tasks.errors import ParamsError
@@ -59,8 +59,8 @@ def test_trials_run_in_two_workers(project: Path, workers: str, monkeypatch: pyt
     }
     assert "Diverged: training step" in next(t["failure"] for t in done.trials if t["failure"])
     assert len(handles(done, TrainedModel)) == 2
-    children = tracking.client().search_runs(
-        [tracking.experiment_id("reviews")], filter_string="tags.`apf.kind` = 'trial'"
+    children = tracker.client().search_runs(
+        [tracker.experiment_id("reviews")], filter_string="tags.`apf.kind` = 'trial'"
     )
     assert {child.data.tags["mlflow.parentRunId"] for child in children} == {done.run_id}
     assert len(children) == 3

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from apf_tasks import outbox, tracking
+from apf_tasks import outbox, tracker, tracking
 from apf_tasks.errors import RegistryError
 from tests.projects import apf
 
@@ -77,7 +77,7 @@ def test_a_tracker_that_comes_and_goes_gets_every_point_once(
     server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def points() -> list[tuple[int, float]]:
-        return [(p.step, p.value) for p in tracking.client().get_metric_history(run.run_id, "train/loss")]
+        return [(p.step, p.value) for p in tracker.client().get_metric_history(run.run_id, "train/loss")]
 
     caplog.set_level(logging.INFO, logger="apf")
     started = time.monotonic()
@@ -105,8 +105,8 @@ def test_a_tracker_that_comes_and_goes_gets_every_point_once(
     assert outbox.deliver_leftovers() == {run.run_id: True}
     assert outbox.deliver_leftovers() == {}
     assert points() == [(1, 3.0), *((step, 3.0 / step) for step in range(2, 50)), (50, 0.06)]
-    assert at <= tracking.client().get_metric_history(run.run_id, "train/loss")[-1].timestamp <= ended
-    info = tracking.client().get_run(run.run_id).info
+    assert at <= tracker.client().get_metric_history(run.run_id, "train/loss")[-1].timestamp <= ended
+    info = tracker.client().get_run(run.run_id).info
     assert info.status == "FINISHED"
     assert at <= info.end_time <= ended  # when it ended, not when that was delivered
 
@@ -120,19 +120,19 @@ def test_what_was_sent_and_not_marked_is_not_sent_again(mlruns: Path, tmp_path: 
     assert outbox.deliver_leftovers() == {}  # somebody works on it
     left.flush()
     left.close(outbox.End("KILLED", 7, {}))
-    found = tracking.client().get_metric_history(run.run_id, "train/loss")
+    found = tracker.client().get_metric_history(run.run_id, "train/loss")
     assert sorted((p.step, p.value) for p in found) == [(1, 3.0), (2, 1.5)]
     assert not list(outbox.folder().iterdir())
     (outbox.folder() / f"{run.run_id}.jsonl").write_text('{"point": ["train/loss", 1.0, 3, 3]}\n{"poi')
     assert outbox.deliver_leftovers() == {run.run_id: True}
-    assert len(tracking.client().get_metric_history(run.run_id, "train/loss")) == 3
+    assert len(tracker.client().get_metric_history(run.run_id, "train/loss")) == 3
 
 
 def test_reconcile_puts_right_what_killed_processes_left(
     mlruns: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     script = (
-        "import os, pathlib, signal; from apf_tasks import tracking\n"
+        "import os, pathlib, signal; from apf_tasks import tracker, tracking\n"
         f"with tracking.trial_run(pathlib.Path({str(tmp_path)!r}), 'trial', {{}}, None) as run:\n"
         "    run.log(1, {'train/loss': 3.0}); run.flush(); os.kill(os.getpid(), signal.SIGKILL)"
     )
@@ -143,9 +143,9 @@ def test_reconcile_puts_right_what_killed_processes_left(
         found = json.loads(capsys.readouterr().out)
         [dead] = found["closed"]
         assert found == {"closed": [dead], "delivered": [dead], "waiting": [], "champions": []}
-        assert tracking.client().get_run(dead).info.status == "KILLED"
-        assert tracking.client().get_run(dead).data.metrics == {"train/loss": 3.0}
-        assert tracking.client().get_run(at_work.run_id).info.status == "RUNNING"
+        assert tracker.client().get_run(dead).info.status == "KILLED"
+        assert tracker.client().get_run(dead).data.metrics == {"train/loss": 3.0}
+        assert tracker.client().get_run(at_work.run_id).info.status == "RUNNING"
     (outbox.folder() / f"{'0' * 32}.jsonl").write_text('{"point": ["train/loss", 1.0, 3, 3]}\n')
     assert apf("reconcile") == 0
     assert f"{'0' * 32}.jsonl waits" in "".join(capsys.readouterr().out.split("\n"))
@@ -155,5 +155,5 @@ def test_a_tracker_that_is_not_there_is_said_at_once(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     started = time.monotonic()
     with pytest.raises(RegistryError, match="Start the server, or unset MLFLOW_TRACKING_URI"):
-        tracking.client()
+        tracker.client()
     assert time.monotonic() - started < 20

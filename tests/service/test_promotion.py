@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from apf_tasks import promotion, tracking
+from apf_tasks import promotion, tracker
 from apf_tasks.errors import PromotionRefused, RegistryError
 from apf_tasks.promotion import enter, history, log_file, promote, replay, rollback
 from apf_tasks.registry import aliases_of
@@ -53,7 +53,7 @@ except PromotionRefused:
 @pytest.fixture
 def versions(tmp_path: Path) -> None:
     """Three versions; the first is the champion."""
-    client = tracking.client()
+    client = tracker.client()
     client.create_registered_model(NAME)
     for number in (1, 2, 3):
         client.create_model_version(NAME, (tmp_path / str(number)).as_uri())
@@ -77,7 +77,7 @@ def test_the_first_version_is_the_champion_and_each_new_one_the_challenger() -> 
 def test_a_promotion_and_its_rollback_are_written_down() -> None:
     promote(NAME, 3, "better on reviews", 1, {"beat_champion": "+0.02 [+0.01, +0.03]"})
     assert aliases_of(NAME) == {"champion": 3, "previous": 1, "challenger": 3}
-    tag = tracking.client().get_model_version(NAME, "3").tags[promotion.TAG]
+    tag = tracker.client().get_model_version(NAME, "3").tags[promotion.TAG]
     assert "better on reviews" in tag
     assert "+0.02 [+0.01, +0.03]" in tag
     rollback(NAME, "slower than thought")
@@ -151,7 +151,7 @@ def test_a_torn_line_is_no_move() -> None:
 @pytest.mark.usefixtures("versions")
 def test_a_champion_moved_by_hand_voids_what_was_cut_short() -> None:
     started(KILLED, 1).communicate(timeout=60)
-    tracking.client().set_registered_model_alias(NAME, "champion", "3")
+    tracker.client().set_registered_model_alias(NAME, "champion", "3")
     found = history(NAME)
     assert (found.champion, found.expected, found.agrees) == (3, 1, False)
     assert [move.version for move in found.moves] == [1]
@@ -163,15 +163,15 @@ def test_a_champion_moved_by_hand_voids_what_was_cut_short() -> None:
 def test_a_registry_that_has_forgotten_is_told_again() -> None:
     promote(NAME, 2, "better", 1)
     for alias in ("champion", "previous"):
-        tracking.client().delete_registered_model_alias(NAME, alias)
+        tracker.client().delete_registered_model_alias(NAME, alias)
     assert not history(NAME).agrees
     found = replay(NAME)
     assert (found.champion, found.previous, found.agrees) == (2, 1, True)
 
 
 def test_nothing_to_go_back_to(tmp_path: Path) -> None:
-    tracking.client().create_registered_model(NAME)
-    tracking.client().create_model_version(NAME, (tmp_path / "1").as_uri())
+    tracker.client().create_registered_model(NAME)
+    tracker.client().create_model_version(NAME, (tmp_path / "1").as_uri())
     enter(NAME, 1)
     with pytest.raises(PromotionRefused, match="expected a previous champion, found none"):
         rollback(NAME, "why not")

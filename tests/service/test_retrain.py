@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from apf_tasks import tracking
+from apf_tasks import tracker
 from apf_tasks.errors import ParamsError, PromotionRefused, SourceError
 from apf_tasks.promotion import history
 from apf_tasks.registry import aliases_of
@@ -95,7 +95,7 @@ def test_from_nothing_new_to_a_new_champion_and_back(
     better = retrain("reviews.yaml", changes)
     assert (better.outcome, better.version) == ("waiting for approval", 3)
     assert aliases_of("reviews") == {"champion": 1, "challenger": 3}
-    assert tracking.client().get_model_version("reviews", "3").tags["apf.approval"] == "waiting"
+    assert tracker.client().get_model_version("reviews", "3").tags["apf.approval"] == "waiting"
     with pytest.raises(ParamsError, match=r"expected a reason, for gate\.approve asks for a person, found none"):
         promote("reviews")
     verdict = promote("reviews", why="I have read its errors")
@@ -104,7 +104,7 @@ def test_from_nothing_new_to_a_new_champion_and_back(
     assert all(rule.passed for rule in rules.values())
     assert "is reliably better than models:/reviews/1" in rules["beat_champion"].found
     assert aliases_of("reviews") == {"champion": 3, "previous": 1, "challenger": 3}
-    versions = {v.version: v for v in tracking.client().search_model_versions("name='reviews'")}
+    versions = {v.version: v for v in tracker.client().search_model_versions("name='reviews'")}
     assert versions[2].tags["apf.gate"].startswith("failed against models:/reviews/1: beat_champion")
     assert versions[3].tags["apf.gate"] == "passed against models:/reviews/1"
     assert versions[3].tags["apf.approval"] == history("reviews").moves[-1].why == "I have read its errors"

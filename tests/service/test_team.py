@@ -6,7 +6,6 @@ import glob
 import json
 import os
 import re
-import shlex
 import shutil
 import signal
 import socket
@@ -18,14 +17,15 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 import yaml
+from prefect.utilities.templating import apply_values
 from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
 
 from tests.conftest import PROJECT
+from tests.projects import apf
 from tests.service.test_up import prefect, wait_until
 from tests.tiny import review_rows, write_jsonl
 
@@ -33,7 +33,7 @@ BIN = Path(sys.executable).parent
 WHOLE = yaml.safe_load((PROJECT / "deploy" / "compose.yaml").read_text())
 COMPOSE, CONFIGS = WHOLE["services"], WHOLE["configs"]
 PORTS = {"postgres": "5432", "store": "9000", "mlflow": "5000", "prefect": "4200"}
-POSTGRES = next(reversed(sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"))), shutil.which("initdb") or "")
+POSTGRES = next(iter(sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"), reverse=True)), shutil.which("initdb") or "")
 DEPLOYMENTS = {
     "deployments": [
         {
@@ -161,7 +161,9 @@ def team(project: Path) -> Iterator[Team]:
 
 
 @pytest.mark.skipif(not POSTGRES, reason="needs PostgreSQL: apt-get install postgresql")
-def test_two_addresses_are_all_that_a_client_needs(team: Team, project: Path, tmp_path: Path) -> None:
+def test_two_addresses_are_all_that_a_client_needs(
+    team: Team, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     environment = team.clients | {"APF_MLRUNS": str(project / "mlruns")}
     done = prefect(environment, "deployment", "run", "retrain/reviews", "--watch")
     assert done.returncode == 0, done.stdout + done.stderr + team.said("worker")
@@ -169,10 +171,14 @@ def test_two_addresses_are_all_that_a_client_needs(team: Team, project: Path, tm
     elsewhere = tmp_path / "a client"
     elsewhere.mkdir()
     write_jsonl(elsewhere / "rows.jsonl", review_rows(10))
-    client = team.clients | {"APF_MLRUNS": str(elsewhere / "mlruns")}
-    shown = _apf(elsewhere, client, "registry", "ls", "--json")
-    assert [version["aliases"] for version in json.loads(shown)["reviews"]] == [["challenger", "champion"]]
-    _apf(elsewhere, client, "predict", "models:/reviews@champion", "rows.jsonl", "-o", "scored.jsonl")
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setenv("APF_MLRUNS", str(elsewhere / "mlruns"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", team.clients["MLFLOW_TRACKING_URI"])
+    capsys.readouterr()
+    assert apf("registry", "ls", "--json") == 0
+    models = json.loads(capsys.readouterr().out)
+    assert [version["aliases"] for version in models["reviews"]] == [["challenger", "champion"]]
+    assert apf("predict", "models:/reviews@champion", "rows.jsonl", "-o", "scored.jsonl") == 0
     assert len((elsewhere / "scored.jsonl").read_text().splitlines()) == 10
     assert any(path.name == "model.safetensors" for path in (project / "objects" / "mlflow").rglob("*"))
     for folder in (project, elsewhere):  # nothing is recorded beside the servers
@@ -180,26 +186,14 @@ def test_two_addresses_are_all_that_a_client_needs(team: Team, project: Path, tm
         assert not (folder / "mlruns" / "artifacts").exists()
 
 
-def _apf(folder: Path, environment: dict[str, str], *command: str) -> str:
-    done = subprocess.run(
-        [str(BIN / "apf"), *command], cwd=folder, env=environment, text=True, capture_output=True, check=False
-    )
-    assert done.returncode == 0, shlex.join(command) + done.stdout + done.stderr
-    return done.stdout
-
-
-async def _job_of(template: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    found = await KubernetesWorkerJobConfiguration.from_template_and_values(template, values)
-    return dict(found.job_manifest)
-
-
 def test_the_kubernetes_template_makes_a_job() -> None:
-    import asyncio
-
     script = str(PROJECT / "deploy" / "kubernetes_pool.py")
     template = json.loads(subprocess.run([sys.executable, script], capture_output=True, check=True).stdout)
-    job = asyncio.run(_job_of(template, {"gpus": 2, "image": "registry.example/apf:7"}))
-    pod = job["spec"]["template"]["spec"]
+    properties = template["variables"]["properties"]
+    asked = {name: variable.get("default") for name, variable in properties.items()}
+    asked |= {"gpus": 2, "image": "registry.example/apf:7"}
+    filled = apply_values(template["job_configuration"], {name: v for name, v in asked.items() if v is not None})
+    pod = KubernetesWorkerJobConfiguration.model_validate(filled).job_manifest["spec"]["template"]["spec"]
     [container] = pod["containers"]
     assert container["image"] == "registry.example/apf:7"
     assert container["resources"]["limits"] == {"nvidia.com/gpu": 2}

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from apf_tasks import tracking
+from apf_tasks import tracker, tracking
 from apf_tasks.artifacts import TrainedModel
 from apf_tasks.errors import Interrupted, ModelError, ParamsError
 from apf_tasks.launch import CALLER, check_caller, on_devices
@@ -60,8 +60,8 @@ def test_two_ranks_train_as_one(folder: Path, tmp_path: Path, alone: dict[str, A
     trained = train(folder, tmp_path / "out", params=LONGER, devices=2)
     same_as_alone(trained, alone)
     assert trained.parameters_changed == alone["trained"].parameters
-    assert tracking.client().get_run(trained.run_id).info.status == "FINISHED"
-    assert len(tracking.client().search_runs(["1"])) == 1  # the first rank alone tracks
+    assert tracker.client().get_run(trained.run_id).info.status == "FINISHED"
+    assert len(tracker.client().search_runs(["1"])) == 1  # the first rank alone tracks
 
 
 def test_ranks_that_divide_a_model_save_when_told_to_stop_and_one_goes_on(

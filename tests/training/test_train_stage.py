@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
-from apf_tasks import tracking
+from apf_tasks import tracker, tracking
 from apf_tasks.artifacts import Split, TokenizedSplit, TrainedModel
 from apf_tasks.errors import ModelError
 from apf_tasks.params import FamilyParams, ModelParams, RuntimeParams, TrainParams
@@ -90,7 +90,7 @@ def wait_for(happened: Callable[[], bool], process: subprocess.Popen[str]) -> No
 
 
 def points(run_id: str, metric: str) -> list[tuple[int, float]]:
-    return [(p.step, p.value) for p in tracking.client().get_metric_history(run_id, metric)]
+    return [(p.step, p.value) for p in tracker.client().get_metric_history(run_id, metric)]
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_a_trial_learns_and_is_recorded(folder: Path, tmp_path: Path) -> None:
     assert trained.scores["accuracy"] > 0.9
     assert trained.optimizer_steps == 90
     assert 0 <= trained.padding_fraction < 0.3
-    run = tracking.client().get_run(trained.run_id)
+    run = tracker.client().get_run(trained.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.params["train.learning_rate"] == "0.002"
     assert [step for step, _ in points(trained.run_id, "train/loss")] == list(range(1, 91))
@@ -137,7 +137,7 @@ def test_killed_at_any_moment_it_continues_to_the_same_bits(folder: Path, tmp_pa
     # one MLflow run, and every point in it once
     assert points(continued.run_id, "train/loss") == points(whole.run_id, "train/loss")
     assert points(continued.run_id, "validation/accuracy") == points(whole.run_id, "validation/accuracy")
-    assert tracking.client().get_run(continued.run_id).info.status == "FINISHED"
+    assert tracker.client().get_run(continued.run_id).info.status == "FINISHED"
 
 
 def test_sigterm_saves_a_checkpoint_first(folder: Path, tmp_path: Path) -> None:
@@ -162,6 +162,6 @@ def test_early_stopping_keeps_the_best(folder: Path, tmp_path: Path) -> None:
 def test_a_tensor_that_does_not_move_is_an_error(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="expected every parameter tensor changed"):
         train(folder, tmp_path / "out", params=PARAMS.model_copy(update={"learning_rate": 0.0, "epochs": 1}))
-    runs = tracking.client().search_runs(["1"])
+    runs = tracker.client().search_runs(["1"])
     assert [run.info.status for run in runs] == ["FAILED"]
     assert "found" in runs[0].data.tags["apf.error"]

@@ -15,6 +15,7 @@ MODULES = sorted([*PROJECT.glob("apf_tasks/**/*.py"), *PROJECT.glob("flows/*.py"
 MAY_IMPORT = {
     "prefect": {"apf_tasks/prefect_task.py"},
     "mlflow": {
+        "apf_tasks/tracker.py",
         "apf_tasks/tracking.py",
         "apf_tasks/registry.py",
         "apf_tasks/past_runs.py",
