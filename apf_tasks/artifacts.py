@@ -233,7 +233,7 @@ class RegisteredModel(Artifact):
 
 
 class Contender(Artifact):
-    """`predictions.parquet`: a registered version on the test rows of today."""
+    """`predictions.parquet`: a registered version on the same rows as another one."""
 
     uri: str
     """`models:/NAME/VERSION`"""
@@ -260,6 +260,8 @@ class DriftReport(Artifact):
     """Two-sample tests of labels, length and text."""
     auc: float | None
     """How well a classifier tells new texts from old ones; None when there are too few."""
+    embeddings: float | None = None
+    """Energy distance between the champion's embeddings of old and of new texts, 0 to 1."""
     unknown_words: float = 0.0
     """Share of the words of the new rows that are in none of the old ones."""
     drifted: tuple[str, ...]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from apf_tasks.artifacts import Contender, Split
+from apf_tasks.artifacts import Contender, RawData, Split
 from apf_tasks.batching import Examples, token_table
 from apf_tasks.errors import RegistryError
 from apf_tasks.families import Prediction, family_params, get_family
@@ -40,14 +40,18 @@ class Served(NamedTuple):
         return predict_rows(self.network, Examples(token_table(columns)), rows, dict(self.settings), answering=False)
 
 
-def contend(out: Path, uri: str, split: Split, family: FamilyParams, runtime: RuntimeParams) -> Contender:
-    """Score the version `uri` on the test rows of `split`, by the measure of `family`. Raises RegistryError."""
-    served, functions = load_served(uri, runtime), get_family(family)
+def contend(out: Path, uri: str, rows_of: Split | RawData, family: FamilyParams, runtime: RuntimeParams) -> Contender:
+    """Score the version `uri` by the measure of `family`: on the test rows of a split, or on all that were read.
+
+    Raises RegistryError.
+    """
+    whole = isinstance(rows_of, RawData)
+    served, functions = load_served(uri, runtime, family if whole else None), get_family(family)
     if served.network.family.name != functions.name:
         found = f"a model for {served.network.family.name}"
         raise RegistryError(uri, f"a model for {functions.name}", found, "Give the new one another name.")
-    rows = read_rows(split.path / "test.parquet")
-    names = sorted({*served.network.label_names, *split.label_names})
+    rows = read_rows(rows_of.path / ("rows.parquet" if whole else "test.parquet"))
+    names = sorted({*served.network.label_names, *(() if isinstance(rows_of, RawData) else rows_of.label_names)})
     references, predictions = list(functions.reference(rows)), served.answer(rows)
     shown = rows[list(dict.fromkeys((*functions.example, *functions.text_columns)))].assign(
         row_id=rows["row_id"],
@@ -68,10 +72,10 @@ def contend(out: Path, uri: str, split: Split, family: FamilyParams, runtime: Ru
     )
 
 
-def load_served(uri: str, runtime: RuntimeParams) -> Served:
-    """The version with the settings that it is served with. Raises RegistryError."""
+def load_served(uri: str, runtime: RuntimeParams, family: FamilyParams | None = None) -> Served:
+    """The version as it is served, or with other options of its family. Raises RegistryError."""
     folder, config = download_model(uri), served_config(uri)
-    family = family_params(config["family"]["name"]).model_validate(config["family"])
+    family = family or family_params(config["family"]["name"]).model_validate(config["family"])
     model = ModelParams(base=str(folder), **config["model"])
     here = runtime.model_copy(update={"precision": config["precision"]})
     return Served(load_network(folder, model, family, config["label_names"], here), config["settings"], folder)

@@ -1,5 +1,5 @@
-"""Are the rows of today still those that a champion learned from? Labels, lengths, words, and whether a classifier can
-tell old rows from new ones.
+"""Are the rows of today still those that a champion learned from? Labels, lengths, words, embeddings, and whether a
+classifier can tell old rows from new ones.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 
 from apf_tasks.artifacts import DriftReport, Split
+from apf_tasks.embeddings import embed, energy_distance
 from apf_tasks.families import Family, get_family
-from apf_tasks.params import SPLIT_NAMES, DriftParams, FamilyParams
+from apf_tasks.params import SPLIT_NAMES, DriftParams, FamilyParams, RuntimeParams
 from apf_tasks.rows import read_rows
 from apf_tasks.store import fingerprint_files
 from apf_tasks.words import is_unspaced, sentences
@@ -27,8 +28,19 @@ FOLDS = 5
 FILE = "drift.json"
 
 
-def measure_drift(out: Path, then: Split, now: Split, family: FamilyParams, settings: DriftParams) -> DriftReport:
-    """Compare the rows that are new since `then` with those of `then`. Rows are the same when their ids are."""
+def measure_drift(
+    out: Path,
+    champion: str,
+    then: Split,
+    now: Split,
+    family: FamilyParams,
+    settings: DriftParams,
+    runtime: RuntimeParams,
+) -> DriftReport:
+    """Compare the rows that are new since `then` with those of `then`, as the model `champion` sees them too.
+
+    Rows are the same when their ids are. Raises RegistryError.
+    """
     functions = get_family(family)
     old, today = _all_rows(then), _all_rows(now)
     new = today[~today["row_id"].isin(set(old["row_id"]))].reset_index(drop=True)
@@ -37,6 +49,11 @@ def measure_drift(out: Path, then: Split, now: Split, family: FamilyParams, sett
         old = _sample(old, settings)
         new = _sample(new, settings)
         report |= _compared(old, new, functions, settings.seed)
+        if settings.embedded_rows:
+            texts = [_texts(rows.head(settings.embedded_rows), functions) for rows in (old, new)]
+            seen = embed(champion, [*texts[0], *texts[1]], runtime)
+            sides = seen[: len(texts[0])], seen[len(texts[0]) :]
+            report["embeddings"], report["p_values"]["embeddings"] = energy_distance(*sides, settings.seed)
     report["drifted"] = _beyond(report, settings)
     (out / FILE).write_text(json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8")
     return DriftReport(path=out, fingerprint=fingerprint_files(out, [FILE]), **report)
@@ -47,9 +64,7 @@ def _all_rows(split: Split) -> pd.DataFrame:
 
 
 def _sample(rows: pd.DataFrame, settings: DriftParams) -> pd.DataFrame:
-    if len(rows) <= settings.most_rows:
-        return rows
-    return rows.sample(settings.most_rows, random_state=settings.seed).reset_index(drop=True)
+    return rows.sample(min(len(rows), settings.most_rows), random_state=settings.seed).reset_index(drop=True)
 
 
 def _compared(old: pd.DataFrame, new: pd.DataFrame, family: Family, seed: int) -> dict[str, Any]:
@@ -129,6 +144,8 @@ def _beyond(report: Mapping[str, Any], settings: DriftParams) -> list[str]:
     found = [
         f"psi of {name} {value:.2f} > {settings.psi:g}" for name, value in report["psi"].items() if value > settings.psi
     ]
+    if report.get("embeddings") is not None and report["embeddings"] > settings.embeddings:
+        found.append(f"energy distance of embeddings {report['embeddings']:.2f} > {settings.embeddings:g}")
     if report["auc"] is not None and report["auc"] > settings.auc:
         found.append(f"new texts are told from old ones with an AUC of {report['auc']:.2f} > {settings.auc:g}")
     return found

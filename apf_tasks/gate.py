@@ -29,6 +29,19 @@ class Rule(Frozen):
     passed: bool
 
 
+class Part(Frozen):
+    """Both on one part of the rows."""
+
+    name: str
+    rows: int
+    metric: str
+    champion: float
+    challenger: float
+    reliable: bool
+    """Whether the difference is, by the paired bootstrap."""
+    said: str
+
+
 class Verdict(Frozen):
     """What the gate says about a challenger."""
 
@@ -36,6 +49,8 @@ class Verdict(Frozen):
     champion: str | None
     """None where there is none: then the rules that need one are not asked."""
     rules: tuple[Rule, ...]
+    trade_off: tuple[Part, ...] = ()
+    """Both on the rows that the champion was tested on, on newer ones, and on general text."""
 
     @property
     def passed(self) -> bool:

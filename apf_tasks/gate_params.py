@@ -26,6 +26,12 @@ class GateParams(Frozen):
     """Largest time per row as a multiple of the champion's, measured side by side. Empty: not measured."""
     size_growth: Annotated[float, Field(gt=0)] | None = None
     """Largest size on disk as a multiple of the champion's. Empty: not looked at."""
+    forgetting: Annotated[float, Field(ge=0)] | None = None
+    """Largest loss of the metric on the test rows that the champion was tested on. Empty: shown, not asked."""
+    general_text: str | None = None
+    """Language models: a text file on which both are compared by perplexity. Empty: none."""
+    perplexity_growth: Annotated[float, Field(gt=0)] | None = None
+    """Largest perplexity on `general_text` as a multiple of the champion's. Empty: shown, not asked."""
     serves: bool = True
     """Whether the registered model has to answer from `mlflow models serve`."""
     approve: bool = False
@@ -39,6 +45,10 @@ class DriftParams(Frozen):
     """Population stability index of labels, lengths or words above which rows have drifted; 0 is no difference."""
     auc: Annotated[float, Field(ge=0.5, le=1)] = 0.75
     """How well a linear classifier may tell new texts from old ones; 0.5 is not at all."""
+    embeddings: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Energy distance of the champion's embeddings of old and new texts above which rows have drifted; 0 is none."""
+    embedded_rows: Annotated[int, Field(ge=0)] = 500
+    """Of old and of new rows so many are embedded; 0: none, and no distance."""
     rows: PositiveInt = 50
     """With fewer new rows nothing is said."""
     most_rows: PositiveInt = 5000

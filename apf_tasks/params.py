@@ -252,6 +252,8 @@ class Params(Frozen):
         known = get_family(self.family).metrics
         if self.select.metric is not None and self.select.metric not in known:
             raise ValueError(f"select.metric: expected one of {', '.join(known)}, found {self.select.metric!r}")
+        if self.gate.general_text is not None and not any(name.endswith("perplexity") for name in known):
+            raise ValueError(f"gate.general_text: expected a language model, found the family {self.family.name}")
         return self
 
     @model_validator(mode="after")

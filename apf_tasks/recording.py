@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 from apf_tasks import store, tracking
-from apf_tasks.artifacts import Selection, Split, TestReport, TokenizedSplit, TrainedModel
+from apf_tasks.artifacts import DriftReport, Selection, Split, TestReport, TokenizedSplit, TrainedModel
 from apf_tasks.curve_artifact import LearningCurve
 from apf_tasks.params import Params
 from apf_tasks.provenance import PARAMS, PROVENANCE, params_yaml, provenance
@@ -27,6 +27,7 @@ def recorded(
     write: Callable[[str, E, Journal], None],
     params_file: str = "",
     kind: str = "pipeline",
+    tags: Mapping[str, str] | None = None,
 ) -> R:
     """Run the lines of a pipeline in one MLflow run; what its stages did is written there, however it ends.
 
@@ -34,7 +35,7 @@ def recorded(
     """
     with tracking.pipeline_run(experiment, kind) as run_id, journal() as done:
         done.run_id = run_id
-        tracking.set_tags(run_id, {"apf.params_file": params_file})
+        tracking.set_tags(run_id, {"apf.params_file": params_file, **(tags or {})})
         tracking.log_text(run_id, params_yaml(experiment), PARAMS)
 
         def write_all() -> None:
@@ -79,6 +80,10 @@ def record(run_id: str, params: Params, done: Journal) -> None:
             tracking.log_metrics(run_id, _test_metrics(handle))
             tags["apf.verdict"] = handle.verdict
             tags["apf.test_opened"] = str(test_opened(splits["test"]))
+        elif isinstance(handle, DriftReport):
+            files[handle.path / "drift.json"] = "drift"
+            tracking.log_metrics(run_id, _drift_metrics(handle))
+            tags["apf.drift"] = handle.describe()
         elif isinstance(handle, LearningCurve):
             files |= dict.fromkeys([handle.path / "curve.json", handle.path / "curve.png"], "curve")
             for rows, score in zip(handle.rows, handle.scores, strict=True):
@@ -106,6 +111,12 @@ def _record_search(run_id: str, done: Journal, selection: Selection) -> None:
         tracking.log_files(run_id, {table: "search", picture: "search"})
     steps = sum(trial["step"] for trial in done.trials)
     tracking.log_metrics(run_id, {"search/trials": len(done.trials), "search/optimizer_steps": steps})
+
+
+def _drift_metrics(report: DriftReport) -> dict[str, float]:
+    found = {"auc": report.auc, "embeddings": report.embeddings, "unknown_words": report.unknown_words}
+    found |= {f"psi_{name}": value for name, value in report.psi.items()}
+    return {f"drift/{name}": value for name, value in found.items() if value is not None}
 
 
 def _test_metrics(report: TestReport) -> dict[str, float]:

@@ -248,7 +248,9 @@ def register(
     return packaging.register(out, selection, report, model, family, runtime, name)
 
 
-def _version_identity(uri: str, split: Split, family: FamilyParams, runtime: RuntimeParams) -> dict[str, str]:
+def _version_identity(
+    uri: str, rows_of: Split | RawData, family: FamilyParams, runtime: RuntimeParams
+) -> dict[str, str]:
     from apf_tasks.registry import model_identity
 
     return {"content of uri": model_identity(uri)}
@@ -259,16 +261,36 @@ def _version_identity(uri: str, split: Split, family: FamilyParams, runtime: Run
     libraries=["torch", "transformers", "mlflow"],
     identity=_version_identity,
 )
-def contend(out: Path, uri: str, split: Split, family: FamilyParams, runtime: RuntimeParams) -> Contender:
-    """A registered version on the test rows of today."""
+def contend(out: Path, uri: str, rows_of: Split | RawData, family: FamilyParams, runtime: RuntimeParams) -> Contender:
+    """A registered version on the test rows of a split, or on all rows that were read."""
     from apf_tasks import contender
 
-    return contender.contend(out, uri, split, family, runtime)
+    return contender.contend(out, uri, rows_of, family, runtime)
 
 
-@stage(code=["drift"], libraries=["pandas", "pyarrow", "scipy", "scikit-learn", "jieba"])
-def measure_drift(out: Path, then: Split, now: Split, family: FamilyParams, settings: DriftParams) -> DriftReport:
+def _champion_identity(
+    champion: str, then: Split, now: Split, family: FamilyParams, settings: DriftParams, runtime: RuntimeParams
+) -> dict[str, str]:
+    from apf_tasks.registry import model_identity
+
+    return {"content of champion": model_identity(champion)}
+
+
+@stage(
+    code=["drift"],
+    libraries=["pandas", "pyarrow", "scipy", "scikit-learn", "jieba", "torch", "transformers", "mlflow"],
+    identity=_champion_identity,
+)
+def measure_drift(
+    out: Path,
+    champion: str,
+    then: Split,
+    now: Split,
+    family: FamilyParams,
+    settings: DriftParams,
+    runtime: RuntimeParams,
+) -> DriftReport:
     """New rows beside those that the champion learned from."""
     from apf_tasks import drift
 
-    return drift.measure_drift(out, then, now, family, settings)
+    return drift.measure_drift(out, champion, then, now, family, settings, runtime)

@@ -120,6 +120,7 @@ def plan(
 ) -> None:
     """Show what would be reused and what would run, and why. Runs nothing, unless it is to measure time and memory."""
     from apf_tasks.stage import journal
+    from apf_tasks.warm_start import meant_now, pinned
     from flows.pipeline import pipeline
     from flows.word_vector_pipeline import word_vector_pipeline
 
@@ -128,7 +129,7 @@ def plan(
         if isinstance(experiment, WordVectorParams):
             word_vector_pipeline(experiment)
         else:
-            pipeline(experiment)
+            pipeline(pinned(experiment, meant_now(experiment)))
     from flows.plan_output import estimated, plan_document, print_plan
 
     found = None if isinstance(experiment, WordVectorParams) else estimated(book.visits, experiment, measure)

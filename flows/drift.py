@@ -6,13 +6,10 @@ import logging
 import sys
 from typing import Any
 
-from apf_tasks import store
-from apf_tasks.artifacts import DriftReport, Split
-from apf_tasks.errors import RegistryError
+from apf_tasks.artifacts import DriftReport
+from apf_tasks.champion import champion_split, champion_uri
 from apf_tasks.params import Params
 from apf_tasks.params_file import load_params
-from apf_tasks.past_runs import past_run
-from apf_tasks.promotion import champion_of
 from apf_tasks.stages import ingest, measure_drift, split_rows
 from flows.environment import prepare
 
@@ -41,28 +38,12 @@ def drift(params: str, overrides: dict[str, Any] | None = None) -> DriftReport:
     return report
 
 
-def drifted(experiment: Params) -> DriftReport:
-    """The stages of the comparison."""
-    then = champion_split(experiment.model_name)
-    raw = ingest(experiment.data, experiment.family)
-    now = split_rows(raw, experiment.split, experiment.family)
-    return measure_drift(then, now, experiment.family, experiment.drift)
-
-
-def champion_split(name: str) -> Split:
-    """The rows that the champion was made from, as the store has them. Raises RegistryError."""
-    version = champion_of(name)
-    if version is None:
-        raise RegistryError(f"registry {name}", "a champion", "none", "Run the experiment first.")
-    run = past_run(f"models:/{name}/{version}")
-    facts = next((f for f in run.provenance.stages if f.stage == "split_rows"), None)
-    fingerprint = "" if facts is None else str(facts.handle.get("fingerprint", ""))
-    split = store.with_fingerprint("split_rows", fingerprint, Split)
-    if split is None:
-        found = "not in this store, mlruns/stages/split_rows"
-        do = "Compare where the champion was trained, or `apf rerun` its run here first."
-        raise RegistryError(f"rows of {name}/{version}", "the split that it was trained on", found, do)
-    return split
+def drifted(params: Params) -> DriftReport:
+    """The stages of the comparison. Raises RegistryError where there is no champion, or its rows are elsewhere."""
+    champion, then = champion_uri(params.model_name), champion_split(params.model_name)
+    raw = ingest(params.data, params.family)
+    now = split_rows(raw, params.split, params.family)
+    return measure_drift(champion, then, now, params.family, params.drift, params.runtime)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Any
 from apf_tasks.artifacts import RegisteredModel
 from apf_tasks.params_file import load_params, origin
 from apf_tasks.recording import record, recorded
+from apf_tasks.warm_start import as_tag, meant_now, pinned
 from flows.environment import prepare
 from flows.pipeline import pipeline
 from flows.planned import forget, planned, say
@@ -26,13 +27,14 @@ def fine_tune(
     `params` names a file in params/ or a path; `overrides` are dotted, such as {"train.learning_rate": 3e-5}. With
     `dry_run` the plan is logged and nothing runs; with `refresh` every stage runs, known or not.
     """
-    experiment = load_params(params, overrides or {})
+    meaning = meant_now(written := load_params(params, overrides or {}))
+    experiment = pinned(written, meaning)
     if dry_run:
         say(planned(experiment, pipeline))
         return None
     if refresh:
         forget(planned(experiment, pipeline))
-    return recorded(experiment, pipeline, record, params_file=origin(params))
+    return recorded(experiment, pipeline, record, params_file=origin(params), tags=as_tag(meaning))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,20 @@
-"""A challenger and the champion on the test rows of today, and what the gate says."""
+"""A challenger and the champion on the test rows of today and of then, and what the gate says."""
 
 from __future__ import annotations
 
-from apf_tasks.artifacts import Split
-from apf_tasks.gate import Rule, Verdict, judge, latency_rule, serving_rule
-from apf_tasks.params import Params
+import logging
+
+from apf_tasks.artifacts import RawData, Split
+from apf_tasks.champion import champion_split
+from apf_tasks.errors import RegistryError
+from apf_tasks.families import get_family
+from apf_tasks.forgetting import Both, general_family, old_and_new, on_general_text, rules
+from apf_tasks.gate import Part, Rule, Verdict, judge, latency_rule, serving_rule
+from apf_tasks.params import DataParams, FamilyParams, Params
 from apf_tasks.stages import contend, ingest, split_rows
 from flows.serving import serving_problem
+
+logger = logging.getLogger("apf")
 
 
 def judged(name: str, version: int, champion: int | None, params: Params) -> Verdict:
@@ -16,16 +24,42 @@ def judged(name: str, version: int, champion: int | None, params: Params) -> Ver
     uris = [f"models:/{name}/{number}" for number in (version, champion) if number is not None]
     contenders = [contend(uri, split, params.family, params.runtime) for uri in uris]
     verdict = judge(contenders[0], contenders[1] if champion is not None else None, params)
-    return verdict.model_copy(update={"rules": verdict.rules + tuple(_running(uris, split, params))})
+    parts = _trade_off(name, uris, Both(*contenders), split, params) if champion is not None else []
+    asked = [*rules(parts, params.gate, get_family(params.family).sign(params.metric)), *_running(uris, split, params)]
+    return verdict.model_copy(update={"rules": (*verdict.rules, *asked), "trade_off": tuple(parts)})
+
+
+def _trade_off(name: str, uris: list[str], on_today: Both, today: Split, params: Params) -> list[Part]:
+    """What the challenger has won and lost; the champion's rows may be those of today, or out of reach."""
+    parts = []
+    try:
+        then = champion_split(name)
+    except RegistryError as error:
+        if params.gate.forgetting is not None:
+            raise
+        logger.info("gate       the champion's own test rows are not looked at: %s", error.found)
+    else:
+        on_then = on_today if then.fingerprint == today.fingerprint else _both(uris, then, params.family, params)
+        parts += old_and_new(then, today, on_then, on_today, params)
+    if params.gate.general_text is not None:
+        family = general_family(params.family)
+        text = ingest(DataParams(source=params.gate.general_text), family)
+        parts += on_general_text(_both(uris, text, family, params), params)
+    return parts
+
+
+def _both(uris: list[str], rows_of: Split | RawData, family: FamilyParams, params: Params) -> Both:
+    challenger, champion = (contend(uri, rows_of, family, params.runtime) for uri in uris)
+    return Both(challenger, champion)
 
 
 def _running(uris: list[str], split: Split, params: Params) -> list[Rule]:
     """The rules for which the models have to run."""
-    rules = []
+    found = []
     if params.gate.latency_growth is not None and len(uris) > 1:
         from apf_tasks.contender import seconds_per_row
 
-        rules.append(latency_rule(seconds_per_row(uris, split, params.runtime), params.gate))
+        found.append(latency_rule(seconds_per_row(uris, split, params.runtime), params.gate))
     if params.gate.serves:
-        rules.append(serving_rule(serving_problem(uris[0], split, params)))
-    return rules
+        found.append(serving_rule(serving_problem(uris[0], split, params)))
+    return found

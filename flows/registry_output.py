@@ -78,6 +78,12 @@ def print_verdict(out: Console, verdict: Verdict) -> None:
             rule.name, "[green]passed[/]" if rule.passed else "[red]failed[/]", escape(rule.needed), escape(rule.found)
         )
     out.print(table)
+    if verdict.trade_off:
+        parts = _table("won and lost on", "rows", "by", "champion", "challenger", "")
+        for part in verdict.trade_off:
+            scores = (f"{part.champion:.4f}", f"{part.challenger:.4f}")
+            parts.add_row(part.name, f"{part.rows:,}", part.metric, *scores, "reliable" if part.reliable else "")
+        out.print(parts)
 
 
 def print_retrained(out: Console, found: Retrained) -> None:
@@ -100,6 +106,9 @@ def print_drift(out: Console, report: DriftReport) -> None:
             f"A classifier tells new texts from old ones with an AUC of {report.auc:.2f} (0.5: not at all). "
             f"{report.unknown_words:.1%} of the new words are in no old row."
         )
+    if report.embeddings is not None:
+        said = f"The champion's embeddings of both are {report.embeddings:.3f} apart (energy distance, 0 to 1)."
+        out.print(said, highlight=False)
     out.print(report.describe(), markup=False, highlight=False, style="yellow" if report.drifted else "")
 
 

@@ -7,12 +7,15 @@ import sys
 from typing import Any, Literal
 
 from apf_tasks.artifacts import RegisteredModel
+from apf_tasks.errors import RegistryError
 from apf_tasks.frozen import Frozen
 from apf_tasks.gate import Verdict
 from apf_tasks.params import Params
 from apf_tasks.params_file import load_params, origin
 from apf_tasks.promotion import champion_of
 from apf_tasks.recording import record, recorded
+from apf_tasks.warm_start import as_tag, meant_last, meant_now, pinned
+from flows.drift import drifted
 from flows.environment import prepare
 from flows.notify import failure_told, tell
 from flows.pipeline import pipeline
@@ -53,8 +56,11 @@ def retrain(
         return _retrained(experiment, origin(params), refresh)
 
 
-def _retrained(experiment: Params, params_file: str, refresh: bool, dry_run: bool = False) -> Retrained:
-    new = what_is_new(experiment)
+def _retrained(written: Params, params_file: str, refresh: bool, dry_run: bool = False) -> Retrained:
+    meaning = meant_now(written)
+    last = meant_last(written)  # another champion alone is no reason to train again
+    new = what_is_new(pinned(written, meaning if last is None else last))
+    experiment = pinned(written, meaning)
     if new is None and not refresh:
         logger.info("retrain    nothing new")
         return Retrained(outcome="nothing new", reason="data, params and code are those of the last time")
@@ -62,8 +68,17 @@ def _retrained(experiment: Params, params_file: str, refresh: bool, dry_run: boo
     logger.info("retrain    %s", reason)
     if dry_run:
         return Retrained(outcome="would retrain", reason=reason)
-    registered = recorded(experiment, pipeline, record, params_file=params_file)
+    registered = recorded(experiment, _drift_and_pipeline, record, params_file=params_file, tags=as_tag(meaning))
     return _promoted(registered, experiment, reason)
+
+
+def _drift_and_pipeline(experiment: Params) -> RegisteredModel:
+    """First how far the new rows are from the champion's, for the record; that decides nothing."""
+    try:
+        logger.info("drift      %s", drifted(experiment).describe())
+    except RegistryError as error:
+        logger.info("drift      not measured: %s", error.found)
+    return pipeline(experiment)
 
 
 def what_is_new(experiment: Params) -> str | None:

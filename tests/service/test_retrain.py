@@ -15,11 +15,17 @@ import pytest
 import yaml
 
 from apf_tasks import tracker
+from apf_tasks.champion import champion_split
 from apf_tasks.errors import ParamsError, PromotionRefused, SourceError
+from apf_tasks.params import Params
+from apf_tasks.params_file import load_params
+from apf_tasks.past_runs import artifact, past_run
 from apf_tasks.promotion import history
 from apf_tasks.registry import aliases_of
+from apf_tasks.rows import read_rows
 from flows.promote import promote
 from flows.retrain import retrain
+from tests.conftest import PROJECT
 from tests.projects import apf
 from tests.tiny import review_rows, tiny_bert, write_jsonl
 
@@ -60,7 +66,14 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "train": {"epochs": 1, "batch_size": 16, "learning_rate": 1e-5},
         "runtime": {"precision": "fp32"},
         "test": {"resamples": 200, "before_fine_tuning": False},
-        "gate": {"latency_growth": 20, "size_growth": 1.5, "label_loss": 0.5, "minimum": 0.4, "serves": False},
+        "gate": {
+            "latency_growth": 20,
+            "size_growth": 1.5,
+            "label_loss": 0.5,
+            "minimum": 0.4,
+            "forgetting": 0.2,
+            "serves": False,
+        },
     }
     (tmp_path / "reviews.yaml").write_text(yaml.safe_dump(params))
     return tmp_path
@@ -81,6 +94,7 @@ def test_from_nothing_new_to_a_new_champion_and_back(
     first = retrain("reviews.yaml")
     assert (first.outcome, first.version) == ("first champion", 1)
     assert first.reason.startswith("ingest: first time")
+    champions_test = champion_split("reviews").path / "test.parquet"
     again = retrain("reviews.yaml")
     assert (again.outcome, again.version) == ("nothing new", None)
 
@@ -100,13 +114,22 @@ def test_from_nothing_new_to_a_new_champion_and_back(
         promote("reviews")
     verdict = promote("reviews", why="I have read its errors")
     rules = {rule.name: rule for rule in verdict.rules}
-    assert set(rules) == {"minimum", "beat_champion", "label_loss", "size_growth", "latency_growth", "serves"}
+    judged = {"minimum", "beat_champion", "label_loss", "size_growth", "latency_growth", "forgetting", "serves"}
+    assert set(rules) == judged
     assert all(rule.passed for rule in rules.values())
     assert "is reliably better than models:/reviews/1" in rules["beat_champion"].found
+    old, newer = verdict.trade_off
+    assert (old.name, newer.name) == ("the champion's test rows", "newer test rows")
+    assert old.rows == len(read_rows(champions_test))  # of those none has come into train
+    assert f"on {old.rows + newer.rows} test rows" in rules["minimum"].found
+    assert rules["forgetting"].found == f"{old.challenger - old.champion:+.4f} on {old.rows} rows"
     assert aliases_of("reviews") == {"champion": 3, "previous": 1, "challenger": 3}
     versions = {v.version: v for v in tracker.client().search_model_versions("name='reviews'")}
     assert versions[2].tags["apf.gate"].startswith("failed against models:/reviews/1: beat_champion")
     assert versions[3].tags["apf.gate"] == "passed against models:/reviews/1"
+    drift = tracker.client().get_run(versions[3].run_id).data
+    assert drift.tags["apf.drift"].startswith("200 new rows beside 200")
+    assert {"drift/auc", "drift/embeddings", "drift/psi_words"} <= set(drift.metrics)
     assert versions[3].tags["apf.approval"] == history("reviews").moves[-1].why == "I have read its errors"
 
     (project / "rows.jsonl").rename(project / "elsewhere.jsonl")
@@ -177,7 +200,49 @@ def test_rows_of_another_kind_are_noticed(project: Path) -> None:
     assert found.rows_new == 120
     assert any(reason.startswith("psi of labels") for reason in found.drifted)
     assert any("AUC" in reason for reason in found.drifted)
+    assert (alike.embeddings or 0) < 0.02 < 0.1 < (found.embeddings or 0)
     assert found.unknown_words > 0.5
     assert found.p_values["labels"] < 0.001
     few = drift("reviews.yaml", {"drift.rows": 500})
     assert (few.auc, few.drifted) == (None, ())
+
+
+def test_a_language_model_is_also_asked_about_general_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows.fine_tune import fine_tune
+
+    monkeypatch.chdir(PROJECT)
+    (tmp_path / "general.txt").write_text(
+        "The train to the coast leaves at noon.\n\nNobody on board has read the plan.\n"
+    )
+    params = {"train.epochs": 1, "train.evaluate_every_epochs": 1, "model_name": "talk"}
+    asked = {"gate.general_text": str(tmp_path / "general.txt"), "gate.perplexity_growth": 1e-3, "gate.serves": False}
+    fine_tune("params/smoke/causal_lm-instructions.yaml", params)
+    fine_tune("params/smoke/causal_lm-instructions.yaml", params | asked | {"train.learning_rate": 1e-3})
+    with pytest.raises(PromotionRefused, match=r"perplexity_growth: at most 0.001 times the champion's perplexity"):
+        promote("talk")
+    run_id = tracker.client().get_model_version("talk", "2").run_id
+    general = json.loads(artifact(run_id, "gate.json").read_text())["trade_off"][-1]
+    assert (general["name"], general["rows"], general["metric"]) == ("general text", 2, "perplexity")
+    assert general["challenger"] != general["champion"]
+    with pytest.raises(ParamsError, match=r"gate.general_text: expected a language model, found the family sentiment"):
+        load_params("params/smoke/sentiment.yaml", {"gate.general_text": "general.txt"})
+
+
+def test_a_search_starts_from_the_champion_once_there_is_one(project: Path) -> None:
+    params = yaml.safe_load((project / "reviews.yaml").read_text())
+    alias = "models:/reviews@champion"
+    params["search"] = {"space": {"model.base": [params["model"]["base"], alias]}}
+    params["gate"] = {"beat_champion": False, "serves": False}
+    (project / "reviews.yaml").write_text(yaml.safe_dump(params))
+    assert retrain("reviews.yaml").outcome == "first champion"
+    assert retrain("reviews.yaml").outcome == "nothing new"  # that there is a champion by now is no news
+    write_jsonl(project / "rows.jsonl", review_rows(260))
+    assert retrain("reviews.yaml").outcome == "promoted"
+    run = past_run("models:/reviews/2")
+    assert isinstance(run.params, Params)
+    assert run.params.search.space["model.base"] == [params["model"]["base"], "models:/reviews/1"]
+    assert len(tracker.client().search_runs(tracker.experiment_ids(), f"tags.mlflow.parentRunId = '{run.run_id}'")) == 2
+    assert aliases_of("reviews")["champion"] == 2
+    assert retrain("reviews.yaml").outcome == "nothing new"
+    with pytest.raises(ParamsError, match="expected a model that there is, found only models:/reviews@best"):
+        retrain("reviews.yaml", {"search.space.model.base": ["models:/reviews@best"]})
