@@ -214,13 +214,13 @@ def test_a_language_model_is_also_asked_about_general_text(tmp_path: Path, monke
     (tmp_path / "general.txt").write_text(
         "The train to the coast leaves at noon.\n\nNobody on board has read the plan.\n"
     )
-    params = {"train.epochs": 1, "train.evaluate_every_epochs": 1, "model_name": "talk"}
+    params = {"train.epochs": 1, "train.evaluate_every_epochs": 1}
     asked = {"gate.general_text": str(tmp_path / "general.txt"), "gate.perplexity_growth": 1e-3, "gate.serves": False}
     fine_tune("params/smoke/causal_lm-instructions.yaml", params)
     fine_tune("params/smoke/causal_lm-instructions.yaml", params | asked | {"train.learning_rate": 1e-3})
     with pytest.raises(PromotionRefused, match=r"perplexity_growth: at most 0.001 times the champion's perplexity"):
-        promote("talk")
-    run_id = tracker.client().get_model_version("talk", "2").run_id
+        promote("causal_lm-instructions")
+    run_id = tracker.client().get_model_version("causal_lm-instructions", "2").run_id
     general = json.loads(artifact(run_id, "gate.json").read_text())["trade_off"][-1]
     assert (general["name"], general["rows"], general["metric"]) == ("general text", 2, "perplexity")
     assert general["challenger"] != general["champion"]
