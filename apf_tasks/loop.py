@@ -5,7 +5,9 @@ B examples, T tokens.
 
 from __future__ import annotations
 
+import logging
 import math
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,13 +26,16 @@ from apf_tasks.batching import (
     micro_batches,
     pack,
 )
-from apf_tasks.errors import Diverged
+from apf_tasks.errors import Diverged, ModelError
 from apf_tasks.families import Columns
+from apf_tasks.joined_optimizer import InBackward
 from apf_tasks.network import Network, Place
 from apf_tasks.params import TrainParams
 from apf_tasks.runtime import autocast
 from apf_tasks.schedules import factor, steps_per_epoch, total_steps
 from apf_tasks.sharding import whole
+
+logger = logging.getLogger("apf")
 
 MICRO_BATCH_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 16384}
 """Padded tokens per forward pass where the params do not say."""
@@ -68,9 +73,11 @@ def train_steps(
     constants: Batch | None = None,
 ) -> Iterator[Step]:
     """Yield after every optimizer step, from step `start` + 1 on. Raises Diverged before a bad update is applied."""
-    model, family, place = network.model, network.family, network.place
+    model, family = network.model, network.family
     per_epoch = steps_per_epoch(len(examples), train.batch_size)
     steps = total_steps(len(examples), train)
+    most = sys.maxsize if train.step_in_backward else train.micro_batch_tokens
+    most = most or MICRO_BATCH_TOKENS[network.place.device.type]
     order: list[np.ndarray] = []
     for step in range(start, steps):
         started = time.perf_counter()
@@ -81,44 +88,70 @@ def train_steps(
         columns = examples.take(rows)
         if family.draw is not None:
             columns = family.draw(columns, network.base, (train.seed, epoch))
-        targets = max(1, count_targets(columns))
         learning_rate = train.learning_rate * factor(train.schedule, step, steps, train.warmup_fraction)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
-        model.train()
-        loss, padded = torch.zeros((), device=place.device), 0
-        passes = _passes(examples.sizes[rows], network, train.micro_batch_tokens, packed)
-        for number, weight in _my_passes(passes, place):
-            batch = _batch(columns, passes[number], network, packed)
-            torch.manual_seed(pass_seed(train.seed, step, number))  # dropout is the same whoever computes the pass
-            with autocast(place.device, place.dtype):
-                # every target weighs the same, however rows are cut
-                part = family.loss(model, batch | (constants or {})) * (weight / targets)
-            part.backward()  # type: ignore[no-untyped-call]
-            loss += part.detach()
-            padded += weight * batch["input_ids"].numel()
-        whole_loss, whole_padded = place.ranks.total([float(loss), padded])
-        if not place.sharded:
-            place.ranks.sum_gradients(model)
-        norm = float(_clip(model, train.max_grad_norm))
-        _check_finite(whole_loss, norm, step + 1, learning_rate)
+        done = None
+        while done is None:
+            passes = _passes(examples.sizes[rows], network, most, packed)
+            seeds = [pass_seed(train.seed, step, number) for number in range(len(passes))]
+            try:
+                done = _gradients(network, columns, passes, seeds, packed, constants or {})
+            except torch.OutOfMemoryError as error:
+                most = _less(most, examples.sizes[rows], train, network.place, error)
+                optimizer.zero_grad(set_to_none=True)
+        norm = float(optimizer.norm() if isinstance(optimizer, InBackward) else _clip(model, train.max_grad_norm))
+        _check_finite(done[0], norm, step + 1, learning_rate)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         yield Step(
             step=step + 1,
             epoch=(step + 1) / per_epoch,
-            loss=whole_loss,
+            loss=done[0],
             grad_norm=norm,
             learning_rate=learning_rate,
             tokens=int(examples.lengths[rows].sum()),
-            padded_tokens=int(whole_padded),
+            padded_tokens=int(done[1]),
             seconds=time.perf_counter() - started,
         )
 
 
-def _passes(sizes: np.ndarray, network: Network, micro_tokens: int | None, packed: bool) -> list[Pass]:
-    """The examples of a step as forward passes of at most `micro_tokens`, padded or packed."""
-    most = micro_tokens or MICRO_BATCH_TOKENS[network.place.device.type]
+def _gradients(
+    network: Network, columns: Columns, passes: list[Pass], seeds: Sequence[int], packed: bool, constants: Batch
+) -> tuple[float, float]:
+    """Add up the gradient of a step, pass by pass. Gives its loss and its padded tokens."""
+    model, place = network.model, network.place
+    targets = max(1, count_targets(columns))
+    model.train()
+    loss, padded = torch.zeros((), device=place.device), 0
+    for number, weight in _my_passes(passes, place):
+        batch = _batch(columns, passes[number], network, packed)
+        torch.manual_seed(seeds[number])  # dropout is the same whoever computes the pass
+        with autocast(place.device, place.dtype):
+            # every target weighs the same, however rows are cut
+            part = network.family.loss(model, batch | constants) * (weight / targets)
+        part.backward()  # type: ignore[no-untyped-call]
+        loss += part.detach()
+        padded += weight * batch["input_ids"].numel()
+    whole_loss, whole_padded = place.ranks.total([float(loss), padded])
+    if not place.sharded:
+        place.ranks.sum_gradients(model)
+    return whole_loss, whole_padded
+
+
+def _less(most: int, sizes: np.ndarray, train: TrainParams, place: Place, error: torch.OutOfMemoryError) -> int:
+    """Tokens of a forward pass after one did not fit: half. Raises ModelError when that cannot help."""
+    longest, most = int(sizes.max()), min(most, int(sizes.max()) * len(sizes))
+    if train.step_in_backward or most <= longest or place.ranks.count > 1:
+        found = f"{str(error).splitlines()[0]} (a forward pass of up to {most:,} tokens)"
+        do = "Write runtime.activations=recompute, a smaller model.max_tokens, or train.optimizer.name=adafactor."
+        raise ModelError("training", "a forward and backward pass that fit into memory", found, do) from error
+    logger.warning("           out of memory: from here on at most %s padded tokens in a forward pass", most // 2)
+    return most // 2
+
+
+def _passes(sizes: np.ndarray, network: Network, most: int, packed: bool) -> list[Pass]:
+    """The examples of a step as forward passes of at most so many tokens, padded or packed."""
     if not packed:
         return [[[i] for i in micro.tolist()] for micro in micro_batches(np.arange(len(sizes)), sizes, most)]
     sequences = pack(sizes.tolist(), max(int(sizes.max()), min(network.base.max_tokens, most)))

@@ -79,7 +79,14 @@ def predict_pieces(network: Network, examples: Examples, answering: bool) -> lis
     most = (WRITING_TOKENS if writes else EVALUATION_TOKENS)[network.place.device.type]
     for start in range(0, len(examples), EXAMPLES_AT_ONCE):
         chunk = np.arange(start, min(start + EXAMPLES_AT_ONCE, len(examples)))
-        found = _predict_together(network, predict, examples, micro_batches(chunk, examples.sizes, most))
+        found: dict[int, Prediction] = {}
+        while not found:
+            try:
+                found = _predict_together(network, predict, examples, micro_batches(chunk, examples.sizes, most))
+            except torch.OutOfMemoryError:
+                if most <= int(examples.sizes[chunk].max()) or network.place.ranks.count > 1:
+                    raise
+                most //= 2
         for i in chunk:
             pieces[examples.rows[i]].append(found[int(i)])
     return pieces

@@ -156,6 +156,9 @@ class TrainParams(Frozen):
     """Clip the gradient to this L2 norm. Empty: never."""
     optimizer: Optimizer = Field(default_factory=AdamW)
     """The optimizer and its own options."""
+    step_in_backward: bool = False
+    """Update each tensor as soon as its gradient is there, then free that: less memory. A step is one forward pass
+    then, and `max_grad_norm` has to be empty."""
     evaluate_every_epochs: Annotated[float, Field(gt=0)] = 0.5
     """Validate after this many epochs."""
     evaluate_every_steps: PositiveInt | None = None
@@ -164,6 +167,14 @@ class TrainParams(Frozen):
     """Stop after this many validations without a better score. Empty: never."""
     seed: int = 0
     """Seed of the order of rows, of dropout and of new weights."""
+
+    @model_validator(mode="after")
+    def _nothing_needs_the_whole_gradient(self) -> TrainParams:
+        if self.step_in_backward and self.max_grad_norm is not None:
+            raise ValueError("step_in_backward needs `max_grad_norm:` (empty): the norm is known when all is used up")
+        if self.step_in_backward and not self.optimizer.by_tensor:
+            raise ValueError(f"step_in_backward needs an optimizer of single tensors, not {self.optimizer.name}")
+        return self
 
 
 class RuntimeParams(Frozen):
@@ -177,6 +188,11 @@ class RuntimeParams(Frozen):
     """Train on this many devices of this machine, a process (rank) for each. Rows per step stay `batch_size`."""
     shard: Annotated[bool, Field(json_schema_extra=NOT_IN_KEY)] = False
     """Divide weights, gradients and optimizer state over the devices (FSDP2): for a model that fits into none."""
+    activations: Annotated[
+        Literal["keep", "selective", "recompute", "offload"], Field(json_schema_extra=NOT_IN_KEY)
+    ] = "keep"
+    """What a forward pass leaves for its backward pass. `recompute`: layers are computed again. `selective`: all but
+    their matrix products. `offload`: again, from inputs in the CPU's memory (CUDA). Less memory for more time."""
     checkpoint_minutes: Annotated[float, Field(ge=0, json_schema_extra=NOT_IN_KEY)] = 5
     """Write a resumable checkpoint this often (minutes), and at the end."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
 import signal
 import threading
@@ -14,6 +15,8 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
+from torch.utils.checkpoint import create_selective_checkpoint_contexts
+from transformers import PreTrainedModel
 
 from apf_tasks.errors import ParamsError
 from apf_tasks.params import RuntimeParams
@@ -45,6 +48,30 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
     if dtype == torch.float32:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=dtype)
+
+
+def recompute(model: PreTrainedModel, activations: str) -> None:
+    """Have the layers compute again in the backward pass what they did, as `runtime.activations` says.
+
+    Chen et al. 2016, arXiv:1604.06174. Raises ParamsError for a model that cannot.
+    """
+    if activations == "keep":
+        return
+    if not model.supports_gradient_checkpointing:
+        found = f"{type(model).__name__}, which cannot compute its layers again"
+        raise ParamsError("runtime.activations", "a model that can", found, "Write runtime.activations=keep.")
+    told: dict[str, Any] = {"use_reentrant": False}
+    if activations == "selective":
+        told["context_fn"] = functools.partial(create_selective_checkpoint_contexts, _products())
+    model.activation_checkpointing_enable(told, offload=activations == "offload")
+
+
+def _products() -> list[Any]:
+    """Operations whose results are worth keeping: they are most of the time, and little of the memory."""
+    aten = torch.ops.aten
+    names = ["mm", "addmm", "bmm", "_scaled_dot_product_flash_attention", "_scaled_dot_product_efficient_attention"]
+    names += ["_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_cudnn_attention"]
+    return [getattr(aten, name).default for name in names if hasattr(aten, name)]
 
 
 def seed_everything(seed: int) -> None:

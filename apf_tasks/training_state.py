@@ -13,13 +13,14 @@ from apf_tasks.artifacts import TokenizedSplit
 from apf_tasks.batching import Examples
 from apf_tasks.checkpoints import Progress, load_checkpoint
 from apf_tasks.families import Prediction
+from apf_tasks.joined_optimizer import build_optimizer
 from apf_tasks.loop import packs_alike
 from apf_tasks.model_sources import model_folder
 from apf_tasks.network import Network, load_network
 from apf_tasks.params import FamilyParams, ModelParams, RuntimeParams, TrainParams
 from apf_tasks.ranks import Ranks
 from apf_tasks.rows import read_rows
-from apf_tasks.runtime import reset_peak_memory, seed_everything
+from apf_tasks.runtime import recompute, reset_peak_memory, seed_everything
 from apf_tasks.schedules import evaluation_interval, total_steps
 from apf_tasks.sharding import shard
 from apf_tasks.weights import parameter_digests
@@ -89,7 +90,8 @@ def set_up(out: Path, trial: Trial) -> Training:
     if network.place.sharded:
         shard(network.model, network.place.ranks, network.place.device)
     reset_peak_memory(network.place.device)
-    optimizer = params.optimizer.build(network.model, params.learning_rate, params.weight_decay)
+    recompute(network.model, trial.runtime.activations)
+    optimizer = build_optimizer(network, params, trial.runtime)
     progress = load_checkpoint(out, network.model, optimizer)
     return Training(
         out=out,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,12 @@ import torch
 from transformers import PreTrainedModel
 
 from apf_tasks.batching import Examples, collate, token_table
-from apf_tasks.errors import Diverged
+from apf_tasks.errors import Diverged, ModelError
 from apf_tasks.families import Prediction, get_family
+from apf_tasks.joined_optimizer import build_optimizer
 from apf_tasks.loop import train_steps
 from apf_tasks.network import Network, Place, predict_rows
-from apf_tasks.params import FamilyParams, ModelParams, TrainParams
+from apf_tasks.params import FamilyParams, ModelParams, RuntimeParams, TrainParams
 from apf_tasks.pretrained import load_base
 from apf_tasks.schedules import total_steps
 from tests.tiny import review_rows, tiny_bert
@@ -60,10 +62,11 @@ class Setting:
     ) -> tuple[PreTrainedModel, list[float]]:
         params = TrainParams(**{"learning_rate": 1e-3, "epochs": 2, "batch_size": 8, **values})  # type: ignore[arg-type]
         model = self.model()
-        optimizer = params.optimizer.build(model, params.learning_rate, params.weight_decay)
+        network = self.network(model)
+        optimizer = build_optimizer(network, params, RuntimeParams())
         torch.manual_seed(2)
         losses = []
-        for step in train_steps(self.network(model), optimizer, self.examples(rows), params):
+        for step in train_steps(network, optimizer, self.examples(rows), params):
             losses.append(step.loss)
             if step.step == steps:
                 break
@@ -111,6 +114,35 @@ def test_how_a_step_is_cut_does_not_change_it(setting: Setting, micro_batch_toke
     cut, cut_losses = setting.train(micro_batch_tokens=micro_batch_tokens)
     assert cut_losses == pytest.approx(whole_losses, rel=1e-4)
     torch.testing.assert_close(weights(cut), weights(whole), atol=2e-5, rtol=1e-4)
+
+
+def test_a_pass_that_does_not_fit_is_cut_and_the_step_is_the_same(
+    setting: Setting, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, losses = setting.train()
+    seen: list[int] = []
+
+    def loss_in_little_memory(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        seen.append(batch["input_ids"].numel())
+        if len(seen) > 3 and seen[-1] > 40:  # in the middle of the training somebody takes the memory away
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return family.loss(model, batch)
+
+    family = setting.family
+    setting.family = replace(family, loss=loss_in_little_memory)
+    with caplog.at_level("WARNING", logger="apf"):
+        cut, cut_losses = setting.train()
+    assert cut_losses == pytest.approx(losses, rel=1e-4)
+    torch.testing.assert_close(weights(cut), weights(whole), atol=2e-5, rtol=1e-4)
+    assert "out of memory: from here on at most" in caplog.records[-1].message
+    assert max(seen[3:]) > 40 >= max(seen[-8:])
+    setting.family = replace(family, loss=no_memory)
+    with pytest.raises(ModelError, match="a forward and backward pass that fit into memory"):
+        setting.train()
+
+
+def no_memory(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
 def test_more_padding_is_the_same_loss(setting: Setting) -> None:
