@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Bytecode is kept, whatever the environment says: tests start a hundred processes that import torch and mlflow.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test check bench lock
 
 # A virtual environment with exactly what requirements.lock says, checked by digest. uv is fetched when it is missing.

@@ -53,9 +53,10 @@ def _part(title: str, section: type[BaseModel]) -> str:
     text = inspect.getdoc(section) or ""
     parts = [f"## {title}\n\n{text}\n", _table(title, section)]
     for name, field in section.model_fields.items():
-        inner = _section(field.annotation)
-        if inner is not None:
-            parts.append(f"### {title}.{name}\n\n{inspect.getdoc(inner)}\n\n{_table(f'{title}.{name}', inner)}")
+        choices = _choices(field.annotation)
+        for inner in choices:
+            called = f"{title}.{name}" + (f" (name: {_tag(inner)})" if len(choices) > 1 else "")
+            parts.append(f"### {called}\n\n{inspect.getdoc(inner)}\n\n{_table(called, inner)}")
     return "\n".join(parts)
 
 
@@ -84,7 +85,7 @@ def _words(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return ", ".join(f"`{value}`" for value in get_args(annotation))
     if get_origin(annotation) in (Union, types.UnionType):
-        return " or ".join("empty" if a is type(None) else _words(a) for a in get_args(annotation))
+        return " or ".join(dict.fromkeys("empty" if a is type(None) else _words(a) for a in get_args(annotation)))
     if get_origin(annotation) in (dict, list, tuple):
         kinds = {dict: "mapping", list: "list", tuple: "list" if Ellipsis in get_args(annotation) else "range"}
         inner = ", ".join(_words(a) for a in get_args(annotation) if a is not Ellipsis)
@@ -105,6 +106,22 @@ def _default(field: FieldInfo) -> str:
         if field.default is None
         else f"`{re.sub('^(True|False)$', lambda m: m[0].lower(), str(field.default))}`"
     )
+
+
+def _choices(annotation: Any) -> list[type[BaseModel]]:
+    """The section that stands there, or the sections one of which does."""
+    if (one := _section(annotation)) is not None:
+        return [one]
+    parts = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else ()
+    return [section for part in parts if (section := _section(_bare(part))) is not None]
+
+
+def _bare(annotation: Any) -> Any:
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
+def _tag(section: type[BaseModel]) -> str:
+    return str(get_args(section.model_fields["name"].annotation)[0])
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:

@@ -43,7 +43,7 @@ def _trade_off(name: str, uris: list[str], on_today: Both, today: Split, params:
         parts += old_and_new(then, today, on_then, on_today, params)
     if params.gate.general_text is not None:
         family = general_family(params.family)
-        text = ingest(DataParams(source=params.gate.general_text), family)
+        text = ingest(DataParams(source=params.gate.general_text, format="text"), family)
         parts += on_general_text(_both(uris, text, family, params), params)
     return parts
 

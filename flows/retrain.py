@@ -59,7 +59,7 @@ def retrain(
 def _retrained(written: Params, params_file: str, refresh: bool, dry_run: bool = False) -> Retrained:
     meaning = meant_now(written)
     last = meant_last(written)  # another champion alone is no reason to train again
-    new = what_is_new(pinned(written, meaning if last is None else last))
+    new = what_is_new(pinned(written, {**meaning, **(last or {})}))
     experiment = pinned(written, meaning)
     if new is None and not refresh:
         logger.info("retrain    nothing new")

@@ -203,7 +203,7 @@ def test_the_same_model_as_base_of_another_experiment(project: Path) -> None:
     assert book.visits[0].status == "reused"
     assert "model.base" in book.visits[2].reason
     done = run(model__base="models:/reviews@champion", search={}, train__epochs=1)
-    assert handle(done, TrainedModel).base == "models:/reviews@champion"
+    assert handle(done, TrainedModel).base == "models:/reviews/1"
 
 
 def test_a_broken_run_is_recorded_and_keeps_what_was_done(project: Path) -> None:

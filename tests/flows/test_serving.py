@@ -25,7 +25,7 @@ from tests.conftest import PROJECT
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
-START_SECONDS = 120
+START_SECONDS = 300
 ASKED = {
     "sentiment": [{"text": "A warm and funny film."}, {"text": ""}, {"text": "这部电影很无聊。"}],
     "causal_lm-instructions": [{"prompt": "What does a cow say?"}, {"prompt": "Name two fruits."}],
