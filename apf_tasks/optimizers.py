@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from apf_tasks.frozen import Frozen
 
@@ -189,6 +189,9 @@ class Muon(_Common):
         return Joined([muon, self.rest.over(rest, learning_rate)])
 
 
+NAMES = ("adamw", "adamw_8bit", "adamw_offload", "adafactor", "sgd", "muon")
+
+
 def _name(value: Any) -> str:
     found = value.get("name", "adamw") if isinstance(value, dict) else getattr(value, "name", "adamw")
     return str(found)
@@ -201,9 +204,10 @@ Optimizer = Annotated[
     | Annotated[Adafactor, Tag("adafactor")]
     | Annotated[SGD, Tag("sgd")]
     | Annotated[Muon, Tag("muon")],
-    Discriminator(_name),
+    Discriminator(_name, custom_error_type="optimizer", custom_error_message=f"expected a name of {', '.join(NAMES)}"),
+    BeforeValidator(lambda value: {"name": value} if isinstance(value, str) else value),
 ]
-"""Told apart by `name`; AdamW where none is given."""
+"""Told apart by `name`, which may stand alone; AdamW where none is given."""
 
 
 def decay_groups(model: torch.nn.Module, weight_decay: float) -> Groups:

@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from apf_tasks.errors import ParamsError
+from apf_tasks.optimizers import NAMES
 from apf_tasks.params import Params
 from apf_tasks.search_params import Range
 
@@ -216,7 +217,7 @@ def put(section: dict[str, Any], dotted: str, value: Any) -> None:
 
 def problem_line(error: dict[str, Any]) -> str:
     """One line for one pydantic error."""
-    path = [str(part) for part in error["loc"] if not _is_union_branch(str(part))]
+    path = [str(part) for part in error["loc"] if not _is_union_branch(str(part)) and part not in NAMES]
     name = ".".join(path)
     if error["type"] == "extra_forbidden":
         near = nearest(path[-1], known_keys(path[:-1]))
@@ -224,6 +225,8 @@ def problem_line(error: dict[str, Any]) -> str:
     if error["type"] == "missing":
         return f"  {name}: is missing"
     message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "optimizer":
+        message = f"{message}, found {error['input']['name']!r}"
     shown = "" if isinstance(error["input"], dict) else f", found {error['input']!r}"
     return f"  {name}: {message[:1].lower()}{message[1:]}{shown}"
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -268,7 +269,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Console(stderr=True, highlight=False).print(f"[red]{type(error).__name__}[/]", end=" ")
         print(error, file=sys.stderr)
         return 130 if isinstance(error, Interrupted) else 1
+    except Exception as error:
+        if not type(error).__module__.startswith("httpx"):  # of Prefect's client alone; it asked for a while
+            raise
+        _without_prefect(error)
     return 0
+
+
+def _without_prefect(error: Exception) -> NoReturn:
+    """Prefect's server has gone away. Its client would now wait for minutes at the exit to tell it so."""
+    url = os.environ.get("PREFECT_API_URL", "of its own")
+    print(
+        f"Prefect's server {url} does not answer ({error}). What was done is stored and in MLflow: the same command, "
+        "with the server back or PREFECT_API_URL unset, finishes and shows it.",
+        file=sys.stderr,
+    )
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -52,6 +52,7 @@ def running_server() -> str | None:
 def console_logging() -> None:
     """apf's own lines on stderr; Prefect's are in its UI, and errors come up by themselves."""
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")  # pages of it when the server goes away
     logger = logging.getLogger("apf")
     if not any(isinstance(handler, _Lines) for handler in logger.handlers):
         logger.addHandler(_Lines())

@@ -16,7 +16,9 @@ from apf_tasks.joined_optimizer import InBackward, build_optimizer, layer_matric
 from apf_tasks.loop import train_steps
 from apf_tasks.optimizers import SGD, Adafactor, AdamW, Muon
 from apf_tasks.params import RuntimeParams, TrainParams
+from apf_tasks.params_file import load_params
 from apf_tasks.runtime import recompute
+from tests.conftest import PROJECT
 from tests.training.test_loop import Setting, weights
 
 HERE: list[dict[str, Any]] = [{"name": "adamw"}, {"name": "adafactor"}, {"name": "sgd"}, {"name": "sgd", "momentum": 0}]
@@ -179,6 +181,11 @@ def test_what_does_not_go_together_is_said(setting: Setting) -> None:
         TrainParams(step_in_backward=True)
     with pytest.raises(ValidationError, match="single tensors, not muon"):
         TrainParams(step_in_backward=True, max_grad_norm=None, optimizer={"name": "muon"})  # type: ignore[arg-type]
-    with pytest.raises(ValidationError, match="momentum"):
-        TrainParams(optimizer={"momentum": 0.5})  # type: ignore[arg-type]
+    for given, said in (
+        ("train.optimizer={name: sgd, beta1: 0.5}", "train.optimizer.beta1: unknown key"),
+        ("train.optimizer={momentum: 0.5}", "train.optimizer.momentum: unknown key"),
+        ("train.optimizer=adam", "train.optimizer: expected a name of adamw, .*, muon, found 'adam'"),
+    ):
+        with pytest.raises(ParamsError, match=said):
+            load_params(PROJECT / "params" / "sentiment.yaml", [given])
     assert TrainParams(optimizer={"beta1": 0.8}).optimizer == AdamW(beta1=0.8)  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import scale
 from benchmarks.cases import CASES, Case
 from benchmarks.derived_rows import _questions_about
 from benchmarks.job import Job, prepare
@@ -121,3 +122,19 @@ def test_the_best_legal_span_of_all_windows_is_the_answer() -> None:
     assert _answers(starts, ends, places, [0, 0], ["red house end"], 2) == ["house end"]
     assert _answers(starts, ends, places, [0, 0], ["red house end"], 1) == ["house"]
     assert _answers(starts, ends, places, [0, 1], ["red house", "red house end"], 2) == ["red house", "house end"]
+
+
+def test_the_page_about_many_gpus_is_as_printed_and_its_models_have_their_size() -> None:
+    assert (PROJECT / "docs" / "SCALE.md").read_text() == scale.page(), (
+        "run: python -m benchmarks.scale > docs/SCALE.md"
+    )
+    known = {"0.1 B": 124.4e6, "1 B": 1.2358e9, "8 B": 8.030e9, "70 B": 70.55e9}
+    for shape in scale.SHAPES:
+        published = next(count for name, count in known.items() if shape.name.startswith(name))
+        assert shape.parameters == pytest.approx(published, rel=0.01)
+    one = scale.Machine()
+    assert (
+        scale.memory(scale.SHAPES[2], one, "AdamW", 8, True)
+        < one.memory
+        < scale.memory(scale.SHAPES[2], one, "AdamW", 8, False)
+    )
