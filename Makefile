@@ -20,9 +20,11 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 demo: $(VENV)/.ready
 	$(BIN)/apf run params/sentiment.yaml
 
-# A file of tests to each core in turn, those with servers first; one thread each, for more would wait for each other.
+# A file of tests to each process in turn, those with servers first: one more than cores, for tests wait for servers. One
+# thread each, for more would wait for each other.
+JOBS = $(shell $(PYTHON) -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')
 test: $(VENV)/.ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.ready
 	$(BIN)/ruff format --check .

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from apf_tasks.artifacts import RawData, Split
+from apf_tasks.artifacts import Contender, RawData, Split
 from apf_tasks.champion import champion_split
 from apf_tasks.errors import RegistryError
 from apf_tasks.families import get_family
@@ -22,7 +22,7 @@ def judged(name: str, version: int, champion: int | None, params: Params) -> Ver
     raw = ingest(params.data, params.family)
     split = split_rows(raw, params.split, params.family)
     uris = [f"models:/{name}/{number}" for number in (version, champion) if number is not None]
-    contenders = [contend(uri, split, params.family, params.runtime) for uri in uris]
+    contenders = [_contend(uri, split, params.family, params) for uri in uris]
     verdict = judge(contenders[0], contenders[1] if champion is not None else None, params)
     parts = _trade_off(name, uris, Both(*contenders), split, params) if champion is not None else []
     asked = [*rules(parts, params.gate, get_family(params.family).sign(params.metric)), *_running(uris, split, params)]
@@ -49,8 +49,12 @@ def _trade_off(name: str, uris: list[str], on_today: Both, today: Split, params:
 
 
 def _both(uris: list[str], rows_of: Split | RawData, family: FamilyParams, params: Params) -> Both:
-    challenger, champion = (contend(uri, rows_of, family, params.runtime) for uri in uris)
+    challenger, champion = (_contend(uri, rows_of, family, params) for uri in uris)
     return Both(challenger, champion)
+
+
+def _contend(uri: str, rows_of: Split | RawData, family: FamilyParams, params: Params) -> Contender:
+    return contend.labelled(uri.removeprefix("models:/"))(uri, rows_of, family, params.runtime)
 
 
 def _running(uris: list[str], split: Split, params: Params) -> list[Rule]:
