@@ -59,6 +59,8 @@ def contend(out: Path, uri: str, rows_of: Split | RawData, family: FamilyParams,
         reference=pd.Series(references),
         prediction=pd.Series([p["prediction"] for p in predictions]),
     )
+    if "group" in rows:
+        shown["group"] = rows["group"]
     write_rows(shown, out / FILE)
     return Contender(
         path=out,

@@ -17,6 +17,7 @@ from apf_tasks.params import GateParams, Params
 from apf_tasks.rows import read_rows
 
 MIB = 2**20
+QUARTERS = ("shortest quarter", "shorter quarter", "longer quarter", "longest quarter")
 
 
 class Rule(Frozen):
@@ -116,37 +117,58 @@ def _predicted(contender: Contender, params: Params) -> Predicted:
 
 
 def _labels(challenger: Contender, champion: Contender, params: Params, family: Family) -> Iterator[Rule]:
-    """The metric on the rows of each label, where the challenger loses most."""
-    gate, metric = params.gate, params.metric
-    if gate.label_loss is None:
-        return
+    """The metric on the rows of each label, and of each slice, where the challenger loses most."""
+    gate = params.gate
     tables = [read_rows(contender.path / "predictions.parquet") for contender in (challenger, champion)]
     names = sorted({*challenger.label_names, *champion.label_names})
     references = tables[0]["reference"].tolist()
     counts = [family.statistics(references, table["prediction"].tolist(), names) for table in tables]
-    rows_of = {label: rows for label, rows in _rows_of(tables[0]).items() if len(rows) >= gate.label_rows}
+    if gate.label_loss is not None:
+        yield from _worst("label", gate.label_loss, _rows_of_labels(tables[0]), counts, params, family)
+    if gate.slice_loss is not None:
+        yield from _worst("slice", gate.slice_loss, _rows_of_slices(tables[0], family), counts, params, family)
+
+
+def _worst(
+    what: str, most: float, rows_of: dict[str, list[int]], counts: list[np.ndarray], params: Params, family: Family
+) -> Iterator[Rule]:
+    """The part of the rows on which the challenger (the first of `counts`) loses most; none where all are small."""
+    metric = params.metric
+    rows_of = {name: rows for name, rows in rows_of.items() if len(rows) >= params.gate.label_rows}
     if not rows_of:
         return
 
     def score(of: np.ndarray, rows: list[int]) -> float:
         return family.sign(metric) * float(family.scores(of[rows].sum(axis=0))[metric])
 
-    losses = {label: score(counts[1], rows) - score(counts[0], rows) for label, rows in rows_of.items()}
-    worst = max(losses, key=lambda label: losses[label])
+    losses = {name: score(counts[1], rows) - score(counts[0], rows) for name, rows in rows_of.items()}
+    worst = max(losses, key=lambda name: losses[name])
     yield Rule(
-        name="label_loss",
-        needed=f"no label with {metric} more than {gate.label_loss:g} below the champion's",
+        name=f"{what}_loss",
+        needed=f"no {what} with {metric} more than {most:g} below the champion's",
         found=f"{worst}: {-losses[worst]:+.4f} on {len(rows_of[worst]):,} rows",
-        passed=losses[worst] <= gate.label_loss,
+        passed=losses[worst] <= most,
     )
 
 
-def _rows_of(table: pd.DataFrame) -> dict[str, list[int]]:
+def _rows_of_labels(table: pd.DataFrame) -> dict[str, list[int]]:
     """Label -> positions of the rows that carry it by their reference."""
     found: defaultdict[str, list[int]] = defaultdict(list)
     for position, labels in enumerate(table["labels"]):
         for label in dict.fromkeys(labels):
             found[label].append(position)
+    return found
+
+
+def _rows_of_slices(table: pd.DataFrame, family: Family) -> dict[str, list[int]]:
+    """Quarters of the rows by the length of their texts, and the groups of `data.columns.group`."""
+    lengths = sum(
+        (table[name].fillna("").astype(str).str.len() for name in family.text_columns), pd.Series(0, table.index)
+    )
+    quarters = np.array_split(np.argsort(lengths.to_numpy(), kind="stable"), len(QUARTERS))
+    found = {name: quarter.tolist() for name, quarter in zip(QUARTERS, quarters, strict=True)}
+    if "group" in table:
+        found |= {f"group {name}": np.asarray(rows).tolist() for name, rows in table.groupby("group").indices.items()}
     return found
 
 

@@ -20,8 +20,11 @@ class GateParams(Frozen):
     """Confidence of the paired bootstrap that decides what is reliable."""
     label_loss: Annotated[float, Field(ge=0)] | None = None
     """Largest loss of the metric on the test rows of any one label, against the champion. Empty: not looked at."""
+    slice_loss: Annotated[float, Field(ge=0)] | None = None
+    """Largest loss of the metric on any slice of the test rows: a quarter of them by length, or a group of
+    `data.columns.group`. Empty: not looked at."""
     label_rows: PositiveInt = 20
-    """A label with fewer test rows is not looked at."""
+    """A label or slice with fewer test rows is not looked at."""
     latency_growth: Annotated[float, Field(gt=0)] | None = None
     """Largest time per row as a multiple of the champion's, measured side by side. Empty: not measured."""
     size_growth: Annotated[float, Field(gt=0)] | None = None

@@ -70,6 +70,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "latency_growth": 20,
             "size_growth": 1.5,
             "label_loss": 0.5,
+            "slice_loss": 0.5,
             "minimum": 0.4,
             "forgetting": 0.2,
             "serves": False,
@@ -114,7 +115,16 @@ def test_from_nothing_new_to_a_new_champion_and_back(
         promote("reviews")
     verdict = promote("reviews", why="I have read its errors")
     rules = {rule.name: rule for rule in verdict.rules}
-    judged = {"minimum", "beat_champion", "label_loss", "size_growth", "latency_growth", "forgetting", "serves"}
+    judged = {
+        "minimum",
+        "beat_champion",
+        "label_loss",
+        "slice_loss",
+        "size_growth",
+        "latency_growth",
+        "forgetting",
+        "serves",
+    }
     assert set(rules) == judged
     assert all(rule.passed for rule in rules.values())
     assert "is reliably better than models:/reviews/1" in rules["beat_champion"].found
