@@ -270,7 +270,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 130 if isinstance(error, Interrupted) else 1
     except Exception as error:
-        if not type(error).__module__.startswith("httpx"):  # of Prefect's client alone; it asked for a while
+        away = type(error).__module__.startswith("httpx") or "Failed to reach API" in str(error)
+        if not away:  # both are of Prefect's client alone; it asked for a while
             raise
         _without_prefect(error)
     return 0

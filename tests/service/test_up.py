@@ -61,7 +61,7 @@ def up(project: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
         )
     try:
         said = project / "up.log"
-        wait_until(lambda: "Ctrl-C stops" in said.read_text() or process.poll() is not None, 240)
+        wait_until(lambda: "Ctrl-C stops" in said.read_text() or process.poll() is not None, 400)
         assert process.poll() is None, said.read_text()
         prefect = re.search(r"Prefect +(http://\S+)", said.read_text())
         assert prefect is not None
@@ -124,7 +124,7 @@ def test_from_one_command_to_a_retrained_champion(
     assert wrong.returncode != 0
     by_hand = runs_of(environment, "reviews")
     subprocess.run([sys.executable, "-c", EVENT], env=environment, check=True)
-    wait_until(lambda: runs_of(environment, "reviews") > by_hand and runs_of(environment, "often") > 0, 120)
+    wait_until(lambda: runs_of(environment, "reviews") > by_hand and runs_of(environment, "often") > 0, 300)
 
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
