@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from apf_tasks.batching import collate, micro_batches
 from apf_tasks.contender import load_served
 from apf_tasks.network import EVALUATION_TOKENS, Network
 from apf_tasks.params import RuntimeParams
@@ -19,37 +20,25 @@ def embed(uri: str, texts: Sequence[str], runtime: RuntimeParams) -> np.ndarray:
     """The mean of the last hidden states of each text (N, H), of an encoder if there is one. Raises RegistryError."""
     network = load_served(uri, runtime).network
     network.model.train(False)
-    ids = network.base.tokenizer(list(texts), truncation=True, max_length=network.base.max_tokens, verbose=False)[
-        "input_ids"
-    ]
-    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-    most, start = EVALUATION_TOKENS[network.place.device.type], 0
-    found = np.zeros((len(ids), 0), dtype=np.float32)
-    while start < len(order):
-        end = start + 1
-        while end < len(order) and len(ids[order[end]]) * (end + 1 - start) <= most:
-            end += 1
-        states = _embed_batch(network, [ids[i] for i in order[start:end]])
-        if not found.shape[1]:
-            found = np.zeros((len(ids), states.shape[1]), dtype=np.float32)
-        found[order[start:end]] = states
-        start = end
+    tokenizer, most = network.base.tokenizer, EVALUATION_TOKENS[network.place.device.type]
+    ids = tokenizer(list(texts), truncation=True, max_length=network.base.max_tokens, verbose=False)["input_ids"]
+    sizes = np.array([len(row) for row in ids])
+    cuts = micro_batches(np.flatnonzero(sizes), sizes, most)  # a text without tokens stays at 0
+    parts = [_embed_batch(network, [ids[i] for i in cut]) for cut in cuts]
+    found = np.zeros((len(ids), parts[0].shape[1]), dtype=np.float32)
+    for cut, states in zip(cuts, parts, strict=True):
+        found[cut] = states
     return found
 
 
 @torch.inference_mode()
-def _embed_batch(network: Network, ids: Sequence[Sequence[int]]) -> np.ndarray:
+def _embed_batch(network: Network, ids: list[list[int]]) -> np.ndarray:
     model, place = network.model, network.place
-    longest = max(1, *map(len, ids))
-    tokens = torch.full((len(ids), longest), network.base.pad_id, device=place.device)
-    mask = torch.zeros_like(tokens)
-    for i, row in enumerate(ids):
-        tokens[i, : len(row)] = torch.tensor(row, dtype=torch.long)
-        mask[i, : len(row)] = 1
+    batch = collate({"input_ids": ids}, network.base.pad_id, place.device)
     part = model.get_encoder() if model.config.is_encoder_decoder else model.base_model
     with autocast(place.device, place.dtype):
-        states = part(input_ids=tokens, attention_mask=mask).last_hidden_state.float()
-    weights = mask[..., None].float()
+        states = part(**batch).last_hidden_state.float()
+    weights = batch["attention_mask"][..., None].float()
     return np.asarray(((states * weights).sum(1) / weights.sum(1).clamp(min=1)).cpu().numpy())
 
 

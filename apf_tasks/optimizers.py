@@ -38,12 +38,10 @@ class _Common(Frozen):
         return self.over(decay_groups(model, weight_decay), learning_rate)
 
 
-class AdamW(_Common):
-    """Adam with decoupled weight decay (Loshchilov & Hutter, ICLR 2019, algorithm 2): torch's, fused. 8 bytes."""
+class _Adam(_Common):
+    """What all kinds of Adam have."""
 
-    shards: ClassVar[bool] = True
-
-    name: Literal["adamw"] = "adamw"
+    name: str
     """The optimizer."""
     beta1: Beta = 0.9
     """Decay of the mean of the gradient."""
@@ -51,6 +49,15 @@ class AdamW(_Common):
     """Decay of the mean of its square."""
     epsilon: Epsilon = 1e-8
     """Added to the denominator."""
+
+
+class AdamW(_Adam):
+    """Adam with decoupled weight decay (Loshchilov & Hutter, ICLR 2019, algorithm 2): torch's, fused. 8 bytes."""
+
+    shards: ClassVar[bool] = True
+
+    name: Literal["adamw"] = "adamw"
+    """The optimizer."""
 
     def over(self, groups: Groups, learning_rate: float) -> torch.optim.Optimizer:
         """torch's fused AdamW."""
@@ -60,19 +67,13 @@ class AdamW(_Common):
         return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=self.epsilon, fused=True)
 
 
-class AdamW8bit(_Common):
+class AdamW8bit(_Adam):
     """AdamW with moments of 8 bits (Dettmers et al., ICLR 2022): torchao's, on CUDA. 2 bytes."""
 
     devices: ClassVar[tuple[str, ...]] = ("cuda",)
 
     name: Literal["adamw_8bit"]
     """The optimizer."""
-    beta1: Beta = 0.9
-    """Decay of the mean of the gradient."""
-    beta2: Beta = 0.999
-    """Decay of the mean of its square."""
-    epsilon: Epsilon = 1e-8
-    """Added to the denominator."""
 
     def over(self, groups: Groups, learning_rate: float) -> torch.optim.Optimizer:
         """torchao's AdamW8bit. Raises ImportError without torchao."""
@@ -83,7 +84,7 @@ class AdamW8bit(_Common):
         return found
 
 
-class OffloadedAdamW(_Common):
+class OffloadedAdamW(_Adam):
     """AdamW whose weights and moments lie in the CPU's memory and are updated there: torchao's, for CUDA. 0 bytes."""
 
     devices: ClassVar[tuple[str, ...]] = ("cuda",)
@@ -91,12 +92,6 @@ class OffloadedAdamW(_Common):
 
     name: Literal["adamw_offload"]
     """The optimizer."""
-    beta1: Beta = 0.9
-    """Decay of the mean of the gradient."""
-    beta2: Beta = 0.999
-    """Decay of the mean of its square."""
-    epsilon: Epsilon = 1e-8
-    """Added to the denominator."""
 
     def over(self, groups: Groups, learning_rate: float) -> torch.optim.Optimizer:
         """torchao's CPUOffloadOptimizer around torch's fused AdamW. Raises ImportError without torchao."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from apf_tasks import tracker
 from apf_tasks.errors import ParamsError, RegistryError
+from apf_tasks.model_sources import REGISTRY
 from apf_tasks.params import Params
 
 logger = logging.getLogger("apf")
@@ -70,7 +71,7 @@ def _aliases(params: Params) -> Iterator[str]:
     listed = [params.search.space.get(name) for name in ("model", "model.base")]
     values = [value for values in listed if isinstance(values, list) for value in values]
     for base in [params.model.base, *map(_base, values)]:
-        if isinstance(base, str) and base.startswith("models:/") and "@" in base:
+        if isinstance(base, str) and base.startswith(REGISTRY) and "@" in base:
             yield base
 
 

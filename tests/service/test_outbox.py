@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import pytest
 
 from apf_tasks import outbox, tracker, tracking
 from apf_tasks.errors import RegistryError
+from flows.servers import free_port
 from tests.projects import apf
 
 BIN = Path(sys.executable).parent
@@ -28,9 +28,7 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port(0)
         self.uri = f"http://127.0.0.1:{self.port}"
         self.start()
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 from apf_tasks.registry import aliases_of
+from flows.servers import free_port
 from tests.service.test_team import answers
 from tests.service.test_up import BIN, wait_until
 
 
 def test_a_run_outlives_prefects_server(project: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port(0)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     log, said = project / "prefect.log", project / "run.log"
     with log.open("w") as lines:

@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import string
 import subprocess
 import sys
@@ -24,6 +23,7 @@ import yaml
 from prefect.utilities.templating import apply_values
 from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
 
+from flows.servers import free_port
 from tests.conftest import PROJECT
 from tests.projects import apf
 from tests.service.test_up import prefect, wait_until
@@ -51,7 +51,7 @@ class Team:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.ports = {name: str(_free_port()) for name in PORTS}
+        self.ports = {name: str(free_port(0)) for name in PORTS}
         self.clients = self._environment("worker")
 
     def start(self, service: str, stack: ExitStack, folder: Path) -> subprocess.Popen[bytes]:
@@ -84,12 +84,6 @@ class Team:
             if text in (port, f":{port}"):
                 text = text.replace(port, self.ports[name])
         return str(self.folder / "objects") if text == "/data" else text
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
