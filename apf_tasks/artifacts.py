@@ -97,7 +97,7 @@ class TokenizedSplit(Artifact):
 
 
 class TrainedModel(Artifact):
-    """`model/` (Hugging Face format), `validation.parquet` (predictions), `checkpoint.pt` (resumable)."""
+    """`model/` (Hugging Face format), `validation.parquet` (predictions)."""
 
     run_id: str
     """The MLflow child run of this trial."""
@@ -127,6 +127,8 @@ class TrainedModel(Artifact):
     """Useful (non-padding) tokens per second of training."""
     padding_fraction: float
     train_seconds: float
+    data_waiting_fraction: float
+    """Share of these seconds in which the rows of a step were not there yet."""
     resumed_from_step: int | None = None
 
     @model_validator(mode="after")

@@ -19,11 +19,11 @@ from apf_tasks.schedules import evaluation_interval, total_steps
 from apf_tasks.stage import Visit
 from apf_tasks.usual_rates import kind_of, unusual_rates
 
-KEPT_BYTES = 16
-"""Bytes per parameter in the store after a training: float32 weights, and a checkpoint with the weights and AdamW's two
-moments."""
-MOST_BYTES = 32
-"""And while it trains: a checkpoint is written beside the one it replaces, and there is a copy of the best weights."""
+KEPT_BYTES = 4
+"""Bytes per parameter in the store after a training: float32 weights."""
+MOST_BYTES = 36
+"""And while it trains: a checkpoint of weights and AdamW's two moments is written beside the one it replaces, there are
+the best weights up to then and those before them, and at the end the model."""
 TRAINED_BYTES = 16
 """Bytes of memory per parameter while it trains: float32 weights, gradients and AdamW's two moments."""
 GIB = 2**30

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from apf_tasks.errors import Diverged, ParamsError
 from apf_tasks.network import Network
 from apf_tasks.optimizers import Groups, decay_groups
 from apf_tasks.params import RuntimeParams, TrainParams
+from apf_tasks.rounded_optimizer import Rounded
+
+Over = Callable[[Groups], torch.optim.Optimizer]
+"""Makes the optimizer of parameter groups."""
 
 
 class Joined(torch.optim.Optimizer):
@@ -54,12 +59,11 @@ class InBackward(Joined):
     arXiv:2306.09782), with any optimizer that looks at one tensor at a time.
     """
 
-    def __init__(self, groups: Groups, over: Callable[[Groups], torch.optim.Optimizer]) -> None:
-        named = [(group | {"params": [p]}, p) for group in groups for p in group["params"]]
-        super().__init__([over([group]) for group, _ in named])
+    def __init__(self, parts: Sequence[torch.optim.Optimizer], tensors: Sequence[torch.nn.Parameter]) -> None:
+        super().__init__(parts)
         self._squares = torch.zeros(())
-        for part, (_, parameter) in zip(self.parts, named, strict=True):
-            parameter.register_post_accumulate_grad_hook(self._hook(part))
+        for part, parameter in zip(self.parts, tensors, strict=True):
+            parameter.register_post_accumulate_grad_hook(self._hook(part))  # type: ignore[no-untyped-call]
 
     def _hook(self, part: torch.optim.Optimizer) -> Callable[[torch.Tensor], None]:
         def use(parameter: torch.Tensor) -> None:
@@ -109,10 +113,23 @@ def build_optimizer(network: Network, params: TrainParams, runtime: RuntimeParam
     if params.step_in_backward and network.place.ranks.count > 1:
         found = f"{network.place.ranks.count} devices, whose gradients have to be added first"
         raise ParamsError("train.step_in_backward", "one device", found, "Write runtime.devices=1.")
+    pure = runtime.precision == "pure_bf16"
+    if pure and not chosen.by_tensor:
+        raise ParamsError(where, "one that works on single tensors, for runtime.precision=pure_bf16", chosen.name, do)
     try:
-        if not params.step_in_backward:
+        if not (params.step_in_backward or pure):
             return chosen.build(network.model, params.learning_rate, params.weight_decay)
         groups = decay_groups(network.model, params.weight_decay)
-        return InBackward(groups, lambda group: chosen.over(group, params.learning_rate))
+        return _by_tensor(groups, lambda group: chosen.over(group, params.learning_rate), params, pure)
     except ImportError as error:
         raise ParamsError(where, "its library", str(error), "pip install 'apf[cuda]'.") from error
+
+
+def _by_tensor(groups: Groups, over: Over, params: TrainParams, pure: bool) -> torch.optim.Optimizer:
+    """An optimizer for each tensor, in the backward pass or after it, with what it keeps in float32 or bfloat16."""
+    single = [group | {"params": [p]} for group in groups for p in group["params"]]
+    seeds = np.random.SeedSequence([params.seed, len(single)]).generate_state(len(single))
+    parts = [
+        Rounded(group, over, int(seed)) if pure else over([group]) for group, seed in zip(single, seeds, strict=True)
+    ]
+    return InBackward(parts, [group["params"][0] for group in single]) if params.step_in_backward else Joined(parts)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import os
 import pickle
 import re
+import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ import torch
 
 from apf_tasks import ranks, stage, tracking
 from apf_tasks.errors import ApfError, Interrupted, ModelError, ParamsError, portable
+from apf_tasks.nodes import call_for_nodes, meeting_place, next_call, show_life, torchrun_options
 from apf_tasks.params import RuntimeParams
 from apf_tasks.progress import Moment, current_listener, now_and_then, read_moment, told_to, written_to
 from apf_tasks.runtime import choose_device, stop_signals
@@ -29,7 +31,7 @@ logger = logging.getLogger("apf")
 
 LOOK_SECONDS = 0.3
 """How often the ranks are looked at."""
-CALL, MOMENT, NOISE = "call.pickle", "moment.json", "noise.txt"
+CALL, MOMENT, PID = "call.pickle", "moment.json", "pid"
 CALLER = "APF_CALLER"
 """The environment variable that tells a rank which process waits for it."""
 
@@ -55,13 +57,13 @@ class Outcome(NamedTuple):
 def on_devices(runtime: RuntimeParams, function: Callable[..., T], *arguments: Any) -> T:
     """`function(*arguments)` in as many ranks as `runtime.devices` says; here, when that is one or this is a rank.
 
-    A signal to stop is passed on, and the ranks leave a checkpoint. Raises what the ranks raised, ModelError when one
-    has died, ParamsError when there are fewer devices.
+    A signal to stop is passed on, and the ranks leave a checkpoint; a second one kills them. Raises what the ranks
+    raised, ModelError when one has died, ParamsError when there are fewer devices.
     """
-    if runtime.devices == 1 or ranks.here().count > 1:
+    if runtime.ranks == 1 or ranks.here().count > 1:
         return function(*arguments)
     device = choose_device(runtime).type
-    _check_devices(runtime.devices, device)
+    check_devices(runtime.devices, device)
     call = Call(
         function,
         arguments,
@@ -70,31 +72,31 @@ def on_devices(runtime: RuntimeParams, function: Callable[..., T], *arguments: A
         tracking.current_pipeline(),
         logger.getEffectiveLevel(),
     )
-    with tempfile.TemporaryDirectory(prefix="apf-ranks-") as name:
-        folder = Path(name)
+    with meeting_place(runtime) as folder:
         (folder / CALL).write_bytes(pickle.dumps(call))
-        code = _run(folder, runtime.devices)
-        outcome = _outcome(folder, runtime.devices, code)
+        wanted = call_for_nodes(folder, runtime, device)
+        code = run_ranks(folder, torchrun_options(wanted, 0, runtime.devices), runtime.devices)
+        outcome = _outcome(folder, runtime.ranks, code)
     if outcome.error is not None:
         raise outcome.error
     return outcome.value  # type: ignore[no-any-return]
 
 
-def _check_devices(wanted: int, device: str) -> None:
+def check_devices(wanted: int, device: str) -> None:
+    """Raises ParamsError when this machine has not so many."""
     if device not in ranks.BACKENDS:
         raise ParamsError("runtime.devices", "one on this kind of device", f"{wanted} on {device}", "Leave it out.")
     if device == "cuda" and (there := torch.cuda.device_count()) < wanted:
         raise ParamsError("runtime.devices", f"at most {there}, the CUDA devices here", str(wanted), "Write fewer.")
 
 
-def _run(folder: Path, devices: int) -> int:
+def run_ranks(folder: Path, options: list[str], devices: int, node: int = 0) -> int:
     """torchrun until it ends; whoever listens is told how far the first rank is. Returns its exit code."""
-    options = ["--standalone", f"--nproc-per-node={devices}", "--module"]
-    command = [sys.executable, "-m", "torch.distributed.run", *options, "apf_tasks.launch", str(folder)]
+    command = [sys.executable, "-m", "torch.distributed.run", *options, "--module", "apf_tasks.launch", str(folder)]
     threads = str(max(1, torch.get_num_threads() // devices))
     said: Moment | None = None
-    listener = current_listener() or now_and_then()
-    with (folder / NOISE).open("w") as noise, stop_signals() as stopping:
+    listener, told = current_listener() or now_and_then(), 0
+    with _noise(folder, node).open("w") as noise, stop_signals() as stopping:
         process = subprocess.Popen(
             command,
             env=os.environ | {"OMP_NUM_THREADS": threads, "TORCH_CPP_LOG_LEVEL": "ERROR", CALLER: str(os.getpid())},
@@ -104,28 +106,43 @@ def _run(folder: Path, devices: int) -> int:
         )
         try:
             while process.poll() is None:
-                if stopping:
-                    process.terminate()
-                    process.wait()
-                if (moment := read_moment(folder / MOMENT)) is not None and moment != said:
-                    listener(said := moment)
+                if len(stopping) > told:
+                    _stop(process, folder / f"{PID}-{node}", at_once=told > 0)
+                    told = len(stopping)
+                if node == 0:
+                    show_life(folder)
+                    if (moment := read_moment(folder / MOMENT)) is not None and moment != said:
+                        listener(said := moment)
                 time.sleep(LOOK_SECONDS)
         finally:
             process.kill()  # nothing when it has ended
     return process.returncode
 
 
-def _outcome(folder: Path, devices: int, code: int) -> Outcome:
-    """What the ranks left: an error before a value, the first rank before the others."""
-    found = [_read(folder / f"{index}.pickle") for index in range(devices)]
+def _noise(folder: Path, node: int) -> Path:
+    """What the ranks of a machine write to stderr."""
+    return folder / f"noise-{node}.txt"
+
+
+def _stop(process: subprocess.Popen[bytes], pid: Path, at_once: bool) -> None:
+    """Tell a rank, which tells the others. torchrun would kill them after half a minute: too soon for a large model."""
+    if at_once or not pid.is_file():
+        process.terminate()
+    else:
+        os.kill(int(pid.read_text()), signal.SIGTERM)
+
+
+def _outcome(folder: Path, count: int, code: int) -> Outcome:
+    """What so many ranks left: an error before a value, the first rank before the others."""
+    found = [_read(folder / f"{index}.pickle") for index in range(count)]
     outcomes = [outcome for outcome in found if outcome is not None]
     if (failed := next((outcome for outcome in outcomes if outcome.error is not None), None)) is not None:
         return failed
     if code == 0 and found[0] is not None:
         return found[0]
-    died = _death((folder / NOISE).read_text(errors="replace"))
+    died = _death(_noise(folder, 0).read_text(errors="replace"))
     do = "Killed for want of memory, perhaps: lower train.micro_batch_tokens, or write runtime.shard: true."
-    return Outcome(error=ModelError("runtime.devices", f"{devices} ranks to finish", f"one that died ({died})", do))
+    return Outcome(error=ModelError("runtime.devices", f"{count} ranks to finish", f"one that died ({died})", do))
 
 
 def _death(noise: str) -> str:
@@ -147,8 +164,11 @@ def rank_main(folder: Path) -> None:
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logger.setLevel(call.log_level if index == 0 else logging.ERROR)
     told = told_to(written_to(folder / MOMENT) if index == 0 else lambda moment: None)
+    within = tracking.within(call.pipeline)
     try:
-        with told, tracking.within(call.pipeline), stage.called(call.label), ranks.joined(call.device):
+        with stop_signals(), told, within, stage.called(call.label), ranks.joined(call.device):
+            if os.environ["LOCAL_RANK"] == "0":  # from here on it hears a signal, and its folder has its number
+                _beside(folder / f"{PID}-{os.environ['GROUP_RANK']}", str(os.getpid()).encode())
             outcome = Outcome(value=call.function(*call.arguments))
     except ApfError as error:  # every rank finds the same, so every rank ends
         outcome = Outcome(error=error)
@@ -159,9 +179,33 @@ def rank_main(folder: Path) -> None:
 
 
 def _write(folder: Path, index: int, outcome: Outcome) -> None:
-    beside = folder / f"{index}.new"
-    beside.write_bytes(pickle.dumps(outcome))
-    beside.replace(folder / f"{index}.pickle")
+    _beside(folder / f"{index}.pickle", pickle.dumps(outcome))
+
+
+def _beside(path: Path, content: bytes) -> None:
+    """The file, whole or not there."""
+    beside = path.with_suffix(".new")
+    beside.write_bytes(content)
+    beside.replace(path)
+
+
+def join_calls(patience: float = math.inf) -> int:
+    """Help other machines with their calls, one after the other, until a signal, or `patience` seconds without one.
+
+    Returns how many. The files of a call lie in the folder that the machines share. Raises ParamsError when a call
+    wants more devices than there are here.
+    """
+    known: dict[Path, int] = {}
+    joined = 0
+    with stop_signals() as stopping:
+        while (found := next_call(known, patience, stopping)) is not None:
+            folder, wanted, node = found
+            check_devices(wanted.devices, wanted.device)
+            logger.info("joins %s as machine %d of %d", wanted.address, node + 1, wanted.nodes)
+            code = run_ranks(folder, torchrun_options(wanted, node, wanted.devices), wanted.devices, node)
+            logger.info("leaves %s%s", wanted.address, f": its ranks here ended with {code}" if code else "")
+            joined += 1
+    return joined
 
 
 def check_caller() -> None:

@@ -9,25 +9,16 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from apf_tasks.batching import (
-    Examples,
-    choose,
-    collate,
-    collate_packed,
-    count_targets,
-    epoch_order,
-    micro_batches,
-    pack,
-)
+from apf_tasks.batching import Examples, collate, collate_packed
 from apf_tasks.errors import Diverged, ModelError
-from apf_tasks.families import Columns
+from apf_tasks.feed import Batch, Feed, Ready
 from apf_tasks.joined_optimizer import InBackward
 from apf_tasks.network import Network, Place
 from apf_tasks.params import TrainParams
@@ -41,9 +32,6 @@ MICRO_BATCH_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 16384}
 """Padded tokens per forward pass where the params do not say."""
 PACKED_TOLERANCE = 1e-3
 """Relative difference of a packed and a padded loss that rounding explains."""
-Batch = dict[str, torch.Tensor]
-Pass = list[list[int]]
-"""Sequences of a forward pass, each by the positions of its examples in the step: one where nothing is packed."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +49,8 @@ class Step:
     tokens: int
     padded_tokens: int
     seconds: float
+    waited: float
+    """Seconds of these until its rows were there."""
 
 
 def train_steps(
@@ -71,68 +61,65 @@ def train_steps(
     start: int = 0,
     packed: bool = False,
     constants: Batch | None = None,
-) -> Iterator[Step]:
+) -> Generator[Step]:
     """Yield after every optimizer step, from step `start` + 1 on. Raises Diverged before a bad update is applied."""
-    model, family = network.model, network.family
     per_epoch = steps_per_epoch(len(examples), train.batch_size)
     steps = total_steps(len(examples), train)
     most = sys.maxsize if train.step_in_backward else train.micro_batch_tokens
-    most = most or MICRO_BATCH_TOKENS[network.place.device.type]
-    order: list[np.ndarray] = []
-    for step in range(start, steps):
-        started = time.perf_counter()
-        epoch = step // per_epoch
-        if step % per_epoch == 0 or not order:
-            order = epoch_order(examples.sizes, train.batch_size, train.seed, epoch)
-        rows = order[step % per_epoch]
-        columns = examples.take(rows)
-        if family.draw is not None:
-            columns = family.draw(columns, network.base, (train.seed, epoch))
-        learning_rate = train.learning_rate * factor(train.schedule, step, steps, train.warmup_fraction)
+    feed = Feed(network, examples, train, packed, most or MICRO_BATCH_TOKENS[network.place.device.type])
+    started = time.perf_counter()
+    for ready in feed.steps(start, steps):
+        waited = time.perf_counter() - started
+        learning_rate = train.learning_rate * factor(train.schedule, ready.step, steps, train.warmup_fraction)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
-        done = None
-        while done is None:
-            passes = _passes(examples.sizes[rows], network, most, packed)
-            seeds = [pass_seed(train.seed, step, number) for number in range(len(passes))]
-            try:
-                done = _gradients(network, columns, passes, seeds, packed, constants or {})
-            except torch.OutOfMemoryError as error:
-                most = _less(most, examples.sizes[rows], train, network.place, error)
-                optimizer.zero_grad(set_to_none=True)
-        norm = float(optimizer.norm() if isinstance(optimizer, InBackward) else _clip(model, train.max_grad_norm))
-        _check_finite(done[0], norm, step + 1, learning_rate)
+        loss, padded = _gradients_that_fit(feed, ready, optimizer, constants or {})
+        clipped = optimizer.norm() if isinstance(optimizer, InBackward) else _clip(network.model, train.max_grad_norm)
+        norm = float(clipped)
+        _check_finite(loss, norm, ready.step + 1, learning_rate)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         yield Step(
-            step=step + 1,
-            epoch=(step + 1) / per_epoch,
-            loss=done[0],
+            step=ready.step + 1,
+            epoch=(ready.step + 1) / per_epoch,
+            loss=loss,
             grad_norm=norm,
             learning_rate=learning_rate,
-            tokens=int(examples.lengths[rows].sum()),
-            padded_tokens=int(done[1]),
+            tokens=int(examples.lengths[ready.rows].sum()),
+            padded_tokens=int(padded),
             seconds=time.perf_counter() - started,
+            waited=waited,
         )
+        started = time.perf_counter()
 
 
-def _gradients(
-    network: Network, columns: Columns, passes: list[Pass], seeds: Sequence[int], packed: bool, constants: Batch
+def _gradients_that_fit(
+    feed: Feed, ready: Ready, optimizer: torch.optim.Optimizer, constants: Batch
 ) -> tuple[float, float]:
+    """The gradient of a step; in smaller passes from here on when it does not fit into memory."""
+    while True:
+        try:
+            return _gradients(feed.network, ready, feed.train.seed, constants)
+        except torch.OutOfMemoryError as error:
+            feed.most = _less(feed.most, feed.examples.sizes[ready.rows], feed.train, feed.network.place, error)
+            optimizer.zero_grad(set_to_none=True)
+            ready = feed.cut_again(ready)
+
+
+def _gradients(network: Network, ready: Ready, seed: int, constants: Batch) -> tuple[float, float]:
     """Add up the gradient of a step, pass by pass. Gives its loss and its padded tokens."""
     model, place = network.model, network.place
-    targets = max(1, count_targets(columns))
-    model.train()
     loss, padded = torch.zeros((), device=place.device), 0
-    for number, weight in _my_passes(passes, place):
-        batch = _batch(columns, passes[number], network, packed)
-        torch.manual_seed(seeds[number])  # dropout is the same whoever computes the pass
+    model.train()
+    for number, weight, batch in ready.passes:
+        here = {name: tensor.to(place.device, non_blocking=True) for name, tensor in batch.items()}
+        torch.manual_seed(pass_seed(seed, ready.step, number))  # dropout is the same whoever computes the pass
         with autocast(place.device, place.dtype):
             # every target weighs the same, however rows are cut
-            part = network.family.loss(model, batch | constants) * (weight / targets)
+            part = network.family.loss(model, here | constants) * (weight / ready.targets)
         part.backward()  # type: ignore[no-untyped-call]
         loss += part.detach()
-        padded += weight * batch["input_ids"].numel()
+        padded += weight * here["input_ids"].numel()
     whole_loss, whole_padded = place.ranks.total([float(loss), padded])
     if not place.sharded:
         place.ranks.sum_gradients(model)
@@ -148,33 +135,6 @@ def _less(most: int, sizes: np.ndarray, train: TrainParams, place: Place, error:
         raise ModelError("training", "a forward and backward pass that fit into memory", found, do) from error
     logger.warning("           out of memory: from here on at most %s padded tokens in a forward pass", most // 2)
     return most // 2
-
-
-def _passes(sizes: np.ndarray, network: Network, most: int, packed: bool) -> list[Pass]:
-    """The examples of a step as forward passes of at most so many tokens, padded or packed."""
-    if not packed:
-        return [[[i] for i in micro.tolist()] for micro in micro_batches(np.arange(len(sizes)), sizes, most)]
-    sequences = pack(sizes.tolist(), max(int(sizes.max()), min(network.base.max_tokens, most)))
-    at_once = max(1, most // network.base.max_tokens)
-    return [sequences[first : first + at_once] for first in range(0, len(sequences), at_once)]
-
-
-def _my_passes(passes: Sequence[Pass], place: Place) -> list[tuple[int, int]]:
-    """The passes of this rank by their number, and what each weighs: 1, or 0 where a rank keeps the others company.
-
-    Ranks that share one copy of the model go through it together, so that all have the same number of passes.
-    """
-    mine = [(number, 1) for number in place.ranks.share([len(one) for one in passes], even=place.sharded)]
-    missing = -(-len(passes) // place.ranks.count) - len(mine) if place.sharded else 0
-    return mine + [(0, 0)] * missing
-
-
-def _batch(columns: Columns, one: Pass, network: Network, packed: bool) -> Batch:
-    """The tensors of a pass."""
-    device, pad_id = network.place.device, network.base.pad_id
-    if packed:
-        return collate_packed(columns, one, pad_id, device)
-    return collate(choose(columns, [i for sequence in one for i in sequence]), pad_id, device)
 
 
 def pass_seed(seed: int, step: int, number: int) -> int:

@@ -22,13 +22,11 @@ from apf_tasks.model_params import ModelParams as ModelParams
 from apf_tasks.model_params import TokenizerParams as TokenizerParams
 from apf_tasks.notify_params import NotifyParams as NotifyParams
 from apf_tasks.optimizers import AdamW, Optimizer
+from apf_tasks.runtime_params import RuntimeParams as RuntimeParams
 from apf_tasks.search_params import SearchParams as SearchParams
 
 SplitName = Literal["train", "validation", "test"]
 SPLIT_NAMES: tuple[SplitName, ...] = ("train", "validation", "test")
-
-NOT_IN_KEY: dict[str, Any] = {"in_key": False}
-"""Marks a field that says how a result is made, not what it is: changing it reuses the result."""
 
 Format = Literal[
     "auto",
@@ -177,26 +175,6 @@ class TrainParams(Frozen):
         return self
 
 
-class RuntimeParams(Frozen):
-    """Where to compute and how carefully. Only the precision is part of a result's key."""
-
-    device: Annotated[Literal["auto", "cuda", "mps", "cpu"], Field(json_schema_extra=NOT_IN_KEY)] = "auto"
-    """`auto`: CUDA, else MPS, else CPU."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`auto`: bf16 autocast with fp32 weights where the device computes it fast, else fp32."""
-    devices: Annotated[PositiveInt, Field(json_schema_extra=NOT_IN_KEY)] = 1
-    """Train on this many devices of this machine, a process (rank) for each. Rows per step stay `batch_size`."""
-    shard: Annotated[bool, Field(json_schema_extra=NOT_IN_KEY)] = False
-    """Divide weights, gradients and optimizer state over the devices (FSDP2): for a model that fits into none."""
-    activations: Annotated[
-        Literal["keep", "selective", "recompute", "offload"], Field(json_schema_extra=NOT_IN_KEY)
-    ] = "keep"
-    """What a forward pass leaves for its backward pass. `recompute`: layers are computed again. `selective`: all but
-    their matrix products. `offload`: again, from inputs in the CPU's memory (CUDA). Less memory for more time."""
-    checkpoint_minutes: Annotated[float, Field(ge=0, json_schema_extra=NOT_IN_KEY)] = 5
-    """Write a resumable checkpoint this often (minutes), and at the end."""
-
-
 class SelectParams(Frozen):
     """How the best candidate is chosen on validation."""
 
@@ -281,10 +259,8 @@ class Params(Frozen):
 
     @model_validator(mode="after")
     def _devices_have_one_use(self) -> Params:
-        if self.runtime.devices > 1 and self.search.parallel > 1:
-            raise ValueError(
-                "`runtime.devices` and `search.parallel` both use several devices: one of them has to be 1"
-            )
+        if self.runtime.ranks > 1 and self.search.parallel > 1:
+            raise ValueError("`runtime.devices` and `search.parallel` both use several devices: one has to be 1")
         return self
 
     @property

@@ -12,12 +12,10 @@ from typing import NamedTuple
 
 from apf_tasks import store, tracking
 from apf_tasks.artifacts import Rung
-from apf_tasks.checkpoints import save_checkpoint
 from apf_tasks.errors import Diverged
 from apf_tasks.launch import on_devices
-from apf_tasks.training import look, run_until, trial_run
+from apf_tasks.training import checkpoints, look, run_until, trial_run
 from apf_tasks.training_state import Training, Trial, set_up
-from apf_tasks.weights import drop_best_except
 
 
 def train_rung(out: Path, trial: Trial, until: int) -> Rung:
@@ -72,8 +70,8 @@ def _look_at(training: Training, until: int) -> tuple[float | None, str, str]:
         with trial_run(training) as run:
             run_until(training, run, until)
             score = _best_so_far(training, run)
-            save_checkpoint(training.out, training.network.model, training.optimizer, training.progress)
-            drop_best_except(training.out, training.progress.best_step)
+            with checkpoints(training) as kept:
+                kept.begin(training.progress)
             return score, "", run.run_id
     except Diverged as error:
         return None, f"{error.where}: {error.found}", run.run_id

@@ -36,7 +36,7 @@ def choose_device(runtime: RuntimeParams) -> torch.device:
 def choose_precision(runtime: RuntimeParams, device: torch.device) -> torch.dtype:
     """The dtype of matrix products: bf16 where the device computes it faster than fp32, or what the params say."""
     if runtime.precision != "auto":
-        return {"fp32": torch.float32, "bf16": torch.bfloat16}[runtime.precision]
+        return torch.float32 if runtime.precision == "fp32" else torch.bfloat16
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     fast_on_cpu = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
@@ -102,16 +102,21 @@ def peak_memory_gib(device: torch.device) -> float:
     return kib / 2**20
 
 
+_CAUGHT: list[list[int]] = []
+
+
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """SIGTERM and Ctrl-C end the current step first; the list gets the signal's number."""
-    caught: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield caught  # python delivers signals to the main thread alone
+    """SIGTERM and Ctrl-C end the current step first; the list gets the signal's number. An inner block shares it."""
+    if _CAUGHT or threading.current_thread() is not threading.main_thread():
+        yield _CAUGHT[-1] if _CAUGHT else []  # python delivers signals to the main thread alone
         return
+    caught: list[int] = []
     before = {s: signal.signal(s, lambda number, _: caught.append(number)) for s in (signal.SIGTERM, signal.SIGINT)}
+    _CAUGHT.append(caught)
     try:
         yield caught
     finally:
+        _CAUGHT.remove(caught)
         for number, handler in before.items():
             signal.signal(number, handler)

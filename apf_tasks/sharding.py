@@ -25,7 +25,7 @@ def shard(model: PreTrainedModel, ranks: Ranks, device: torch.device) -> None:
     from torch.distributed.fsdp import fully_shard  # a second to import, which trainings of one rank do without
 
     mesh = init_device_mesh(device.type, (ranks.count,))
-    parts = [*_layers(model), model]
+    parts = [*layers(model), model]
     for part in parts:
         fully_shard(part, mesh=mesh)
     for part in parts:
@@ -33,7 +33,7 @@ def shard(model: PreTrainedModel, ranks: Ranks, device: torch.device) -> None:
         part.set_force_sum_reduction_for_comms(True)  # type: ignore[operator]  # gloo knows no other
 
 
-def _layers(model: PreTrainedModel) -> list[nn.Module]:
+def layers(model: PreTrainedModel) -> list[nn.Module]:
     """The modules that transformers says are not to be split, where they stand in a row. (Embeddings may be tied to the
     head, so they stay with what is left.)"""
     kinds = set(model._no_split_modules or [])
@@ -64,16 +64,6 @@ def load_model_state(model: PreTrainedModel, state: dict[str, torch.Tensor], str
     """Put whole tensors into the model, divided as its own are."""
     mine = model.state_dict()
     model.load_state_dict({name: _like(tensor, mine.get(name)) for name, tensor in state.items()}, strict=strict)
-
-
-def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Put whole tensors into the optimizer's state, divided as the parameters are that they belong to."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    of_parameters = {
-        number: {name: _like(value, parameters[number]) for name, value in values.items()}
-        for number, values in state["state"].items()
-    }
-    optimizer.load_state_dict(state | {"state": of_parameters})
 
 
 def _like(value: Any, pattern: torch.Tensor | None) -> Any:

@@ -32,6 +32,8 @@ A = TypeVar("A", bound=Artifact)
 
 DIGEST_BYTES = 16
 HANDLE, RECORD = "handle.json", "record.json"
+WORK = "checkpoint"
+"""The folder in a `.partial` with what its stage needs to go on after an interruption, and nobody when it is done."""
 
 
 def root() -> Path:
@@ -145,7 +147,8 @@ def commit(partial: Path, handle: Artifact, record: Record) -> Artifact:
     """Make a finished `.partial` folder the result: flush, list, add the handle, rename. Returns the final handle."""
     final = partial.with_name(record.key)
     handle = handle.model_copy(update={"path": final})
-    files = {str(p.relative_to(partial)): _flush(p) for p in sorted(partial.rglob("*")) if p.is_file()}
+    made = [p for p in sorted(partial.rglob("*")) if p.is_file() and (partial / WORK) not in p.parents]
+    files = {str(p.relative_to(partial)): _flush(p) for p in made}
     (partial / RECORD).write_text(record.model_copy(update={"files": files}).model_dump_json(indent=1))
     (partial / HANDLE).write_text(handle.model_dump_json())
     for name in (RECORD, HANDLE):
@@ -155,6 +158,7 @@ def commit(partial: Path, handle: Artifact, record: Record) -> Artifact:
         shutil.rmtree(final)
     partial.rename(final)
     fsync(final.parent)
+    shutil.rmtree(final / WORK, ignore_errors=True)
     return handle
 
 

@@ -6,7 +6,7 @@ import logging
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ import torch
 
 from apf_tasks import tracking
 from apf_tasks.artifacts import TrainedModel
-from apf_tasks.checkpoints import CHECKPOINT, save_checkpoint
+from apf_tasks.checkpoints import Checkpoints
+from apf_tasks.compiling import Compiler
 from apf_tasks.errors import Interrupted
 from apf_tasks.families import Prediction
 from apf_tasks.frozen import dotted
@@ -29,7 +30,7 @@ from apf_tasks.sharding import whole_state
 from apf_tasks.stage import current_label
 from apf_tasks.store import fingerprint_files
 from apf_tasks.training_state import Training, Trial, set_up
-from apf_tasks.weights import check_moved, drop_best_except, load_best, save_best
+from apf_tasks.weights import check_moved, load_best, save_best
 
 logger = logging.getLogger("apf")
 
@@ -85,27 +86,30 @@ def run_until(training: Training, run: tracking.TrialRun, until: int) -> None:
     """Train to step `until` of the whole, or to the end of patience. What comes after does not change what is done."""
     if training.progress.stopped or training.progress.step >= until:
         return
-    saved = time.monotonic()
     network, now = training.network, training.progress
     loop = train_steps(
         network, training.optimizer, training.examples, training.params, now.step, training.packed, training.constants
     )
-    with stop_signals() as stopping, show_progress(f"train {current_label()}".strip(), until, "steps") as advance:
+    compiler = Compiler(network.model, training.trial.runtime, network.place)
+    advancing = show_progress(f"train {current_label()}".strip(), until, "steps")
+    with checkpoints(training) as kept, stop_signals() as stopping, advancing as advance, closing(loop):
+        saved = time.monotonic()
         for step in loop:
             _advance(training, step)
             run.log(step.step, _step_metrics(step))
             if step.step % training.evaluate_every == 0 or step.step == training.steps:
                 run.log(step.step, {f"validation/{k}": v for k, v in _validate(training).items()})
             advance(step.step, _note(training))
+            compiler.look(step.seconds, training.steps - step.step)
             late = time.monotonic() - saved > training.trial.runtime.checkpoint_minutes * 60
             due, signal_number = training.ranks.most([late, *(stopping or [0])[:1]])  # the ranks do the same
             check_caller()
-            if due or signal_number or training.progress.stopped:
+            if due or signal_number:
                 run.flush()  # points up to the checkpoint first: a resumed run repeats only later ones
-                save_checkpoint(training.out, training.network.model, training.optimizer, training.progress)
-                drop_best_except(training.out, training.progress.best_step)
+                kept.begin(training.progress)
                 saved = time.monotonic()
             if signal_number:
+                kept.wait()
                 raise _interrupted(training, int(signal_number))
             if training.progress.stopped:
                 logger.info("           stops early: no better score in %d validations", training.params.patience)
@@ -114,12 +118,18 @@ def run_until(training: Training, run: tracking.TrialRun, until: int) -> None:
                 break
 
 
+def checkpoints(training: Training) -> Checkpoints:
+    """What writes the states of a training."""
+    return Checkpoints(training.out, training.network.model, training.optimizer, training.network.place.sharded)
+
+
 def _advance(training: Training, step: Step) -> None:
     now = training.progress
     training.progress = now.model_copy(
         update={
             "step": step.step,
             "train_seconds": now.train_seconds + step.seconds,
+            "waited_seconds": now.waited_seconds + step.waited,
             "tokens": now.tokens + step.tokens,
             "padded_tokens": now.padded_tokens + step.padded_tokens,
         }
@@ -162,10 +172,8 @@ def _scores(training: Training, predictions: list[Prediction]) -> dict[str, floa
 
 
 def _finish(training: Training, run: tracking.TrialRun, resumed_from: int | None) -> TrainedModel:
-    """Save the last state, go back to the best weights, check that all of them moved, and write the model."""
+    """Go back to the best weights, check that all of them moved, and write the model."""
     network, out, model = training.network.model, training.out, training.trial.model
-    save_checkpoint(out, network, training.optimizer, training.progress)
-    drop_best_except(out, training.progress.best_step)
     now = training.progress
     training.ranks.meet()  # nobody reads before the first rank has written
     load_best(out, network, now.best_step)
@@ -173,7 +181,6 @@ def _finish(training: Training, run: tracking.TrialRun, resumed_from: int | None
     judged = training.best or predict_and_tune(training.network, training.validation, training.validation_rows)
     predictions, settings = judged
     fingerprint = _write_model(training, predictions)
-    drop_best_except(out, None)
     facts: dict[str, Any] = {
         "parameters": network.num_parameters(),
         "trainable_parameters": network.num_parameters(only_trainable=True),
@@ -182,6 +189,7 @@ def _finish(training: Training, run: tracking.TrialRun, resumed_from: int | None
         "tokens_per_second": round(now.tokens / max(1e-9, now.train_seconds), 1),
         "padding_fraction": round(1 - now.tokens / max(1, now.padded_tokens), 4),
         "train_seconds": round(now.train_seconds, 2),
+        "data_waiting_fraction": round(now.waited_seconds / max(1e-9, now.train_seconds), 5),
     }
     run.log(now.step, {f"system/{name}": value for name, value in facts.items()})
     run.log(now.step, {"validation/best_step": now.best_step})
@@ -225,7 +233,7 @@ def _write_model(training: Training, predictions: list[Prediction]) -> str:
 
 def _interrupted(training: Training, number: int) -> Interrupted:
     found = f"{signal.Signals(number).name} at step {training.progress.step} of {training.steps}"
-    return Interrupted("training", "to finish", found, f"{CHECKPOINT} is saved; the same command continues from it.")
+    return Interrupted("training", "to finish", found, "A checkpoint is saved; the same command continues from it.")
 
 
 def _note(training: Training) -> str:

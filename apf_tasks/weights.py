@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from apf_tasks.errors import ModelError
 from apf_tasks.ranks import here
 from apf_tasks.sharding import is_divided, load_model_state, whole
+from apf_tasks.store import WORK
 
 
 def save_best(out: Path, network: PreTrainedModel, step: int) -> None:
@@ -19,30 +20,26 @@ def save_best(out: Path, network: PreTrainedModel, step: int) -> None:
     weights = {name: whole(tensor).contiguous() for name, tensor in unique_weights(network).items()}
     if not here().first:
         return
-    beside = out / "best.new"
+    (out / WORK).mkdir(exist_ok=True)
+    beside = out / WORK / "best.new"
     save_file(weights, beside)
     beside.replace(_best_path(out, step))
 
 
 def load_best(out: Path, network: PreTrainedModel, step: int) -> None:
     """Go back to the weights of `step`."""
-    if _best_path(out, step).is_file():
-        load_model_state(network, load_file(_best_path(out, step)), strict=False)  # tied weights are stored once
-    else:  # killed after the finished model was written and its copy dropped: the same weights
-        load_model_state(network, type(network).from_pretrained(out / "model", dtype=torch.float32).state_dict())
+    load_model_state(network, load_file(_best_path(out, step)), strict=False)  # tied weights are stored once
 
 
-def drop_best_except(out: Path, step: int | None) -> None:
-    """Forget the weights of other steps, once a checkpoint names the best one: none can be asked for again."""
-    if not here().first:
-        return
-    for path in out.glob("best-*.safetensors"):
-        if step is None or path != _best_path(out, step):
+def drop_best_before(out: Path, step: int) -> None:
+    """Forget earlier weights, once a checkpoint names those of `step` as the best: none can be asked for again."""
+    for path in (out / WORK).glob("best-*.safetensors"):
+        if path < _best_path(out, step):
             path.unlink()
 
 
 def _best_path(out: Path, step: int) -> Path:
-    return out / f"best-{step:08d}.safetensors"
+    return out / WORK / f"best-{step:08d}.safetensors"
 
 
 def unique_weights(network: PreTrainedModel) -> dict[str, torch.Tensor]:
@@ -57,7 +54,9 @@ def unique_weights(network: PreTrainedModel) -> dict[str, torch.Tensor]:
 def parameter_digests(network: PreTrainedModel) -> dict[str, str]:
     """Digest of each parameter's values: a tenth of a second instead of a second copy of the model."""
     return {
-        name: blake2b(whole(parameter.detach()).cpu().contiguous().numpy().data, digest_size=8).hexdigest()
+        name: blake2b(
+            whole(parameter.detach()).cpu().reshape(-1).view(torch.uint8).numpy().data, digest_size=8
+        ).hexdigest()
         for name, parameter in network.named_parameters()
     }
 

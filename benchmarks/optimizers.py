@@ -21,10 +21,10 @@ import torch
 from rich.console import Console
 
 from apf_tasks import tracking
-from apf_tasks.checkpoints import CHECKPOINT
+from apf_tasks.loop import train_steps
 from apf_tasks.params import TrainParams
 from apf_tasks.training import train_model
-from apf_tasks.training_state import Trial
+from apf_tasks.training_state import Trial, set_up
 from benchmarks.cases import Case
 from benchmarks.job import Job, prepare
 
@@ -54,13 +54,19 @@ def one(folder: Path, name: str) -> dict[str, float]:
     with tracking.within(tracking.Pipeline("optimizers")):
         trial = Trial(job.train, job.validation, job.model, job.params.family, params, where, job.params.metric)
         found = train_model(out, trial)
-    state = torch.load(out / CHECKPOINT, weights_only=True)["optimizer"]
     return {
-        "state": _bytes(state) / found.parameters,
+        "state": _state_bytes(folder / "again", trial) / found.parameters,
         "peak": found.peak_memory_gib,
         "speed": found.tokens_per_second,
         "score": found.scores[found.metric],
     }
+
+
+def _state_bytes(out: Path, trial: Trial) -> int:
+    """What the optimizer keeps after a step."""
+    again = set_up(out, trial)
+    next(train_steps(again.network, again.optimizer, again.examples, again.params, packed=again.packed))
+    return _bytes(again.optimizer.state_dict())
 
 
 def _bytes(state: Any) -> int:

@@ -256,7 +256,14 @@ def rerun(
 
 for command in (registry_cli.promote, registry_cli.rollback, registry_cli.export, registry_cli.reconcile):
     app.command()(command)
-for other in (service_cli.retrain, service_cli.drift, service_cli.serve, service_cli.ui, service_cli.up):
+for other in (
+    service_cli.retrain,
+    service_cli.drift,
+    service_cli.serve,
+    service_cli.ui,
+    service_cli.up,
+    service_cli.join,
+):
     app.command()(other)
 app.add_typer(registry_cli.registry, name="registry")
 

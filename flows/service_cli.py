@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Annotated
 
 import typer
@@ -84,3 +85,16 @@ def up() -> None:
     from flows.servers import serve
 
     serve(work=True)
+
+
+def join(
+    patience: Annotated[float, typer.Option(help="Leave after so many minutes without a call.")] = math.inf,
+) -> None:
+    """Lend this machine to trainings with runtime.nodes, until Ctrl-C. It has to share mlruns with the first one."""
+    from apf_tasks import store
+    from apf_tasks.launch import join_calls
+    from flows.environment import console_logging
+
+    console_logging()
+    out.print(f"waits for calls in {store.root() / 'nodes'}")
+    out.print(f"joined {join_calls(patience * 60)}")

@@ -20,6 +20,7 @@ from apf_tasks.errors import Interrupted, ModelError, ParamsError
 from apf_tasks.launch import CALLER, check_caller, on_devices
 from apf_tasks.params import RuntimeParams
 from apf_tasks.ranks import Ranks
+from apf_tasks.store import WORK
 from tests import rank_calls
 from tests.training.test_train_stage import PARAMS, points, prepared, started, train, wait_for
 
@@ -56,16 +57,18 @@ def same_as_alone(trained: TrainedModel, alone: dict[str, Any]) -> None:
         torch.testing.assert_close(tensor, alone["weights"][name], rtol=1e-2, atol=5e-3)
 
 
-def test_two_ranks_train_as_one(folder: Path, tmp_path: Path, alone: dict[str, Any]) -> None:
-    trained = train(folder, tmp_path / "out", params=LONGER, devices=2)
+@pytest.mark.parametrize("devices", [2, 4])
+def test_ranks_train_as_one(devices: int, folder: Path, tmp_path: Path, alone: dict[str, Any]) -> None:
+    trained = train(folder, tmp_path / "out", params=LONGER, devices=devices)
     same_as_alone(trained, alone)
     assert trained.parameters_changed == alone["trained"].parameters
     assert tracker.client().get_run(trained.run_id).info.status == "FINISHED"
     assert len(tracker.client().search_runs(["1"])) == 1  # the first rank alone tracks
 
 
-def test_ranks_that_divide_a_model_save_when_told_to_stop_and_one_goes_on(
-    folder: Path, tmp_path: Path, alone: dict[str, Any]
+@pytest.mark.parametrize("others", [{}, {"devices": 4, "shard": True}])
+def test_two_ranks_that_divide_a_model_save_when_told_to_stop_and_others_go_on(
+    others: dict[str, Any], folder: Path, tmp_path: Path, alone: dict[str, Any]
 ) -> None:
     out = tmp_path / "out"
     process = started([str(folder), str(out), "60", "2"])
@@ -74,7 +77,8 @@ def test_ranks_that_divide_a_model_save_when_told_to_stop_and_one_goes_on(
     error = process.communicate()[1]
     assert "SIGTERM at step" in error
     assert "the same command continues from it" in error
-    continued = train(folder, out, params=LONGER)
+    assert len(list((out / WORK).glob("state-*/*.distcp"))) == 2  # each rank wrote its part
+    continued = train(folder, out, params=LONGER, **others)
     assert continued.resumed_from_step
     same_as_alone(continued, alone)
 

@@ -71,7 +71,7 @@ def test_a_plan_is_estimated_from_what_is_at_hand(tmp_path: Path) -> None:
     found = estimate(book.visits, params)
     assert found is not None
     assert [training.label for training in found.trainings] == ["learning_rate=2e-05", "learning_rate=0.005"]
-    assert (found.parameters, found.kept_bytes, found.most_bytes) == (24, 24 * 16, 24 * (16 + 32))
+    assert (found.parameters, found.kept_bytes, found.most_bytes) == (24, 24 * 4, 24 * (4 + 36))
     assert found.trained_bytes == 24 * 16
     assert found.steps is None  # nobody has split the rows
     [warning] = found.warnings

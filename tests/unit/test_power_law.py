@@ -89,7 +89,13 @@ def trained(folder: Path, right: int, of: int) -> TrainedModel:
     return TrainedModel.model_validate(
         {"path": folder, "fingerprint": str(right), "run_id": "r", "base": "b", "train": TrainParams()}
         | {"label_names": ("no", "yes"), "metric": "accuracy", "scores": {"accuracy": right / of}, "device": "cpu"}
-        | {"model": ModelParams(base="b"), "precision": "fp32", "padding_fraction": 0, **facts}
+        | {
+            "model": ModelParams(base="b"),
+            "precision": "fp32",
+            "padding_fraction": 0,
+            "data_waiting_fraction": 0,
+            **facts,
+        }
     )
 
 

@@ -1,0 +1,123 @@
+"""Checkpoints by themselves: what is written is the state of one moment, whole, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import BertConfig, BertForSequenceClassification
+
+from apf_tasks import checkpoints
+from apf_tasks.checkpoints import Checkpoints, Progress, load_checkpoint
+from apf_tasks.optimizers import NAMES, AdamW, decay_groups
+from apf_tasks.params import TrainParams
+from apf_tasks.store import WORK
+from apf_tasks.weights import save_best
+
+Setting = tuple[BertForSequenceClassification, torch.optim.Optimizer]
+KEPT = ("adamw", "adafactor", "sgd", "muon")
+
+
+def setting(name: str = "adamw", seed: int = 0) -> Setting:
+    torch.manual_seed(seed)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    model = BertForSequenceClassification(BertConfig(vocab_size=60, **sizes)).eval()
+    optimizer = TrainParams.model_validate({"optimizer": name}).optimizer
+    return model, optimizer.build(model, 1e-3, 0.01)
+
+
+def step(model: BertForSequenceClassification, optimizer: torch.optim.Optimizer) -> None:
+    ids = torch.arange(48).view(4, 12)
+    model(input_ids=ids, labels=torch.tensor([0, 1, 0, 1])).loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def values(model: torch.nn.Module) -> list[torch.Tensor]:
+    return [parameter.detach().clone() for parameter in model.parameters()]
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_what_continues_takes_the_same_steps(name: str, tmp_path: Path) -> None:
+    model, optimizer = setting(name)
+    step(model, optimizer)
+    with Checkpoints(tmp_path, model, optimizer, sharded=False) as kept:
+        kept.begin(Progress(step=1, best_scores={"f1": 0.5}))
+    step(model, optimizer)
+    again, its = setting(name, seed=1)
+    assert load_checkpoint(tmp_path, again, its) == Progress(step=1, best_scores={"f1": 0.5})
+    step(again, its)
+    assert all(map(torch.equal, values(model), values(again)))
+
+
+def test_optimizers_without_a_test_above_need_another_device() -> None:
+    kinds = {name: type(TrainParams.model_validate({"optimizer": name}).optimizer).devices for name in NAMES}
+    assert {name for name, devices in kinds.items() if devices != ("cuda",)} == set(KEPT)
+
+
+@pytest.mark.parametrize("room", [0, 1e18])
+def test_steps_taken_while_it_is_written_are_not_in_it(
+    room: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "ROOM", room)  # there is room for a copy, or there is not
+    model, optimizer = setting()
+    with Checkpoints(tmp_path, model, optimizer, sharded=False) as kept:
+        for number in (1, 2, 3):
+            step(model, optimizer)
+            then = values(model)
+            kept.begin(Progress(step=number))
+            step(model, optimizer)
+    again, its = setting(seed=1)
+    assert load_checkpoint(tmp_path, again, its) == Progress(step=3)
+    assert all(map(torch.equal, then, values(again)))
+    assert [path.name for path in (tmp_path / WORK).iterdir()] == ["state-00000003"]
+
+
+def test_only_the_best_weights_that_a_state_names_are_kept(tmp_path: Path) -> None:
+    model, optimizer = setting()
+    with Checkpoints(tmp_path, model, optimizer, sharded=False) as kept:
+        for number in (1, 2):
+            save_best(tmp_path, model, number)
+        kept.begin(Progress(step=2, best_step=2))
+        kept.wait()
+        save_best(tmp_path, model, 3)
+    assert sorted(path.name for path in (tmp_path / WORK).glob("best-*")) == [
+        "best-00000002.safetensors",
+        "best-00000003.safetensors",
+    ]
+
+
+def test_a_state_that_is_not_whole_is_none(tmp_path: Path) -> None:
+    model, optimizer = setting()
+    with Checkpoints(tmp_path, model, optimizer, sharded=False) as kept:
+        kept.begin(Progress(step=1))
+    (tmp_path / WORK / "state-00000001").rename(tmp_path / WORK / checkpoints.NEW)
+    assert load_checkpoint(tmp_path, model, optimizer) is None
+    with Checkpoints(tmp_path, model, optimizer, sharded=False) as kept:
+        kept.begin(Progress(step=2))
+    assert load_checkpoint(tmp_path, model, optimizer) == Progress(step=2)
+
+
+@pytest.mark.parametrize("how", [lambda kept: kept.wait(), lambda kept: kept.begin(Progress(step=2))])
+def test_what_the_writing_meets_is_raised(how: Callable[[Checkpoints], None], tmp_path: Path) -> None:
+    (tmp_path / WORK).write_text("a file where the folder has to be")
+    model, optimizer = setting()
+    with Checkpoints(tmp_path, model, optimizer, sharded=False) as kept:
+        kept.begin(Progress(step=1))
+        with pytest.raises(OSError, match="checkpoint"):
+            how(kept)
+
+
+def test_tied_weights_are_stored_once(tmp_path: Path) -> None:
+    model, _ = setting()
+    model.register_parameter("again", model.classifier.weight)
+    optimizer = AdamW().over(decay_groups(model, 0.0), 1e-3)
+    with Checkpoints(tmp_path, model, optimizer, sharded=False) as kept:
+        kept.begin(Progress(step=1))
+    then = model.classifier.weight.detach().clone()
+    with torch.no_grad():
+        model.classifier.weight.zero_()
+    load_checkpoint(tmp_path, model, optimizer)
+    assert torch.equal(model.classifier.weight, then)
