@@ -254,17 +254,8 @@ def rerun(
         print_rerun(out, repeated)
 
 
-for command in (registry_cli.promote, registry_cli.rollback, registry_cli.export, registry_cli.reconcile):
+for command in (*registry_cli.COMMANDS, *service_cli.COMMANDS):
     app.command()(command)
-for other in (
-    service_cli.retrain,
-    service_cli.drift,
-    service_cli.serve,
-    service_cli.ui,
-    service_cli.up,
-    service_cli.join,
-):
-    app.command()(other)
 app.add_typer(registry_cli.registry, name="registry")
 
 

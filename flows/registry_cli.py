@@ -113,3 +113,6 @@ def reconcile(as_json: AsJson = False) -> None:
 
     found = put_right()
     print(as_document(found)) if as_json else print_reconciled(out, found)
+
+
+COMMANDS = (promote, rollback, export, reconcile)

@@ -98,3 +98,6 @@ def join(
     console_logging()
     out.print(f"waits for calls in {store.root() / 'nodes'}")
     out.print(f"joined {join_calls(patience * 60)}")
+
+
+COMMANDS = (retrain, drift, serve, ui, up, join)
