@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -74,6 +74,11 @@ def trainer(job: Job, best: bool) -> dict[str, float]:
         "whole_seconds": whole,
         job.params.metric: _score(job, rows, found, hf.model),
     }
+
+
+def built(job: Job, folder: str, **settings: Any) -> Trainer:
+    """Trainer for a case, ready to train."""
+    return _trainer(job, replace(_task(job), settings=settings), folder, job.groups, DEFAULT_BATCH)[0]
 
 
 def _task(job: Job) -> Task:

@@ -28,6 +28,7 @@ def run_document(done: Journal) -> dict[str, Any]:
         "run_id": done.run_id,
         "model_uri": registered["model_uri"],
         "stages": stages,
+        "seconds": {name: round(sum(v.seconds for v in done.visits if v.stage == name), 3) for name in handles},
         "search": done.trials,
         "selection": {name: selection[name] for name in ("metric", "compared", "tie_break", "candidates")},
         "test": {name: report[name] for name in ("metric", "rows", "scores", "intervals", "baselines", "verdict")},
