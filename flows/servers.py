@@ -38,9 +38,9 @@ def serve(work: bool = False) -> None:
         else:
             out.print(f"Prefect     {url.removesuffix('/api')} (was running already)")
         if work:
+            os.environ["PREFECT_API_URL"] = url  # Prefect reads it at import: without it, it would start another server
             from flows.deploying import deploy
 
-            os.environ["PREFECT_API_URL"] = url
             out.print(deploy())
             start("worker", ["prefect", "worker", "start", "--pool", POOL, "--type", "process"], started)
 

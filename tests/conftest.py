@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from apf_tasks import tracker, tracking
+from tests.databases import Databases
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -23,14 +26,30 @@ def mlruns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
+    """Those that are copied; every `mlflow.db` of this process comes from there."""
+    base = tmp_path_factory.getbasetemp()
+    found = Databases(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (tracker, tracking):
+            patch.setattr(module, "client", found.client)
+        yield found
+
+
 @pytest.fixture(scope="session")
-def prefect_server() -> Iterator[None]:
+def prefect_server(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A real Prefect server over a temporary database, for tests that run stages as tasks."""
     from flows.environment import prepare
 
     os.environ["APF_MLRUNS"] = os.environ.get("APF_MLRUNS", "/tmp/apf-tests")
+    os.environ["PREFECT_SERVER_REGISTER_BLOCKS_ON_START"] = "false"  # saving a block registers it
     prepare()
-    from prefect.testing.utilities import prefect_test_harness
+    from prefect.testing import utilities
 
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
+    folder = tmp_path_factory.mktemp("prefect")
+    databases.prefect(folder / "prefect-test.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utilities, "mkdtemp", lambda: str(folder))
+        with utilities.prefect_test_harness(server_startup_timeout=120):
+            yield

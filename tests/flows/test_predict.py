@@ -12,10 +12,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from apf_tasks import row_chunks, scoring, tracker
 from apf_tasks.errors import DataError
+from apf_tasks.onnx_export import Exported
 from apf_tasks.scoring import score_file
+from flows.registry_output import print_exported
 from tests.conftest import PROJECT
 from tests.projects import apf
 from tests.tiny import review_rows
@@ -137,7 +140,11 @@ def test_the_flow_and_the_command_do_the_same(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_an_export_answers_as_the_registered_model(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert apf("export", "sentiment@champion", "--to", "onnx", "--json") == 0
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx" / "apf.json").write_text("{}")
+    assert apf("export", "sentiment/1", "--to", "onnx") == 1
+    assert "found an older export" in capfd.readouterr().err
+    assert apf("export", "sentiment@champion", "--to", "onnx", "--force", "--json") == 0
     said = capfd.readouterr()
     assert [line.split()[0] for line in said.err.splitlines()] == ["export", "replay"]
     found = json.loads(said.out)
@@ -159,9 +166,7 @@ def test_an_export_answers_as_the_registered_model(tmp_path: Path, capfd: pytest
     shares = [math.exp(value) for value in logits]
     assert max(shares) / sum(shares) == pytest.approx(answer["probability"], abs=2e-2)  # registered in bf16 where it is
 
-    assert apf("export", "sentiment/1", "--to", "onnx") == 1
-    assert "found an older export" in capfd.readouterr().err
-    assert apf("export", "sentiment/1", "--to", "onnx", "--force") == 0
+    print_exported(Console(), Exported.model_validate(found))  # as the command does without --json
     assert "rows answered alike" in capfd.readouterr().out
     assert apf("export", "sentiment@nobody", "--to", "other") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "onnx", "out.csv"]

@@ -8,12 +8,14 @@ import pytest
 import yaml
 
 from tests.conftest import PROJECT
+from tests.databases import Databases
 from tests.tiny import review_rows, tiny_bert, write_jsonl
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(tmp_path: Path, databases: Databases, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Made, and the working directory. A test adds its prefect.yaml."""
+    databases.prefect(tmp_path / "mlruns" / "prefect.db")
     write_jsonl(tmp_path / "rows.jsonl", review_rows(200))
     (tmp_path / "params").mkdir()
     params = {

@@ -18,6 +18,7 @@ import pytest
 from apf_tasks import outbox, tracker, tracking
 from apf_tasks.errors import RegistryError
 from flows.servers import free_port
+from tests.databases import Databases
 from tests.projects import apf
 
 BIN = Path(sys.executable).parent
@@ -44,6 +45,7 @@ class Server:
         ]
         command += ["--artifacts-destination", str(self.folder / "files"), "--workers", "1", "--port", str(self.port)]
         environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+        environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # many idle processes otherwise
         with (self.folder / "server.log").open("a") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
         for _ in range(600):
@@ -62,7 +64,8 @@ class Server:
 
 
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def server(tmp_path: Path, databases: Databases, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    databases.mlflow(tmp_path / "server.db")
     found = Server(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", found.uri)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")

@@ -8,13 +8,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from apf_tasks.registry import aliases_of
 from flows.servers import free_port
+from tests.databases import Databases
+from tests.projects import apf
 from tests.service.test_team import answers
 from tests.service.test_up import BIN, wait_until
 
 
-def test_a_run_outlives_prefects_server(project: Path) -> None:
+@pytest.mark.usefixtures("prefect_server")
+def test_a_run_outlives_prefects_server(
+    project: Path, databases: Databases, capsys: pytest.CaptureFixture[str]
+) -> None:
+    databases.prefect(project / "home" / "prefect.db")
+    databases.mlflow(project / "mlruns" / "mlflow.db")
     port = free_port(0)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     log, said = project / "prefect.log", project / "run.log"
@@ -36,5 +45,6 @@ def test_a_run_outlives_prefects_server(project: Path) -> None:
     assert aliases_of("reviews") == {"champion": 1, "challenger": 1}, said.read_text()
     assert "does not answer" in said.read_text().splitlines()[-1]
     assert "Traceback" not in said.read_text()
-    again = subprocess.run(command, env=kept, capture_output=True, text=True, check=True)
-    assert "nothing was computed" in again.stdout
+    capsys.readouterr()
+    assert apf("run", "params/reviews.yaml", "train.epochs=8") == 0  # by the server of the tests
+    assert "nothing was computed" in capsys.readouterr().out

@@ -2,52 +2,53 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
+from collections.abc import Iterator
+from multiprocessing.queues import SimpleQueue
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
 
 from apf_tasks import promotion, tracker
 from apf_tasks.errors import PromotionRefused, RegistryError
-from apf_tasks.promotion import enter, history, log_file, promote, replay, rollback
+from apf_tasks.promotion import Move, enter, history, log_file, promote, replay, rollback
 from apf_tasks.registry import aliases_of
-from tests.conftest import PROJECT
 
 NAME = "reviews"
 
-KILLED = """
-import os, signal, sys
-from apf_tasks import promotion
+PROCESSES = multiprocessing.get_context("forkserver")
+STORES = ["mlflow.store.tracking.sqlalchemy_store", "mlflow.store.model_registry.sqlalchemy_store"]
+PROCESSES.set_forkserver_preload(["mlflow", *STORES, "apf_tasks.promotion", "pytest"])
+"""They are forked from one that has imported MLflow, which each would need seconds for."""
 
-real, at = promotion.steps, int(sys.argv[1])
-def steps(move):
-    for number, name in enumerate(real(move)):
-        if number == at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        yield name
-if at < 0:
-    promotion.steps = lambda move: os.kill(os.getpid(), signal.SIGKILL)
-else:
+
+def promoted_until(at: int, mlruns: str) -> None:
+    """Version 2 becomes the champion, but for a kill after step `at`, or before the first one (-1)."""
+    os.environ["APF_MLRUNS"] = mlruns
+    real = promotion.steps
+
+    def steps(move: Move) -> Iterator[str]:
+        for number, name in enumerate(real(move) if at >= 0 else [""]):
+            if number == max(at, 0):
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield name
+
     promotion.steps = steps
-promotion.promote("reviews", 2, "better", 1)
-"""
+    promote(NAME, 2, "better", 1)
 
-RACER = """
-import sys
-from apf_tasks import promotion
-from apf_tasks.errors import PromotionRefused
 
-print("ready", flush=True)
-input()
-try:
-    promotion.promote("reviews", int(sys.argv[1]), "mine is better", 1)
-    print("promoted")
-except PromotionRefused:
-    print("refused")
-"""
+def raced(version: int, mlruns: str, start: Barrier, said: SimpleQueue[tuple[int, str]]) -> None:
+    """A promotion that begins when another begins."""
+    os.environ["APF_MLRUNS"] = mlruns
+    start.wait(60)
+    try:
+        promote(NAME, version, "mine is better", 1)
+        said.put((version, "promoted"))
+    except PromotionRefused:
+        said.put((version, "refused"))
 
 
 @pytest.fixture
@@ -60,10 +61,12 @@ def versions(tmp_path: Path) -> None:
         enter(NAME, number)
 
 
-def started(code: str, argument: int) -> subprocess.Popen[str]:
-    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([sys.executable, "-c", code, str(argument)], env=environment, text=True, **pipes)  # type: ignore[call-overload, no-any-return]
+def killed(at: int, mlruns: Path) -> None:
+    """A promotion in a process that is killed after its step `at`."""
+    process = PROCESSES.Process(target=promoted_until, args=(at, str(mlruns)))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
 
 
 @pytest.mark.usefixtures("versions")
@@ -110,10 +113,8 @@ def test_a_champion_that_the_gate_did_not_see_is_not_replaced() -> None:
 
 @pytest.mark.usefixtures("versions")
 @pytest.mark.parametrize("at", [-1, 0, 1, 2, 3])
-def test_a_kill_between_any_two_steps_leaves_one_true_champion(at: int) -> None:
-    process = started(KILLED, at)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGKILL, said
+def test_a_kill_between_any_two_steps_leaves_one_true_champion(at: int, mlruns: Path) -> None:
+    killed(at, mlruns)
     assert aliases_of(NAME)["champion"] in (1, 2)
     found = history(NAME)  # finishes what was begun
     assert (found.champion, found.previous, found.agrees) == (2, 1, True)
@@ -123,14 +124,17 @@ def test_a_kill_between_any_two_steps_leaves_one_true_champion(at: int) -> None:
 
 
 @pytest.mark.usefixtures("versions")
-def test_of_two_promoters_one_wins() -> None:
-    racers = [started(RACER, number) for number in (2, 3)]
+def test_of_two_promoters_one_wins(mlruns: Path) -> None:
+    start, said = PROCESSES.Barrier(2), PROCESSES.SimpleQueue()
+    racers = [PROCESSES.Process(target=raced, args=(number, str(mlruns), start, said)) for number in (2, 3)]
     for racer in racers:
-        assert racer.stdout is not None
-        assert racer.stdout.readline() == "ready\n"
-    said = [racer.communicate("go\n", timeout=60)[0].strip() for racer in racers]
-    assert sorted(said) == ["promoted", "refused"]
-    won = 2 + said.index("promoted")
+        racer.start()
+    for racer in racers:
+        racer.join(60)
+        assert racer.exitcode == 0
+    ended = {outcome: version for version, outcome in (said.get(), said.get())}
+    assert set(ended) == {"promoted", "refused"}
+    won = ended["promoted"]
     found = history(NAME)
     assert (found.champion, found.previous, found.agrees) == (won, 1, True)
     assert [move.version for move in found.moves] == [1, won]
@@ -149,8 +153,8 @@ def test_a_torn_line_is_no_move() -> None:
 
 
 @pytest.mark.usefixtures("versions")
-def test_a_champion_moved_by_hand_voids_what_was_cut_short() -> None:
-    started(KILLED, 1).communicate(timeout=60)
+def test_a_champion_moved_by_hand_voids_what_was_cut_short(mlruns: Path) -> None:
+    killed(1, mlruns)
     tracker.client().set_registered_model_alias(NAME, "champion", "3")
     found = history(NAME)
     assert (found.champion, found.expected, found.agrees) == (3, 1, False)
