@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from types import TracebackType
 from typing import Any, Self
 
@@ -60,15 +62,25 @@ class Progress(Frozen):
 
 
 class Checkpoints:
-    """Writes the states of one training, one at a time. For all ranks at once."""
+    """Writes the states of one training, one at a time. For all ranks at once.
+
+    A thread copies the state while the next gradient is computed, for only the optimizer's step changes anything, and
+    that waits for the copy. Where there is no room for one, it waits for the disk.
+    """
 
     def __init__(self, out: Path, model: PreTrainedModel, optimizer: torch.optim.Optimizer, sharded: bool) -> None:
         self.folder = out / WORK
         self.model, self.optimizer, self.sharded = model, optimizer, sharded
+        self.blocked_seconds = 0.0
+        """In which training stood still."""
         self._copy: State = {}
+        self._copied = Event()
+        self._copied.set()
         self._group = distributed.new_group(backend="gloo") if sharded else None  # apart from what training sends
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._writing: Future[None] | None = None
+        steps = [optimizer, *getattr(optimizer, "parts", ())]
+        self._hooks = [one.register_step_pre_hook(lambda *_: self._wait(self._copied.wait)) for one in steps]
 
     def __enter__(self) -> Self:
         return self
@@ -79,34 +91,49 @@ class Checkpoints:
             self.wait()
         finally:
             self._thread.shutdown()
+            for hook in self._hooks:
+                hook.remove()
 
     def begin(self, progress: Progress) -> None:
         """Have the state as it is now written. Waits for the one before; raises what that met."""
         self.wait()
-        if not (self.sharded or here().first):
-            return
-        rest, tensors = _apart({"model": unique_weights(self.model), "optimizer": self.optimizer.state_dict()})
-        copied = self._copied(tensors)
-        self._writing = self._thread.submit(self._write, copied or tensors, rest, progress)
-        if not copied:
-            self.wait()
+        if self.sharded or here().first:
+            state = _apart({"model": unique_weights(self.model), "optimizer": self.optimizer.state_dict()})
+            self._copied.clear()
+            self._writing = self._thread.submit(self._copy_and_write, *state, progress)
 
     def wait(self) -> None:
         """Until the state under way is on disk. Raises what its writing met: OSError for a full disk."""
         writing, self._writing = self._writing, None
         if writing is not None:
-            writing.result()
+            self._wait(writing.result)
 
-    def _copied(self, tensors: State) -> State:
-        """The tensors as they are now, in the CPU's memory; {} when there is no room."""
+    def _wait(self, until: Callable[[], Any]) -> None:
+        began = time.perf_counter()
+        until()
+        self.blocked_seconds += time.perf_counter() - began
+
+    def _copy_and_write(self, rest: Any, tensors: State, progress: Progress) -> None:
+        try:
+            if self._room_for(tensors):
+                tensors = self._copies(tensors)
+                self._copied.set()
+            self._write(tensors, rest, progress)
+        finally:
+            self._copied.set()
+
+    def _room_for(self, tensors: State) -> bool:
+        need = sum(tensor.nbytes for tensor in tensors.values())
+        return self._copy.keys() == tensors.keys() or psutil.virtual_memory().available >= ROOM * need
+
+    @torch.no_grad()
+    def _copies(self, tensors: State) -> State:
+        """The tensors as they are now, in the CPU's memory."""
         if self._copy.keys() != tensors.keys():
-            need = sum(tensor.nbytes for tensor in tensors.values())
-            if psutil.virtual_memory().available < ROOM * need:
-                return {}
             self._copy = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
-            return self._copy
-        for name, tensor in tensors.items():  # into memory that is there: several times as fast
-            self._copy[name].copy_(tensor.detach())
+        else:  # into memory that is there: several times as fast
+            for name, tensor in tensors.items():
+                self._copy[name].copy_(tensor.detach())
         return self._copy
 
     def _write(self, tensors: State, rest: Any, progress: Progress) -> None:

@@ -113,17 +113,18 @@ def _trained_seconds(folder: Path) -> float:
 def checkpoint(folder: Path, repeats: int) -> Results:
     """How long training stands still for a checkpoint: weights, AdamW's moments, progress."""
     job = Job.read(folder)
-    mine, written = _our_checkpoints(job, folder, repeats)
+    mine, written, beside, alone = _our_checkpoints(job, folder, repeats)
     theirs = _trainer_checkpoints(job, folder, repeats)
     return {
         "checkpoint against Trainer's": {
             "blocking": row(mine, theirs, "s for which training stands still"),
-            "written": row(written, theirs, "s until it is on disk, flushed (Trainer's is not)"),
+            "beside": row(beside, alone, "useful tokens/s of a step while one is written (ours), of others (other)"),
+            "written": row(written, theirs, "s until it is on disk, a step included, flushed (Trainer's is not)"),
         }
     }
 
 
-def _our_checkpoints(job: Job, folder: Path, repeats: int) -> tuple[float, float]:
+def _our_checkpoints(job: Job, folder: Path, repeats: int) -> tuple[float, ...]:
     from apf_tasks.loop import train_steps
     from apf_tasks.training import checkpoints
     from apf_tasks.training_state import Trial, set_up
@@ -132,17 +133,20 @@ def _our_checkpoints(job: Job, folder: Path, repeats: int) -> tuple[float, float
     trial = Trial(job.train, job.validation, job.model, params.family, params.train, params.runtime, params.metric)
     training = set_up(folder / "ours", trial)
     steps = train_steps(training.network, training.optimizer, training.examples, params.train)
-    blocked, written = [], []
+    blocked, written, beside, alone = [], [], [], []
     with checkpoints(training) as kept:
         for _ in range(repeats):
-            next(steps)
-            began = time.perf_counter()
+            step = next(steps)
+            alone.append(step.tokens / step.seconds)
+            before, began = kept.blocked_seconds, time.perf_counter()
             kept.begin(training.progress)
-            blocked.append(time.perf_counter() - began)
+            step = next(steps)  # waits for the copy before it changes the weights
+            beside.append(step.tokens / step.seconds)
+            blocked.append(kept.blocked_seconds - before)
             kept.wait()
             written.append(time.perf_counter() - began)
     steps.close()
-    return statistics.median(blocked), statistics.median(written)
+    return tuple(statistics.median(values) for values in (blocked, written, beside, alone))
 
 
 def _trainer_checkpoints(job: Job, folder: Path, repeats: int) -> float:

@@ -69,6 +69,7 @@ def test_steps_taken_while_it_is_written_are_not_in_it(
             then = values(model)
             kept.begin(Progress(step=number))
             step(model, optimizer)
+        assert kept.blocked_seconds > 0
     again, its = setting(seed=1)
     assert load_checkpoint(tmp_path, again, its) == Progress(step=3)
     assert all(map(torch.equal, then, values(again)))
