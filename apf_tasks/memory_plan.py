@@ -6,6 +6,7 @@ never has its whole matrix there, and products are bfloat16. Ranks are taken as 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -33,8 +34,11 @@ from apf_tasks.training_state import Trial, constants_of
 
 HEAP_TENSOR = 2**25
 """Bytes up to which glibc may keep a freed tensor's memory in its heap (mallopt(3), M_MMAP_THRESHOLD)."""
-HEAP_SHARE = 0.3
-"""Holes in that heap, as a share of such tensors. Measured: docs/MEMORY.md."""
+HEAP_SHARE = 1.0
+"""Holes in that heap, as a share of such tensors: the memory of a freed one is often just too small for the next.
+Measured: docs/MEMORY.md."""
+APART = "MALLOC_MMAP_THRESHOLD_"
+"""Environment variable of glibc: tensors of so many bytes and more are given back at once, and there are no holes."""
 KERNELS = 24 * 2**20
 """Bytes that matrix products and threads take for themselves on a CPU. Measured, with one thread."""
 CUDA_CONTEXT = 2**29
@@ -141,7 +145,8 @@ def _on_device(found: Any, runtime: RuntimeParams, device: str, libraries: int, 
     elif runtime.devices > 1:
         parts["workspace"] += min(4 * BUCKET, model)  # gradients on their way to the other ranks
     if device == "cpu":
-        parts["workspace"] += int(HEAP_SHARE * found[""]) + KERNELS
+        holes = 0 if APART in os.environ else int(HEAP_SHARE * found[""])
+        parts["workspace"] += holes + KERNELS
     else:
         parts["workspace"] += int(CUDA_SHARE * sum(parts.values()))
     return Memory(**parts, libraries=libraries)

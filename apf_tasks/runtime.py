@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import random
 import signal
 import threading
@@ -21,11 +20,6 @@ from transformers import PreTrainedModel
 
 from apf_tasks.errors import ParamsError
 from apf_tasks.params import RuntimeParams
-
-# Large tensors on the CPU at multiples of 2 MiB, as torch reads at its first allocation
-# (c10/core/impl/alloc_cpu.cpp).
-# glibc's heap then has fewer holes that are just too small: a fifth less memory at the peak, in no more time.
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def choose_device(runtime: RuntimeParams) -> torch.device:

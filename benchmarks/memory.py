@@ -5,15 +5,19 @@ python -m benchmarks.memory > docs/MEMORY.md
 
 from __future__ import annotations
 
-import json
+import multiprocessing
+import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 MIB = 2**20
+APART = "MALLOC_MMAP_THRESHOLD_"
 HEAD = Path(__file__).with_name("memory.md")
 """What stands above the table."""
 
@@ -31,6 +35,8 @@ class Case:
     precision: str = "fp32"
     activations: str = "keep"
     step_in_backward: bool = False
+    apart: bool = True
+    """Whether glibc is told to give the memory of large tensors back at once."""
     hidden: int = 320
     layers: int = 4
     vocabulary: int = 30000
@@ -38,7 +44,9 @@ class Case:
     @property
     def how(self) -> str:
         """What else is special."""
-        return "step in backward" if self.step_in_backward else "" if self.activations == "keep" else self.activations
+        told = ["step in backward"] if self.step_in_backward else []
+        told += [self.activations] if self.activations != "keep" else []
+        return ", ".join(told + ([] if self.apart else ["glibc's heap"]))
 
 
 CASES = (
@@ -55,6 +63,9 @@ CASES = (
     Case("t5", "summarization", 128, 16),
     Case("bart", "summarization", 64, 32, "adafactor"),
     Case("bart", "summarization", 128, 16),
+    Case("bert", "sentiment", 128, 16, layers=6, apart=False),
+    Case("gpt2", "causal_lm", 512, 4, "adafactor", apart=False),
+    Case("bart", "summarization", 128, 16, apart=False),
 )
 
 
@@ -142,12 +153,10 @@ def measured(case: Case) -> dict[str, Any]:
     return {"total": int(peak), "parameters": network.model.num_parameters()}
 
 
-def in_a_process(what: str, number: int) -> dict[str, Any]:
-    """The answer of a process that does nothing else."""
-    command = [sys.executable, "-m", "benchmarks.memory", what, str(number)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+def in_a_process(what: Callable[[Case], dict[str, Any]], case: Case) -> dict[str, Any]:
+    """The answer of a process that does nothing else: a fork of this one, which has computed nothing."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
+        return pool.submit(what, case).result()
 
 
 def row(case: Case, said: dict[str, Any], found: dict[str, Any]) -> str:
@@ -160,18 +169,31 @@ def row(case: Case, said: dict[str, Any], found: dict[str, Any]) -> str:
     return "| " + " | ".join([*cells, f"{tensors / rest:.2f}", f"{said['seconds']:.0f}"]) + " |"
 
 
-def page() -> str:
-    """The whole page."""
-    lines = []
-    for number, case in enumerate(CASES):
-        said, found = in_a_process("predicted", number), in_a_process("measured", number)
-        print(case, said, found, file=sys.stderr, flush=True)
-        lines.append(row(case, said, found))
-    return HEAD.read_text(encoding="utf-8") + "\n".join(lines) + "\n"
+def rows(apart: bool) -> None:
+    """Print the lines of all such cases."""
+    import transformers
+
+    from apf_tasks import memory_plan, pretrained
+
+    assert memory_plan
+    assert pretrained
+    for name in ("AutoModelForSequenceClassification", "AutoModelForSeq2SeqLM"):
+        getattr(transformers, name)
+    for case in CASES:
+        if case.apart == apart:
+            print(row(case, in_a_process(predicted, case), in_a_process(measured, case)), flush=True)
+
+
+def page() -> None:
+    """Print the whole page; what glibc does is settled when a process starts."""
+    print(HEAD.read_text(encoding="utf-8"), end="", flush=True)
+    environment = {name: value for name, value in os.environ.items() if name != APART} | {"OMP_NUM_THREADS": "1"}
+    for told in ({APART: str(MIB)}, {}):
+        subprocess.run([sys.executable, "-m", "benchmarks.memory", "rows"], env=environment | told, check=True)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        print(json.dumps({"predicted": predicted, "measured": measured}[sys.argv[1]](CASES[int(sys.argv[2])])))
+    if sys.argv[1:] == ["rows"]:
+        rows(APART in os.environ)
     else:
-        print(page(), end="")
+        page()

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from apf_tasks.device_memory import memory_bytes
+from apf_tasks.device_memory import GIB, memory_bytes
 from apf_tasks.estimates import Training
 from apf_tasks.memory_changes import Change, changes_that_fit
 from apf_tasks.memory_plan import Memory, predict
@@ -74,15 +74,18 @@ def plan_memory(trainings: Sequence[Training], device: str) -> Planned:
 def print_memory(out: Console, planned: Planned) -> None:
     """A line for each part; then whether it fits, and what would make it fit."""
     each = " of each" if planned.device != "cpu" else ""
-    table = Table("memory", "", "", box=None, pad_edge=False)
+    unit, word, form = (GIB, "GiB", ",.1f") if planned.memory.total > 10 * GIB else (2**20, "MiB", ",.0f")
+    table = Table("memory", word, "", box=None, pad_edge=False)
     table.columns[1].justify = "right"
     for name, count in vars(planned.memory).items():
         meant = "the CUDA context (assumed)" if name == "libraries" and each else MEANT[name]
-        table.add_row(name, size(count), f"[dim]{meant}[/]")
-    table.add_row("in all", f"[bold]{size(planned.memory.total)}[/]", f"[dim]predicted in {planned.seconds:.0f} s[/]")
+        table.add_row(name, f"{count / unit:{form}}", f"[dim]{meant}[/]")
+    table.add_row(
+        "in all", f"[bold]{planned.memory.total / unit:{form}}[/]", f"[dim]predicted in {planned.seconds:.0f} s[/]"
+    )
     out.print()
     out.print(table)
-    there = f"{size(planned.device_bytes)}{each} {planned.device}"
+    there = f"{size(planned.device_bytes)} of {'a ' + planned.device if each else 'this machine'}"
     style, word = ("green", "fits into") if planned.fits else ("red", f"does not fit into {FULL:.0%} of")
     out.print(f"[{style}]{word.capitalize()}[/] the {there}.", highlight=False)
     if planned.fits:
