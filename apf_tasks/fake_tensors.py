@@ -22,6 +22,7 @@ KNOWN = 1 << 22
 PASSING = ("activations", "logits", "workspace")
 """Kinds that come and go within a step."""
 aten = torch.ops.aten
+ASKING = (aten._local_scalar_dense.default, aten.allclose.default, aten.equal.default)
 INDEXING = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default)
 
 
@@ -29,7 +30,7 @@ class Tracker(TorchDispatchMode):
     """Writes down every storage that comes and goes under it, and what it is for."""
 
     def __init__(self, fake: FakeTensorMode) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.fake = fake
         self.events: list[tuple[int, int]] = []
         """Number of a storage, and its bytes: negative when it goes."""
@@ -46,8 +47,8 @@ class Tracker(TorchDispatchMode):
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         if not any(isinstance(tensor, FakeTensor) for tensor in given):
             found = self._computed(func, args, kwargs, made=not given)
-        elif func is aten._local_scalar_dense.default:
-            return True if args[0].dtype == torch.bool else 1  # whatever is asked of numbers: they are fine
+        elif func in ASKING:  # whatever is asked of numbers: they are fine
+            return 1 if func is aten._local_scalar_dense.default and args[0].dtype != torch.bool else True
         else:
             if func in INDEXING:
                 args = (args[0], _positions(args[1]), *args[2:])
@@ -114,7 +115,7 @@ def _positions(indices: Any) -> list[Any]:
         if index is None or index.dtype != torch.bool or isinstance(index, FakeTensor):
             found.append(index)
             continue
-        with _disable_current_modes():  # type: ignore[no-untyped-call]
+        with _disable_current_modes():
             found += index.nonzero(as_tuple=True)
     return found
 

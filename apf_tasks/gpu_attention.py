@@ -6,19 +6,24 @@ On a CPU torch keeps that matrix where there is dropout; its memory-efficient ke
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
-from torch.overrides import TorchFunctionMode
 
 
-class GpuAttention(TorchFunctionMode):
-    """Within it `scaled_dot_product_attention` is the operation of torch's memory-efficient kernel."""
+@contextmanager
+def gpu_attention() -> Iterator[None]:
+    """Within the block `scaled_dot_product_attention` is the operation of torch's memory-efficient kernel.
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.nn.functional.scaled_dot_product_attention:
-            return _efficient(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
+    The function itself is exchanged: a TorchFunctionMode would not be there when layers are computed again.
+    """
+    own = torch.nn.functional.scaled_dot_product_attention
+    torch.nn.functional.scaled_dot_product_attention = _efficient
+    try:
+        yield
+    finally:
+        torch.nn.functional.scaled_dot_product_attention = own
 
 
 def _efficient(

@@ -20,7 +20,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from apf_tasks.batching import Examples, epoch_order, micro_batches
 from apf_tasks.device_memory import WITHOUT_BF16
 from apf_tasks.fake_tensors import Tracker, tracked
-from apf_tasks.gpu_attention import GpuAttention
+from apf_tasks.gpu_attention import gpu_attention
 from apf_tasks.joined_optimizer import check_optimizer, optimizer_of
 from apf_tasks.loop import MICRO_BATCH_TOKENS, packs_alike, train_steps
 from apf_tasks.model_sources import model_folder
@@ -112,7 +112,7 @@ def predict_step(
     kept = "recompute" if runtime.activations == "offload" else runtime.activations
     most = params.micro_batch_tokens or MICRO_BATCH_TOKENS["cpu" if device == "cpu" else "cuda"]
     params = params.model_copy(update={"micro_batch_tokens": most, "epochs": 1})
-    with tracked() as tracker, nullcontext() if device == "cpu" else GpuAttention():
+    with tracked() as tracker, nullcontext() if device == "cpu" else gpu_attention():
         network = make()
         model = network.model.requires_grad_(True)
         packed = network.family.packs and packs_alike(network, examples)
