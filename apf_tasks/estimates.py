@@ -77,8 +77,9 @@ class Estimate:
 
     @property
     def trained_bytes(self) -> int | None:
-        """Memory of the training that takes most, on each device, without activations and libraries: float32 weights,
-        gradients unless they are used up in the backward pass, and what the optimizer keeps."""
+        """Memory of the training that takes most, on each device, without activations and libraries: weights, gradients
+        unless they are used up in the backward pass, and what the optimizer keeps.
+        """
         if self.parameters is None:
             return None
         return max(int(_bytes_each(training) * (self.parameters or 0)) for training in self.trainings)
@@ -106,8 +107,10 @@ class Estimate:
 def _bytes_each(training: Training) -> float:
     """Bytes of memory per parameter of a training, on each device."""
     params, runtime = training.params, training.arguments.get("runtime")
-    ranks = runtime.devices if isinstance(runtime, RuntimeParams) and runtime.shard else 1
-    return (4 + (0 if params.step_in_backward else 4) + params.optimizer.state_bytes) / ranks
+    ranks = runtime.ranks if isinstance(runtime, RuntimeParams) and runtime.shard else 1
+    float32 = 4 + (0 if params.step_in_backward else 4) + params.optimizer.state_bytes
+    pure = isinstance(runtime, RuntimeParams) and runtime.precision == "pure_bf16"
+    return (float32 / 2 if pure else float32) / ranks
 
 
 def estimate(visits: Sequence[Visit], params: Params) -> Estimate | None:

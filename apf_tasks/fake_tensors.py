@@ -62,7 +62,7 @@ class Tracker(TorchDispatchMode):
     def _computed(self, func: Any, args: Any, kwargs: Any, made: bool) -> Any:
         if made and (kwargs.get("dtype") or torch.get_default_dtype()).is_floating_point:
             return func(*args, **kwargs)
-        with _disable_current_modes():  # type: ignore[no-untyped-call]
+        with _disable_current_modes():
             found = func(*args, **kwargs)
         return tree_map_only(torch.Tensor, lambda t: t if t.numel() <= KNOWN else self._without_numbers(t), found)
 

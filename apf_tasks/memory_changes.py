@@ -62,7 +62,7 @@ def _tried(trial: Trial, device: str, steps: list[_Step]) -> Change | None:
     changed = trial
     for step in steps:
         changed = step.apply(changed)
-    if changed.params.step_in_backward and changed.runtime.devices > 1:
+    if changed.params.step_in_backward and changed.runtime.ranks > 1:
         return None
     cut = next((step.cut for step in steps if step.cut), None)
     try:
@@ -97,7 +97,7 @@ def _steps(trial: Trial, device: str) -> Iterator[_Step]:
             yield _optimizer("nearly AdamW's updates; needs torchao", "adamw_8bit")
     if params.optimizer.name != "adafactor":
         yield _optimizer("another optimizer: other updates, other best rates", "adafactor")
-    if not params.step_in_backward and params.optimizer.by_tensor and runtime.devices == 1:
+    if not params.step_in_backward and params.optimizer.by_tensor and runtime.ranks == 1:
         cost = "no clipping of the gradient; a step is one forward pass"
         yield _train(cost, max_grad_norm=None, step_in_backward=True)
     if longest >= 64:

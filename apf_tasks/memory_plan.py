@@ -106,7 +106,7 @@ def predict_step(
     constants: Callable[[Network], dict[str, torch.Tensor]] = lambda network: {},
 ) -> Memory:
     """Peak memory of the heaviest step of these examples. `make` gives the network, on fake tensors."""
-    check_optimizer(params, runtime, "cpu" if device == "cpu" else "cuda", runtime.devices)
+    check_optimizer(params, runtime, "cpu" if device == "cpu" else "cuda", runtime.ranks)
     libraries = psutil.Process().memory_info().rss if device == "cpu" else CUDA_CONTEXT
     params, extra = _without_torchao(params)
     kept = "recompute" if runtime.activations == "offload" else runtime.activations
@@ -116,13 +116,16 @@ def predict_step(
         network = make()
         model = network.model.requires_grad_(True)
         packed = network.family.packs and packs_alike(network, examples)
+        if runtime.precision == "pure_bf16":
+            for parameter in model.parameters():
+                parameter.data = parameter.data.to(torch.bfloat16)
         recompute(model, kept)
-        optimizer = optimizer_of(model, params)
+        optimizer = optimizer_of(model, params, runtime)
         for tensor in (*model.parameters(), *model.buffers()):
             tracker.note(tensor, "weights")
         tracker.vocabulary = int(getattr(model.config.get_text_config(decoder=True), "vocab_size", 0))
         with _sorted_by_use(tracker, model):
-            for rows in (examples.lengths.argsort(kind="stable")[:1], heaviest(examples, params, runtime.devices)):
+            for rows in (examples.lengths.argsort(kind="stable")[:1], heaviest(examples, params, runtime.ranks)):
                 start = len(tracker.events)
                 few = Examples(examples.table.take(rows))
                 at_once = params.model_copy(update={"batch_size": len(rows)})
@@ -138,11 +141,11 @@ def predict_step(
 def _on_device(found: Any, runtime: RuntimeParams, device: str, libraries: int, layer: int, model: int) -> Memory:
     """What one of the ranks has: `found` of the whole, `layer` and `model` bytes of the largest layer and of all."""
     parts = {name: found[name] for name in ("weights", "gradients", "optimizer", "activations", "logits", "workspace")}
-    if runtime.devices > 1 and runtime.shard:
+    if runtime.ranks > 1 and runtime.shard:
         for name in ("weights", "gradients", "optimizer"):
-            parts[name] = -(-parts[name] // runtime.devices)
+            parts[name] = -(-parts[name] // runtime.ranks)
         parts["workspace"] += 3 * layer  # two layers are whole at a time, and the gradient of one
-    elif runtime.devices > 1:
+    elif runtime.ranks > 1:
         parts["workspace"] += min(4 * BUCKET, model)  # gradients on their way to the other ranks
     if device == "cpu":
         holes = 0 if APART in os.environ else int(HEAP_SHARE * found[""])
@@ -205,7 +208,7 @@ def _sorted_by_use(tracker: Tracker, model: torch.nn.Module) -> Iterator[None]:
                 if isinstance(value, torch.Tensor):
                     tracker.note(value, "optimizer")
 
-    handles = [p.register_post_accumulate_grad_hook(gradient) for p in model.parameters()]
+    handles = [p.register_post_accumulate_grad_hook(gradient) for p in model.parameters()]  # type: ignore[no-untyped-call]
     handles += [register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)]
     try:
         yield

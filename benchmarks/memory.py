@@ -55,7 +55,7 @@ CASES = (
     Case("bert", "sentiment", 64, 32, "adafactor", hidden=448),
     Case("roberta", "masked_lm", 128, 16, "sgd"),
     Case("roberta", "sentiment", 64, 32, step_in_backward=True, hidden=512),
-    Case("modernbert", "sentiment", 256, 8),
+    Case("electra", "sentiment", 256, 8),
     Case("gpt2", "causal_lm", 128, 16, activations="selective"),
     Case("gpt2", "causal_lm", 512, 4, "adafactor"),
     Case("qwen2", "causal_lm", 128, 16),

@@ -173,3 +173,9 @@ def test_a_plan_predicts_and_says_what_would_fit(
     out = capsys.readouterr().out
     assert "Does not fit" in out
     assert "train.optimizer=adafactor" in out
+
+
+def test_pure_bfloat16_is_half() -> None:
+    plain, pure = tiny(micro_batch_tokens=64), tiny(micro_batch_tokens=64, precision="pure_bf16")
+    assert pure.weights < 0.6 * plain.weights
+    assert pure.optimizer < 0.6 * plain.optimizer
