@@ -14,7 +14,7 @@ from apf_tasks import store
 from apf_tasks.artifacts import Split, TokenizedSplit
 from apf_tasks.errors import ApfError
 from apf_tasks.model_sources import BUILT, REGISTRY, model_folder
-from apf_tasks.params import ModelParams, Params, TrainParams
+from apf_tasks.params import ModelParams, Params, RuntimeParams, TrainParams
 from apf_tasks.schedules import evaluation_interval, total_steps
 from apf_tasks.stage import Visit
 from apf_tasks.usual_rates import kind_of, unusual_rates
@@ -24,8 +24,6 @@ KEPT_BYTES = 4
 MOST_BYTES = 36
 """And while it trains: a checkpoint of weights and AdamW's two moments is written beside the one it replaces, there are
 the best weights up to then and those before them, and at the end the model."""
-TRAINED_BYTES = 16
-"""Bytes of memory per parameter while it trains: float32 weights, gradients and AdamW's two moments."""
 GIB = 2**30
 
 
@@ -79,8 +77,19 @@ class Estimate:
 
     @property
     def trained_bytes(self) -> int | None:
-        """Memory of one training, without activations and libraries."""
-        return None if self.parameters is None else TRAINED_BYTES * self.parameters
+        """Memory of the training that takes most, on each device, without activations and libraries: weights, gradients
+        unless they are used up in the backward pass, and what the optimizer keeps.
+        """
+        if self.parameters is None:
+            return None
+        return max(int(_bytes_each(training) * (self.parameters or 0)) for training in self.trainings)
+
+    @property
+    def memory_parts(self) -> str:
+        """What these bytes are for."""
+        most = max(self.trainings, key=_bytes_each).params
+        gradients = "" if most.step_in_backward else ", gradients"
+        return f"weights{gradients} and {most.optimizer.name}"
 
     @property
     def kept_bytes(self) -> int | None:
@@ -93,6 +102,15 @@ class Estimate:
         if self.parameters is None:
             return None
         return self.parameters * (KEPT_BYTES * (len(self.trainings) - 1) + MOST_BYTES)
+
+
+def _bytes_each(training: Training) -> float:
+    """Bytes of memory per parameter of a training, on each device."""
+    params, runtime = training.params, training.arguments.get("runtime")
+    ranks = runtime.ranks if isinstance(runtime, RuntimeParams) and runtime.shard else 1
+    float32 = 4 + (0 if params.step_in_backward else 4) + params.optimizer.state_bytes
+    pure = isinstance(runtime, RuntimeParams) and runtime.precision == "pure_bf16"
+    return (float32 / 2 if pure else float32) / ranks
 
 
 def estimate(visits: Sequence[Visit], params: Params) -> Estimate | None:

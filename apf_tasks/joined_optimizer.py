@@ -101,7 +101,13 @@ def layer_matrices(model: torch.nn.Module) -> list[torch.nn.Parameter]:
 
 def build_optimizer(network: Network, params: TrainParams, runtime: RuntimeParams) -> torch.optim.Optimizer:
     """As the params say. Raises ParamsError where it is of no use, or does not go together with the runtime."""
-    chosen, device = params.optimizer, network.place.device.type
+    check_optimizer(params, runtime, network.place.device.type, network.place.ranks.count)
+    return optimizer_of(network.model, params, runtime)
+
+
+def check_optimizer(params: TrainParams, runtime: RuntimeParams, device: str, devices: int) -> None:
+    """Raises ParamsError where the optimizer is of no use on such devices, or does not go together with the runtime."""
+    chosen = params.optimizer
     where, do = "train.optimizer.name", "docs/OPTIMIZERS.md says what each is for."
     if device not in chosen.devices:
         found = f"{chosen.name}, which is for {' and '.join(chosen.devices)} and many times slower here"
@@ -110,19 +116,23 @@ def build_optimizer(network: Network, params: TrainParams, runtime: RuntimeParam
         raise ParamsError(where, "one that works on parts of tensors, for runtime.shard", chosen.name, do)
     if runtime.activations == "offload" and device != "cuda":
         raise ParamsError("runtime.activations", "`offload` with a CUDA device", device, "Write recompute.")
-    if params.step_in_backward and network.place.ranks.count > 1:
-        found = f"{network.place.ranks.count} devices, whose gradients have to be added first"
+    if params.step_in_backward and devices > 1:
+        found = f"{devices} devices, whose gradients have to be added first"
         raise ParamsError("train.step_in_backward", "one device", found, "Write runtime.devices=1.")
-    pure = runtime.precision == "pure_bf16"
-    if pure and not chosen.by_tensor:
+    if runtime.precision == "pure_bf16" and not chosen.by_tensor:
         raise ParamsError(where, "one that works on single tensors, for runtime.precision=pure_bf16", chosen.name, do)
+
+
+def optimizer_of(model: torch.nn.Module, params: TrainParams, runtime: RuntimeParams) -> torch.optim.Optimizer:
+    """The optimizer of a model. Raises ParamsError without its library."""
+    chosen, pure = params.optimizer, runtime.precision == "pure_bf16"
     try:
         if not (params.step_in_backward or pure):
-            return chosen.build(network.model, params.learning_rate, params.weight_decay)
-        groups = decay_groups(network.model, params.weight_decay)
+            return chosen.build(model, params.learning_rate, params.weight_decay)
+        groups = decay_groups(model, params.weight_decay)
         return _by_tensor(groups, lambda group: chosen.over(group, params.learning_rate), params, pure)
     except ImportError as error:
-        raise ParamsError(where, "its library", str(error), "pip install 'apf[cuda]'.") from error
+        raise ParamsError("train.optimizer.name", "its library", str(error), "pip install 'apf[cuda]'.") from error
 
 
 def _by_tensor(groups: Groups, over: Over, params: TrainParams, pure: bool) -> torch.optim.Optimizer:

@@ -59,7 +59,9 @@ def load_network(
     functions = get_family(family)
     device = choose_device(runtime)
     base = load_base(folder, model)
-    network = functions.load_model(folder, model, label_names).to(device)  # type: ignore[arg-type]
+    network = functions.load_model(folder, model, label_names)
+    if network.device.type != device.type:  # fake tensors cannot be moved to where they are
+        network = network.to(device)  # type: ignore[arg-type]
     if network.config.pad_token_id is None:
         network.config.pad_token_id = base.pad_id
     place = Place(device, choose_precision(runtime, device), here(), runtime.shard and here().count > 1)

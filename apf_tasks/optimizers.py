@@ -29,6 +29,11 @@ class _Common(Frozen):
     by_tensor: ClassVar[bool] = True
     """Whether it may update each tensor by itself (`train.step_in_backward`)."""
 
+    @property
+    def state_bytes(self) -> float:
+        """Bytes of state per parameter, on the device."""
+        return 8.0
+
     def over(self, groups: Groups, learning_rate: float) -> torch.optim.Optimizer:
         """The optimizer of these parameter groups."""
         raise NotImplementedError
@@ -75,6 +80,11 @@ class AdamW8bit(_Adam):
     name: Literal["adamw_8bit"]
     """The optimizer."""
 
+    @property
+    def state_bytes(self) -> float:
+        """Two moments of a byte, and a scale for every 256 of them."""
+        return 2 + 8 / 256
+
     def over(self, groups: Groups, learning_rate: float) -> torch.optim.Optimizer:
         """torchao's AdamW8bit. Raises ImportError without torchao."""
         from torchao.optim import AdamW8bit as Theirs
@@ -92,6 +102,11 @@ class OffloadedAdamW(_Adam):
 
     name: Literal["adamw_offload"]
     """The optimizer."""
+
+    @property
+    def state_bytes(self) -> float:
+        """None on the device."""
+        return 0.0
 
     def over(self, groups: Groups, learning_rate: float) -> torch.optim.Optimizer:
         """torchao's CPUOffloadOptimizer around torch's fused AdamW. Raises ImportError without torchao."""
@@ -114,6 +129,11 @@ class Adafactor(_Common):
     clip: Annotated[float, Field(gt=0)] = 1.0
     """Largest root mean square of an update before the learning rate (section 6)."""
 
+    @property
+    def state_bytes(self) -> float:
+        """A row and a column of each matrix: nearly none."""
+        return 0.0
+
     def over(self, groups: Groups, learning_rate: float) -> torch.optim.Optimizer:
         """transformers' Adafactor with the learning rate as it is, not relative to the size of the weights."""
         from transformers.optimization import Adafactor as Theirs
@@ -135,6 +155,11 @@ class SGD(_Common):
     """The optimizer."""
     momentum: Beta = 0.9
     """Decay of the velocity; 0: none is kept."""
+
+    @property
+    def state_bytes(self) -> float:
+        """The velocity, if there is one."""
+        return 4.0 if self.momentum else 0.0
 
     def over(self, groups: Groups, learning_rate: float) -> torch.optim.Optimizer:
         """torch's SGD."""

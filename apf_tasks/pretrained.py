@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,6 +23,7 @@ logger = logging.getLogger("apf")
 
 MAX_NEW_FRACTION = 0.5
 """A base that leaves more than this share of the parameters untrained is not this architecture's base."""
+_no_weights: ContextVar[bool] = ContextVar("no_weights", default=False)
 PADDING = ("<|pad|>", "<pad>", "[PAD]", "<|finetune_right_pad_id|>")
 """What padding is called in vocabularies; the first is added where there is none."""
 
@@ -159,6 +163,11 @@ def load_pretrained(folder: Path, model: ModelParams, auto_class: str, **config:
     # the row of the padding id gets no gradient: it must not be that of a token that counts
     settings.pad_token_id = pad_id(tokenizer) if pad_id(tokenizer) < _vocab_size(settings) else None
     try:
+        if _no_weights.get():
+            made = getattr(transformers, auto_class).from_config(settings, dtype=torch.float32)
+            _fix_constants(made)
+            resize_for(made, tokenizer)
+            return made  # type: ignore[no-any-return]
         loaded, info = getattr(transformers, auto_class).from_pretrained(
             folder,
             config=settings,
@@ -176,6 +185,18 @@ def load_pretrained(folder: Path, model: ModelParams, auto_class: str, **config:
     _fix_constants(loaded)
     resize_for(loaded, tokenizer)
     return loaded  # type: ignore[no-any-return]
+
+
+@contextmanager
+def without_weights() -> Iterator[None]:
+    """Within the block `load_pretrained` makes models from their configuration alone: for plans, on tensors without
+    numbers.
+    """
+    token = _no_weights.set(True)
+    try:
+        yield
+    finally:
+        _no_weights.reset(token)
 
 
 def _check_new(loaded: PreTrainedModel, info: dict[str, Any], model: ModelParams, auto_class: str) -> None:
@@ -227,7 +248,7 @@ def resize_for(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> 
         network.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         outputs = network.get_output_embeddings()  # type: ignore[no-untyped-call]
         layers = [network.get_input_embeddings(), outputs]
-        tensors = {t.data_ptr(): t for layer in layers if layer is not None for t in layer.parameters()}
+        tensors = {id(t): t for layer in layers if layer is not None for t in layer.parameters()}
         with torch.no_grad():
             for tensor in tensors.values():  # (vocabulary, hidden) or (vocabulary,); tied ones once
                 tensor[old:] = tensor[:old].mean(0)

@@ -102,14 +102,14 @@ def set_up(out: Path, trial: Trial) -> Training:
         optimizer=optimizer,
         examples=examples,
         packed=packed,
-        constants=_constants(network, trial.train),
+        constants=constants_of(network, trial.train),
         validation=Examples.of(trial.validation),
         validation_rows=read_rows(trial.validation.path / "rows.parquet"),
         progress=progress or Progress(initial_digests=parameter_digests(network.model)),
     )
 
 
-def _constants(network: Network, train: TokenizedSplit) -> dict[str, torch.Tensor]:
+def constants_of(network: Network, train: TokenizedSplit) -> dict[str, torch.Tensor]:
     """What the family wants every training batch to carry."""
     if network.family.constants is None:
         return {}

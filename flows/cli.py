@@ -14,7 +14,7 @@ from rich.console import Console
 
 from apf_tasks.errors import ApfError, Interrupted, ParamsError
 from apf_tasks.word_vectors.params import WordVectorParams, load_experiment, load_word_vectors
-from flows import registry_cli, service_cli
+from flows import plan_cli, registry_cli, service_cli
 
 app = typer.Typer(
     help="Full-parameter fine-tuning: one YAML file in, a tested and registered model out.",
@@ -108,36 +108,6 @@ def curve(
         print(json.dumps(curve_document(done), ensure_ascii=False))
     else:
         print_curve(out, done, experiment)
-
-
-@app.command()
-def plan(
-    params: ParamsFile,
-    overrides: Overrides = None,
-    measure: Annotated[
-        bool, typer.Option("--measure", help="Tokenize the rows, and run a few training steps.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Show what would be reused and what would run, and why. Runs nothing, unless it is to measure time and memory."""
-    from apf_tasks.stage import journal
-    from apf_tasks.warm_start import meant_now, pinned
-    from flows.pipeline import pipeline
-    from flows.word_vector_pipeline import word_vector_pipeline
-
-    experiment = load_experiment(params, overrides or ())
-    with journal(dry=True, prepare=measure) as book:
-        if isinstance(experiment, WordVectorParams):
-            word_vector_pipeline(experiment)
-        else:
-            pipeline(pinned(experiment, meant_now(experiment)))
-    from flows.plan_output import estimated, plan_document, print_plan
-
-    found = None if isinstance(experiment, WordVectorParams) else estimated(book.visits, experiment, measure)
-    if as_json:
-        print(json.dumps(plan_document(book, found)))
-    else:
-        print_plan(out, book, found, measure)
 
 
 @app.command()
@@ -254,7 +224,7 @@ def rerun(
         print_rerun(out, repeated)
 
 
-for command in (*registry_cli.COMMANDS, *service_cli.COMMANDS):
+for command in (plan_cli.plan, *registry_cli.COMMANDS, *service_cli.COMMANDS):
     app.command()(command)
 app.add_typer(registry_cli.registry, name="registry")
 

@@ -17,6 +17,7 @@ from apf_tasks.stage import Journal, Visit
 
 if TYPE_CHECKING:
     from apf_tasks.warm_up import Speed
+    from flows.memory_output import Planned
 
 
 class Estimated(NamedTuple):
@@ -24,6 +25,8 @@ class Estimated(NamedTuple):
 
     estimate: Estimate
     speed: Speed | None
+    memory: Planned | None = None
+    """The memory part by part, if it was asked for."""
 
     @property
     def seconds(self) -> list[float] | None:
@@ -31,16 +34,24 @@ class Estimated(NamedTuple):
         return None if self.speed is None else [self.speed.seconds(t) for t in self.estimate.trainings]
 
 
-def estimated(visits: Sequence[Visit], params: Params, measure: bool) -> Estimated | None:
-    """What the trainings of a plan would take; None when none would run. Measures only when asked, and when it can."""
+def estimated(visits: Sequence[Visit], params: Params, measure: bool, device: str | None = None) -> Estimated | None:
+    """What the trainings of a plan would take; None when none would run. Measures only when asked, and when it can.
+
+    With a `device`, also the peak memory there.
+    """
     found = estimate(visits, params)
     if found is None:
         return None
-    if not measure or not can_measure(found):
-        return Estimated(found, None)
-    from apf_tasks.warm_up import measure as warm_up  # torch: seconds
+    planned = None
+    if device is not None and can_measure(found):
+        from flows.memory_output import plan_memory  # torch: seconds
 
-    return Estimated(found, warm_up(found.trainings[0]))
+        planned = plan_memory(found.trainings, device)
+    if not measure or not can_measure(found):
+        return Estimated(found, None, planned)
+    from apf_tasks.warm_up import measure as warm_up
+
+    return Estimated(found, warm_up(found.trainings[0]), planned)
 
 
 def can_measure(found: Estimate) -> bool:
@@ -70,6 +81,10 @@ def print_plan(out: Console, book: Journal, found: Estimated | None, measure: bo
         return
     for line in (_steps(found.estimate), _time(found, measure), _memory(found), _disk(found.estimate)):
         out.print(line, markup=False, highlight=False)
+    if found.memory is not None:
+        from flows.memory_output import print_memory
+
+        print_memory(out, found.memory)
     for warning in found.estimate.warnings:
         out.print(f"Warning: {warning}", style="yellow", markup=False, highlight=False)
 
@@ -85,6 +100,7 @@ def _document(found: Estimated | None) -> dict[str, Any] | None:
         "tokens_per_second": None if speed is None else speed.tokens_per_second,
         "parameters": known.parameters,
         "trained_bytes": known.trained_bytes,
+        "memory": None if found.memory is None else found.memory.document(),
         "peak_gib": None if speed is None else speed.peak_gib,
         "kept_bytes_per_training": known.kept_bytes,
         "most_bytes": known.most_bytes,
@@ -129,18 +145,22 @@ def _memory(found: Estimated) -> str:
     known = found.estimate.trained_bytes
     if found.speed is not None:
         return f"Memory: {found.speed.peak_gib:.1f} GiB at the peak of these steps, libraries included."
+    if found.memory is not None:
+        return f"Memory: {size(found.memory.memory.total)} predicted for {found.memory.device}; below, part by part."
     if known is None:
         return "Memory: not known before the model is here."
-    return f"Memory: {_size(known)} for weights, gradients and AdamW; activations and libraries come on top."
+    parts = f"{size(known)} for {found.estimate.memory_parts}"
+    return f"Memory: {parts}; activations and libraries come on top: --memory tells."
 
 
 def _disk(known: Estimate) -> str:
     if known.parameters is None or known.kept_bytes is None or known.most_bytes is None:
         return "Disk: not known before the model is here."
-    kept, most, free = (_size(count) for count in (known.kept_bytes, known.most_bytes, known.free_bytes))
+    kept, most, free = (size(count) for count in (known.kept_bytes, known.most_bytes, known.free_bytes))
     per = f"{kept} per training for {known.parameters:,} parameters"
     return f"Disk: about {per}, up to {most} while they run; {free} free."
 
 
-def _size(count: int) -> str:
+def size(count: int) -> str:
+    """Bytes in words."""
     return f"{count / GIB:,.1f} GiB" if count >= 0.1 * GIB else f"{count / 2**20:,.1f} MiB"
