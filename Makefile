@@ -34,6 +34,8 @@ check: $(VENV)/.ready
 bench: $(VENV)/.ready
 	$(BIN)/python -m benchmarks.run
 	$(BIN)/python -m benchmarks.search
+	$(BIN)/python -m benchmarks.overheads
+	$(BIN)/python -m benchmarks.growth
 
 # After a change of dependencies in pyproject.toml. Digests, no index addresses: the lock installs through any mirror.
 lock: $(VENV)/.ready

@@ -30,6 +30,7 @@ UNITS = {
     "evaluated_per_second": "rows/s in evaluation",
     "whole_seconds": "s from base to evaluated model",
     "peak_memory_mib": "MiB at the peak",
+    "mfu": "share of the machine's matrix products reached",
 }
 OTHERS = {"defaults": "Trainer, the scripts' defaults", "best": "Trainer at its best"}
 Measures = dict[str, float]
@@ -45,7 +46,8 @@ def side(name: str, folder: Path, threads: int, *options: str) -> str:
         "TOKENIZERS_PARALLELISM": "false",
         "OMP_NUM_THREADS": str(threads),
     }
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.sides", name, str(folder), *options]
+    module = ["benchmarks.ceiling"] if name == "ceiling" else ["benchmarks.sides", name]
+    command = [sys.executable, "-W", "ignore", "-m", *module, str(folder), *options]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{name} failed:\n{done.stderr}")
@@ -62,6 +64,10 @@ def measure(case: str, rows: int, repeats: int, precision: str, threads: int) ->
                 measures.append(json.loads(side(name, Path(folder), threads)))
                 shown = ", ".join(f"{key} {value:,.4g}" for key, value in measures[-1].items())
                 out.print(f"{case} [{repeat + 1}/{repeats}] {name}: {shown}", highlight=False)
+        most = json.loads(side("ceiling", Path(folder), threads))
+    for measures in found.values():
+        for one in measures:
+            one["mfu"] = one["tokens_per_second"] * most["flops_per_token"] / most["ceiling"]
     return {name: {key: statistics.median(m[key] for m in runs) for key in runs[0]} for name, runs in found.items()}
 
 

@@ -14,6 +14,7 @@ from benchmarks import scale
 from benchmarks.cases import CASES, Case
 from benchmarks.derived_rows import _questions_about
 from benchmarks.job import Job, prepare
+from benchmarks.overheads import checkpoint
 from benchmarks.run import OTHERS, UNITS, compare, side
 from benchmarks.sides import ours, peak_memory_mib
 from benchmarks.trainer_answers import _answers, _positions
@@ -50,7 +51,7 @@ def test_both_sides_do_the_same_job(name: str, tmp_path: Path, monkeypatch: pyte
     job = prepare(case, tmp_path, case.rows, "fp32", changes)
     assert Job.read(tmp_path) == job
     mine, theirs = ours(job), trainer(job, best=True)
-    assert set(mine) == set(theirs) == {*UNITS, job.params.metric} - {"peak_memory_mib"}
+    assert set(mine) == set(theirs) == {*UNITS, job.params.metric} - {"peak_memory_mib", "mfu"}
     for measures in (mine, theirs):
         assert all(math.isfinite(value) for value in measures.values())
         assert all(measures[key] > 0 for key in measures if key != job.params.metric)
@@ -60,9 +61,21 @@ def test_each_side_is_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(PROJECT)
     prepare(Case(SMOKE / "sentiment.yaml", 300, 16), tmp_path, 300, "fp32", ONE_EPOCH)
     for name in ("ours", "defaults"):
-        assert set(json.loads(side(name, tmp_path, threads=1))) == {*UNITS, "accuracy"}
+        assert set(json.loads(side(name, tmp_path, threads=1))) == {*UNITS, "accuracy"} - {"mfu"}
+    most = json.loads(side("ceiling", tmp_path, threads=1))
+    assert most["flops_per_token"] > 6 * 10_000  # twice in the forward pass, four times in the backward pass
+    assert most["ceiling"] > 1e8
     with pytest.raises(SystemExit, match="ours failed"):
         side("ours", tmp_path / "nothing", threads=1)
+
+
+@pytest.mark.filterwarnings("ignore")  # of the other side
+def test_a_checkpoint_is_measured_on_both_sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(PROJECT)
+    prepare(Case(SMOKE / "sentiment.yaml", 300, 16), tmp_path, 300, "fp32", ONE_EPOCH)
+    (found,) = checkpoint(tmp_path, 2).values()
+    assert set(found) == {"blocking", "beside", "written"}
+    assert all(float(measure[side]) > 0 for measure in found.values() for side in ("ours", "other"))
 
 
 def test_every_family_is_compared() -> None:

@@ -1,0 +1,66 @@
+"""What part of the machine's matrix products a training reaches.
+
+    python -m benchmarks.ceiling FOLDER
+
+FOLDER has what `benchmarks.sides prepare` wrote. Prints one JSON line: floating point operations of a training per
+useful token, and those per second that matrix products alone reach here, with the precision of the job.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from apf_tasks.batching import Examples, collate
+from apf_tasks.network import load_network
+from apf_tasks.runtime import autocast
+from benchmarks.job import Job
+
+COUNTED, SIZE, SECONDS = 16, 2048, 3.0
+
+
+def flops_per_token(job: Job) -> float:
+    """Of forward and backward passes of single rows, which have no padding, as torch counts them."""
+    params = job.params
+    network = load_network(job.folder, job.model, params.family, job.train.label_names, params.runtime)
+    examples = Examples.of(job.train)
+    chosen = np.linspace(0, len(examples) - 1, COUNTED).astype(int)
+    pad, place = network.base.pad_id, network.place
+    with FlopCounterMode(display=False) as counter, autocast(place.device, place.dtype):
+        for index in chosen:
+            columns = examples.take(np.array([index]))
+            if network.family.draw is not None:
+                columns = network.family.draw(columns, network.base, (0, 0))
+            network.family.loss(network.model, collate(columns, pad, place.device)).backward()  # type: ignore[no-untyped-call]
+    tokens = examples.lengths[chosen].sum()
+    if network.base.is_encoder_decoder:
+        tokens += sum(len(labels) for labels in examples.take(chosen)["labels"])
+    return counter.get_total_flops() / float(tokens)
+
+
+def ceiling(dtype: torch.dtype) -> float:
+    """Operations per second of large square matrix products; the best of several seconds."""
+    left, right = (torch.randn(SIZE, SIZE, dtype=dtype) for _ in range(2))
+    best, ends = 0.0, time.perf_counter() + SECONDS
+    while time.perf_counter() < ends:
+        began = time.perf_counter()
+        left @ right
+        best = max(best, 2 * SIZE**3 / (time.perf_counter() - began))
+    return best
+
+
+def main(folder: Path) -> None:
+    """Print both."""
+    job = Job.read(folder)
+    dtype = torch.bfloat16 if job.params.runtime.precision == "bf16" else torch.float32
+    print(json.dumps({"flops_per_token": flops_per_token(job), "ceiling": ceiling(dtype)}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
