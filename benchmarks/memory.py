@@ -82,6 +82,8 @@ def network_of(case: Case) -> Any:
     sizes = {"hidden_size": case.hidden, "num_layers": case.layers, "num_heads": case.hidden // 64}
     values = _values(case.architecture, sizes) | {"vocab_size": case.vocabulary, "pad_token_id": 0}
     config = config_class(case.architecture)(**values)
+    if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
+        config.decoder_start_token_id = 0
     auto = getattr(transformers, f"AutoModelFor{heads.get(case.family, 'Seq2SeqLM')}")
     model = auto.from_config(config, dtype=torch.float32)
     family = replace(get_family(family_params(case.family).model_validate({"name": case.family})), draw=None)
