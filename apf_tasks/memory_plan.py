@@ -39,7 +39,7 @@ HEAP_SHARE = 1.0
 Measured: docs/MEMORY.md."""
 APART = "MALLOC_MMAP_THRESHOLD_"
 """Environment variable of glibc: tensors of so many bytes and more are given back at once, and there are no holes."""
-KERNELS = 24 * 2**20
+KERNELS = 60 * 2**20
 """Bytes that matrix products and threads take for themselves on a CPU. Measured, with one thread."""
 CUDA_CONTEXT = 2**29
 """Bytes of the CUDA context and the libraries' workspaces. An assumption: it was never measured here."""

@@ -86,7 +86,7 @@ def test_two_ranks_that_divide_a_model_save_when_told_to_stop_and_any_number_goe
     shutil.copytree(out, tmp_path / "other")
     for continued in (
         train(folder, out, params=LONGER),
-        train(folder, tmp_path / "other", params=LONGER, devices=4, shard=True),
+        train(folder, tmp_path / "other", params=LONGER, devices=3, shard=True),
     ):
         assert continued.resumed_from_step
         assert continued.scores == pytest.approx(alone["trained"].scores, abs=0.05)
