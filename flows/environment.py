@@ -69,11 +69,14 @@ class _Lines(logging.Handler):
 
 
 def start_together() -> None:
-    """Start Prefect's temporary server while MLflow is imported: each takes seconds, neither needs the other."""
+    """Start Prefect's temporary server while libraries are imported: each takes seconds, neither needs the other."""
     from prefect.client.orchestration import get_client
 
-    if "PREFECT_API_URL" not in os.environ:
+    temporary = "PREFECT_API_URL" not in os.environ
+    if temporary:
         logging.getLogger("apf").info("starting Prefect and MLflow (`apf up` keeps a server and saves the wait)")
+        # a catalogue for the UI, which takes seconds to write; saving a block registers its kind
+        os.environ.setdefault("PREFECT_SERVER_REGISTER_BLOCKS_ON_START", "false")
 
     def wake() -> None:
         with contextlib.suppress(Exception), get_client(sync_client=True) as prefect:
@@ -82,4 +85,6 @@ def start_together() -> None:
     waking = threading.Thread(target=wake, daemon=True)
     waking.start()
     tracker.client()
+    if temporary and waking.is_alive():  # a core is free: what training needs, if anything is trained
+        import apf_tasks.training  # noqa: F401
     waking.join()
