@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 
-import torch
 from transformers import PreTrainedModel
 
 from apf_tasks.network import Place
@@ -57,8 +56,3 @@ class Compiler:
 def pays(seconds: float, left: int) -> bool:
     """Whether so many steps of so many seconds repay the compilation."""
     return GAIN * seconds * left > WAIT_SECONDS
-
-
-def compiled(model: torch.nn.Module) -> int:
-    """How many of its parts are compiled."""
-    return sum(module._compiled_call_impl is not None for module in model.modules())

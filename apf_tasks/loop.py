@@ -65,8 +65,7 @@ def train_steps(
     """Yield after every optimizer step, from step `start` + 1 on. Raises Diverged before a bad update is applied."""
     per_epoch = steps_per_epoch(len(examples), train.batch_size)
     steps = total_steps(len(examples), train)
-    most = sys.maxsize if train.step_in_backward else train.micro_batch_tokens
-    feed = Feed(network, examples, train, packed, most or MICRO_BATCH_TOKENS[network.place.device.type])
+    feed = Feed(network, examples, train, packed, most_tokens(train, network.place.device.type))
     started = time.perf_counter()
     for ready in feed.steps(start, steps):
         waited = time.perf_counter() - started
@@ -91,6 +90,13 @@ def train_steps(
             waited=waited,
         )
         started = time.perf_counter()
+
+
+def most_tokens(train: TrainParams, device: str) -> int:
+    """Padded tokens of a forward pass at most, on such a kind of device."""
+    if train.step_in_backward:
+        return sys.maxsize
+    return train.micro_batch_tokens or MICRO_BATCH_TOKENS[device]
 
 
 def _gradients_that_fit(

@@ -22,7 +22,7 @@ from apf_tasks.device_memory import WITHOUT_BF16
 from apf_tasks.fake_tensors import Tracker, tracked
 from apf_tasks.gpu_attention import gpu_attention
 from apf_tasks.joined_optimizer import check_optimizer, optimizer_of
-from apf_tasks.loop import MICRO_BATCH_TOKENS, packs_alike, train_steps
+from apf_tasks.loop import most_tokens, packs_alike, train_steps
 from apf_tasks.model_sources import model_folder
 from apf_tasks.network import Network, load_network
 from apf_tasks.optimizers import SGD
@@ -110,7 +110,7 @@ def predict_step(
     libraries = psutil.Process().memory_info().rss if device == "cpu" else CUDA_CONTEXT
     params, extra = _without_torchao(params)
     kept = "recompute" if runtime.activations == "offload" else runtime.activations
-    most = params.micro_batch_tokens or MICRO_BATCH_TOKENS["cpu" if device == "cpu" else "cuda"]
+    most = most_tokens(params, "cpu" if device == "cpu" else "cuda")
     params = params.model_copy(update={"micro_batch_tokens": most, "epochs": 1})
     with tracked() as tracker, nullcontext() if device == "cpu" else gpu_attention():
         network = make()

@@ -21,7 +21,7 @@ from apf_tasks.errors import Interrupted
 from apf_tasks.families import Prediction
 from apf_tasks.frozen import dotted
 from apf_tasks.launch import check_caller, on_devices
-from apf_tasks.loop import Step, train_steps
+from apf_tasks.loop import Step
 from apf_tasks.network import predict_and_tune, score, scores_of
 from apf_tasks.progress import progress as show_progress
 from apf_tasks.rows import write_rows
@@ -86,10 +86,7 @@ def run_until(training: Training, run: tracking.TrialRun, until: int) -> None:
     """Train to step `until` of the whole, or to the end of patience. What comes after does not change what is done."""
     if training.progress.stopped or training.progress.step >= until:
         return
-    network, now = training.network, training.progress
-    loop = train_steps(
-        network, training.optimizer, training.examples, training.params, now.step, training.packed, training.constants
-    )
+    network, loop = training.network, training.steps_to_come()
     compiler = Compiler(network.model, training.trial.runtime, network.place)
     advancing = show_progress(f"train {current_label()}".strip(), until, "steps")
     with checkpoints(training) as kept, stop_signals() as stopping, advancing as advance, closing(loop):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from apf_tasks.batching import Examples
 from apf_tasks.checkpoints import Progress, load_checkpoint
 from apf_tasks.families import Prediction
 from apf_tasks.joined_optimizer import build_optimizer
-from apf_tasks.loop import packs_alike
+from apf_tasks.loop import Step, packs_alike, train_steps
 from apf_tasks.model_sources import model_folder
 from apf_tasks.network import Network, load_network
 from apf_tasks.params import FamilyParams, ModelParams, RuntimeParams, TrainParams
@@ -72,6 +73,12 @@ class Training:
     def steps(self) -> int:
         """Optimizer steps of the whole training."""
         return total_steps(len(self.examples), self.params)
+
+    def steps_to_come(self) -> Generator[Step]:
+        """The loop, from where the training stands."""
+        return train_steps(
+            self.network, self.optimizer, self.examples, self.params, self.progress.step, self.packed, self.constants
+        )
 
     @property
     def evaluate_every(self) -> int:

@@ -11,7 +11,6 @@ import numpy as np
 
 from apf_tasks.batching import Examples
 from apf_tasks.estimates import Training
-from apf_tasks.loop import train_steps
 from apf_tasks.network import predict_pieces
 from apf_tasks.runtime import choose_device, peak_memory_gib, reset_peak_memory
 from apf_tasks.training_state import Trial, set_up
@@ -48,7 +47,7 @@ def measure(training: Training) -> Speed:
     reset_peak_memory(device)
     with tempfile.TemporaryDirectory() as folder:
         ready = set_up(Path(folder), Trial(*(training.arguments[name] for name in Trial._fields)))
-    loop = train_steps(ready.network, ready.optimizer, ready.examples, ready.params, 0, ready.packed, ready.constants)
+    loop = ready.steps_to_come()
     started, counted = time.perf_counter(), []
     for step in loop:
         counted.append(step)

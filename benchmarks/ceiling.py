@@ -1,17 +1,8 @@
-"""What part of the machine's matrix products a training reaches.
-
-    python -m benchmarks.ceiling FOLDER
-
-FOLDER has what `benchmarks.sides prepare` wrote. Prints one JSON line: floating point operations of a training per
-useful token, and those per second that matrix products alone reach here, with the precision of the job.
-"""
+"""What part of the machine's matrix products a training reaches."""
 
 from __future__ import annotations
 
-import json
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -55,12 +46,7 @@ def ceiling(dtype: torch.dtype) -> float:
     return best
 
 
-def main(folder: Path) -> None:
-    """Print both."""
-    job = Job.read(folder)
+def reached_at_most(job: Job) -> dict[str, float]:
+    """Operations of a training per useful token, and those per second of matrix products in the job's precision."""
     dtype = torch.bfloat16 if job.params.runtime.precision == "bf16" else torch.float32
-    print(json.dumps({"flops_per_token": flops_per_token(job), "ceiling": ceiling(dtype)}))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    return {"flops_per_token": flops_per_token(job), "ceiling": ceiling(dtype)}

@@ -43,6 +43,14 @@ class Job:
         """The folder of the base."""
         return Path(self.model.base)
 
+    @property
+    def trial(self) -> Trial:
+        """Its training, as the params say."""
+        params = self.params
+        return Trial(
+            self.train, self.validation, self.model, params.family, params.train, params.runtime, params.metric
+        )
+
     def rows(self, name: str) -> pd.DataFrame:
         """The rows of a split, before tokenization."""
         return read_rows(getattr(self, name).path / "rows.parquet")

@@ -21,7 +21,6 @@ import torch
 from rich.console import Console
 
 from apf_tasks import tracking
-from apf_tasks.loop import train_steps
 from apf_tasks.params import TrainParams
 from apf_tasks.training import train_model
 from apf_tasks.training_state import Trial, set_up
@@ -52,7 +51,7 @@ def one(folder: Path, name: str) -> dict[str, float]:
     out.mkdir()
     where = job.params.runtime.model_copy(update=runtime)
     with tracking.within(tracking.Pipeline("optimizers")):
-        trial = Trial(job.train, job.validation, job.model, job.params.family, params, where, job.params.metric)
+        trial = job.trial._replace(params=params, runtime=where)
         found = train_model(out, trial)
     return {
         "state": _state_bytes(folder / "again", trial) / found.parameters,
@@ -65,7 +64,7 @@ def one(folder: Path, name: str) -> dict[str, float]:
 def _state_bytes(out: Path, trial: Trial) -> int:
     """What the optimizer keeps after a step."""
     again = set_up(out, trial)
-    next(train_steps(again.network, again.optimizer, again.examples, again.params, packed=again.packed))
+    next(again.steps_to_come())
     return _bytes(again.optimizer.state_dict())
 
 

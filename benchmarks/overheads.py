@@ -125,14 +125,11 @@ def checkpoint(folder: Path, repeats: int) -> Results:
 
 
 def _our_checkpoints(job: Job, folder: Path, repeats: int) -> tuple[float, ...]:
-    from apf_tasks.loop import train_steps
     from apf_tasks.training import checkpoints
-    from apf_tasks.training_state import Trial, set_up
+    from apf_tasks.training_state import set_up
 
-    params = job.params
-    trial = Trial(job.train, job.validation, job.model, params.family, params.train, params.runtime, params.metric)
-    training = set_up(folder / "ours", trial)
-    steps = train_steps(training.network, training.optimizer, training.examples, params.train)
+    training = set_up(folder / "ours", job.trial)
+    steps = training.steps_to_come()
     blocked, written, beside, alone = [], [], [], []
     with checkpoints(training) as kept:
         for _ in range(repeats):

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from torch.profiler import ProfilerActivity, profile
 
-from apf_tasks.loop import train_steps
-from apf_tasks.training_state import Trial, set_up
+from apf_tasks.training_state import set_up
 from benchmarks.cases import CASES
 from benchmarks.job import Job, prepare
 
@@ -40,12 +39,7 @@ def kind_of(name: str) -> str:
 
 def shares(job: Job, folder: Path, steps: int) -> dict[str, float]:
     """Kind -> share of the time that operations took themselves, over so many steps; most first."""
-    params = job.params
-    trial = Trial(job.train, job.validation, job.model, params.family, params.train, params.runtime, params.metric)
-    training = set_up(folder, trial)
-    loop = train_steps(
-        training.network, training.optimizer, training.examples, params.train, 0, training.packed, training.constants
-    )
+    loop = set_up(folder, job.trial).steps_to_come()
     for _ in range(WARM):
         next(loop)
     with profile(activities=[ProfilerActivity.CPU]) as seen:

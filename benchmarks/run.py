@@ -46,8 +46,7 @@ def side(name: str, folder: Path, threads: int, *options: str) -> str:
         "TOKENIZERS_PARALLELISM": "false",
         "OMP_NUM_THREADS": str(threads),
     }
-    module = ["benchmarks.ceiling"] if name == "ceiling" else ["benchmarks.sides", name]
-    command = [sys.executable, "-W", "ignore", "-m", *module, str(folder), *options]
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.sides", name, str(folder), *options]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{name} failed:\n{done.stderr}")

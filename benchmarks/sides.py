@@ -1,6 +1,6 @@
 """One training and evaluation of a case, in a process of its own.
 
-    python -m benchmarks.sides ours|defaults|best FOLDER
+    python -m benchmarks.sides ours|defaults|best|ceiling FOLDER
     python -m benchmarks.sides prepare FOLDER CASE ROWS PRECISION OVERRIDES-AS-JSON
 
 FOLDER has what `prepare` wrote. Prints one JSON line of measures: useful tokens per second of training, rows per second
@@ -34,13 +34,11 @@ def ours(job: Job) -> Measures:
     from apf_tasks.batching import Examples
     from apf_tasks.network import load_network, predict_rows, score, scores_of
     from apf_tasks.training import train_model
-    from apf_tasks.training_state import Trial
 
     params = job.params
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        trial = (job.train, job.validation, job.model, params.family, params.train, params.runtime, params.metric)
-        trained = train_model(Path(folder), Trial(*trial))
+        trained = train_model(Path(folder), job.trial)
         whole = time.perf_counter() - started
         names = job.train.label_names
         network = load_network(trained.path / "model", job.model, params.family, names, params.runtime)
@@ -68,6 +66,11 @@ def main(side: str, folder: Path, *options: str) -> None:
         prepare(CASES[case], folder, int(rows), precision, json.loads(changes))
         return
     job = Job.read(folder)
+    if side == "ceiling":
+        from benchmarks.ceiling import reached_at_most
+
+        print(json.dumps(reached_at_most(job)))
+        return
     if side == "ours":
         measures = ours(job)
     else:

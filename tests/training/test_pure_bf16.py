@@ -11,7 +11,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from apf_tasks.compiling import GAIN, WAIT_SECONDS, Compiler, compiled, pays
+from apf_tasks.compiling import GAIN, WAIT_SECONDS, Compiler, pays
 from apf_tasks.errors import ParamsError
 from apf_tasks.joined_optimizer import build_optimizer
 from apf_tasks.loop import train_steps
@@ -26,6 +26,11 @@ PURE = RuntimeParams(device="cpu", precision="pure_bf16")
 @pytest.fixture
 def setting(tmp_path: Path) -> Setting:
     return Setting(tmp_path / "tiny")
+
+
+def compiled(model: torch.nn.Module) -> int:
+    """How many of its parts are compiled."""
+    return sum(module._compiled_call_impl is not None for module in model.modules())
 
 
 def pure(setting: Setting) -> Any:
