@@ -17,6 +17,7 @@ import torch
 from transformers import PreTrainedModel
 
 from apf_tasks.batching import Examples, collate, collate_packed
+from apf_tasks.dropout import cheap_draws
 from apf_tasks.errors import Diverged, ModelError
 from apf_tasks.feed import Batch, Feed, Ready
 from apf_tasks.joined_optimizer import InBackward
@@ -117,15 +118,18 @@ def _gradients(network: Network, ready: Ready, seed: int, constants: Batch) -> t
     model, place = network.model, network.place
     loss, padded = torch.zeros((), device=place.device), 0
     model.train()
-    for number, weight, batch in ready.passes:
-        here = {name: tensor.to(place.device, non_blocking=True) for name, tensor in batch.items()}
-        torch.manual_seed(pass_seed(seed, ready.step, number))  # dropout is the same whoever computes the pass
-        with autocast(place.device, place.dtype):
+    with autocast(place.device, place.dtype), cheap_draws(place.device):  # weights are cast once, not by every pass
+        for number, weight, batch in ready.passes:
+            here = {name: tensor.to(place.device, non_blocking=True) for name, tensor in batch.items()}
+            torch.manual_seed(pass_seed(seed, ready.step, number))  # dropout is the same whoever computes the pass
             # every target weighs the same, however rows are cut
             part = network.family.loss(model, here | constants) * (weight / ready.targets)
-        part.backward()  # type: ignore[no-untyped-call]
-        loss += part.detach()
-        padded += weight * here["input_ids"].numel()
+            with torch.autocast(place.device.type, enabled=False):
+                part.backward()  # type: ignore[no-untyped-call]
+            if place.sharded:
+                torch.clear_autocast_cache()  # no rank keeps the weights of the others
+            loss += part.detach()
+            padded += weight * here["input_ids"].numel()
     whole_loss, whole_padded = place.ranks.total([float(loss), padded])
     if not place.sharded:
         place.ranks.sum_gradients(model)

@@ -6,11 +6,13 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
 from apf_tasks.batching import Examples, collate, token_table
@@ -114,6 +116,38 @@ def test_how_a_step_is_cut_does_not_change_it(setting: Setting, micro_batch_toke
     cut, cut_losses = setting.train(micro_batch_tokens=micro_batch_tokens)
     assert cut_losses == pytest.approx(whole_losses, rel=1e-4)
     torch.testing.assert_close(weights(cut), weights(whole), atol=2e-5, rtol=1e-4)
+
+
+class Casts(TorchDispatchMode):
+    """Counts how often each parameter is cast to bfloat16."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.counts = {p.data_ptr(): 0 for p in model.parameters()}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._to_copy.default and (kwargs or {}).get("dtype") is torch.bfloat16:
+            pointer = args[0].data_ptr()
+            self.counts[pointer] = self.counts.get(pointer, -1000) + 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_weights_are_cast_once_for_all_passes_of_a_step(setting: Setting) -> None:
+    gradients: list[torch.Tensor] = []
+    for most in (10**6, 40):
+        model = setting.model()
+        network = Network(model, setting.base, setting.family, NAMES, Place(PLACE.device, torch.bfloat16))
+        params = TrainParams(batch_size=8, learning_rate=0.0, micro_batch_tokens=most, max_grad_norm=None)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        optimizer.register_step_pre_hook(lambda own, *_: gradients.append(flat_gradient(own)))
+        with Casts(model) as casts:
+            next(train_steps(network, optimizer, setting.examples(), params))
+        assert {casts.counts[p.data_ptr()] for p in model.parameters()} == {0, 1}
+    assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.999
+
+
+def flat_gradient(optimizer: torch.optim.Optimizer) -> torch.Tensor:
+    return torch.cat([p.grad.flatten() for group in optimizer.param_groups for p in group["params"]])
 
 
 def test_a_pass_that_does_not_fit_is_cut_and_the_step_is_the_same(
