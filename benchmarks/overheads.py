@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,7 @@ def _our_checkpoints(job: Job, folder: Path, repeats: int) -> tuple[float, ...]:
 def _trainer_checkpoints(job: Job, folder: Path, repeats: int) -> float:
     from transformers import TrainerCallback
 
-    from benchmarks.trainer_side import built
+    from benchmarks.trainer_side import DEFAULT_BATCH, built, task_of
 
     class Saved(TrainerCallback):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -163,7 +164,8 @@ def _trainer_checkpoints(job: Job, folder: Path, repeats: int) -> float:
             self.seconds.append(time.perf_counter() - self.began)
 
     saved = Saved()
-    hf = built(job, str(folder / "trainer"), max_steps=repeats)
+    task = replace(task_of(job), settings={"max_steps": repeats})
+    hf, _ = built(job, task, str(folder / "trainer"), job.groups, DEFAULT_BATCH)
     hf.add_callback(saved)
     hf.train()
     return statistics.median(saved.seconds)

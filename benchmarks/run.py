@@ -1,6 +1,6 @@
 """`make bench`: this project's training and evaluation against Hugging Face's Trainer, in alternating processes.
 
-    python -m benchmarks.run [--case NAME] [--rows N] [--repeats 3] [--precision fp32] [--threads 1]
+    python -m benchmarks.run [--case NAME] [--rows N] [--repeats 3] [--precision fp32] [--threads 1] [--against SIDE]
 
 Same base, rows, epochs, batch size, learning rate and seed; each training in a process of its own. Prints medians and
 ratios, and writes mlruns/bench.json: {case: {measure: {"ours", "other", "ratio", "unit"}}}.
@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -32,7 +33,12 @@ UNITS = {
     "peak_memory_mib": "MiB at the peak",
     "mfu": "share of the machine's matrix products reached",
 }
-OTHERS = {"defaults": "Trainer, the scripts' defaults", "best": "Trainer at its best"}
+OTHERS = {
+    "textbook": "the textbook's loop",
+    "defaults": "Trainer, the scripts' defaults",
+    "best": "Trainer at its best",
+    "tuned": "Trainer tuned by hand",
+}
 Measures = dict[str, float]
 Results = dict[str, dict[str, dict[str, float | str]]]
 out = Console()
@@ -53,9 +59,11 @@ def side(name: str, folder: Path, threads: int, *options: str) -> str:
     return done.stdout.strip().rpartition("\n")[2]
 
 
-def measure(case: str, rows: int, repeats: int, precision: str, threads: int) -> dict[str, Measures]:
+def measure(
+    case: str, others: Sequence[str], rows: int, repeats: int, precision: str, threads: int
+) -> dict[str, Measures]:
     """Side -> medians of its measures over alternating repeats."""
-    found: dict[str, list[Measures]] = {name: [] for name in ("ours", *OTHERS)}
+    found: dict[str, list[Measures]] = {name: [] for name in ("ours", *others)}
     with tempfile.TemporaryDirectory() as folder:
         side("prepare", Path(folder), threads, case, str(rows), precision, "{}")
         for repeat in range(repeats):
@@ -75,8 +83,10 @@ def compare(case: str, medians: dict[str, Measures]) -> Results:
     metric = load_params(CASES[case].params).metric
     units = {**UNITS, metric: f"validation {metric}"}
     results: Results = {}
-    for other, title in OTHERS.items():
-        rows = results[f"{case} against {title}"] = {}
+    for other in medians:
+        if other == "ours":
+            continue
+        rows = results[f"{case} against {OTHERS[other]}"] = {}
         for key, unit in units.items():
             mine, theirs = medians["ours"][key], medians[other][key]
             ratio = mine / theirs if theirs else float("nan")
@@ -88,6 +98,7 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", choices=CASES, action="append", help="one of the cases; may be given several times")
+    parser.add_argument("--against", choices=OTHERS, action="append", help="one of the other sides; all without it")
     parser.add_argument("--rows", type=int, help="rows of all splits together, instead of the case's own number")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
@@ -96,7 +107,8 @@ def main() -> None:
     results: Results = {}
     for case in given.case or CASES:
         rows = given.rows or CASES[case].rows
-        results |= compare(case, measure(case, rows, given.repeats, given.precision, given.threads))
+        others = given.against or list(OTHERS)
+        results |= compare(case, measure(case, others, rows, given.repeats, given.precision, given.threads))
         write(results)  # after each case: what is measured stays when a later one fails
     out.print(table(results, f"medians of {given.repeats}, {given.precision}, {given.threads} thread(s)"))
 

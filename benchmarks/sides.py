@@ -1,6 +1,6 @@
 """One training and evaluation of a case, in a process of its own.
 
-    python -m benchmarks.sides ours|defaults|best|ceiling FOLDER
+    python -m benchmarks.sides ours|defaults|best|tuned|textbook|ceiling FOLDER
     python -m benchmarks.sides prepare FOLDER CASE ROWS PRECISION OVERRIDES-AS-JSON
 
 FOLDER has what `prepare` wrote. Prints one JSON line of measures: useful tokens per second of training, rows per second
@@ -73,10 +73,14 @@ def main(side: str, folder: Path, *options: str) -> None:
         return
     if side == "ours":
         measures = ours(job)
+    elif side == "textbook":
+        from benchmarks.textbook import textbook
+
+        measures = textbook(job)
     else:
         from benchmarks.trainer_side import trainer
 
-        measures = trainer(job, best=side == "best")
+        measures = trainer(job, side)
     print(json.dumps(measures | {"peak_memory_mib": peak_memory_mib()}))
 
 

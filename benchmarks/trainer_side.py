@@ -1,7 +1,8 @@
 """Hugging Face's Trainer on the same job, as the example scripts of transformers set it up.
 
 `defaults`: rows in random order, evaluation in batches of 8. `best`: what a user gains without writing code, batches of
-rows of like length in training, larger ones in evaluation, where the rows stand in the order of their lengths.
+rows of like length in training, larger ones in evaluation, where the rows stand in the order of their lengths. `tuned`:
+the same with each step in four passes, which a user finds by trying, for shorter rows share a pass with their like.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Trainer
 
 DEFAULT_BATCH = 8
+PASSES = {"tuned": 4}
+"""Forward passes of a step, where it is more than one."""
 
 
 @dataclass(frozen=True)
@@ -44,18 +47,18 @@ class Task:
     generates: bool = False
 
 
-def trainer(job: Job, best: bool) -> dict[str, float]:
+def trainer(job: Job, how: str) -> dict[str, float]:
     """Train, evaluate and save; the score is by this project's metrics."""
     from transformers import logging
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    task = _task(job)
+    task, best = task_of(job), how != "defaults"
     order = _longest_first(task.validation) if best else np.arange(len(task.validation))
     batch = job.best_batch if best else DEFAULT_BATCH
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        hf, clock = _trainer(job, task, folder, best and job.groups, batch)
+        hf, clock = built(job, task, folder, best and job.groups, batch, PASSES.get(how, 1))
         hf.train()
         hf.args.train_sampling_strategy = "random"  # evaluation would permute its rows
         begun = time.perf_counter()
@@ -63,25 +66,35 @@ def trainer(job: Job, best: bool) -> dict[str, float]:
         ended = time.perf_counter()
         hf.save_model()
         whole = time.perf_counter() - started
+    return measures(job, task, clock.seconds, ended - begun, whole, (predictions, order), hf.model)
+
+
+def measures(
+    job: Job,
+    task: Task,
+    learned: float,
+    evaluated: float,
+    whole: float,
+    found: tuple[Sequence[Any] | None, np.ndarray],
+    model: Any,
+) -> dict[str, float]:
+    """What a side says, from its seconds and its predictions in some order of the rows."""
+    predictions, order = found
     tokens = sum(len(row) for row in task.train["input_ids"])
     if task.targets:
         tokens += sum(len(row) for row in task.train["labels"])
     rows = job.rows("validation")
-    found = None if predictions is None else _in_order(predictions, order, task.validation)
+    in_order = None if predictions is None else _in_order(predictions, order, task.validation)
     return {
-        "tokens_per_second": tokens * job.params.train.epochs / clock.seconds,
-        "evaluated_per_second": len(rows) / (ended - begun),
+        "tokens_per_second": tokens * job.params.train.epochs / learned,
+        "evaluated_per_second": len(rows) / evaluated,
         "whole_seconds": whole,
-        job.params.metric: _score(job, rows, found, hf.model),
+        job.params.metric: _score(job, rows, in_order, model),
     }
 
 
-def built(job: Job, folder: str, **settings: Any) -> Trainer:
-    """Trainer for a case, ready to train."""
-    return _trainer(job, replace(_task(job), settings=settings), folder, job.groups, DEFAULT_BATCH)[0]
-
-
-def _task(job: Job) -> Task:
+def task_of(job: Job) -> Task:
+    """What the family of a case adds to Trainer."""
     from benchmarks import trainer_answers, trainer_labels, trainer_text
 
     tasks: dict[str, Callable[[Job], Task]] = {
@@ -96,7 +109,8 @@ def _task(job: Job) -> Task:
     return tasks[job.params.family.name](job)
 
 
-def _trainer(job: Job, task: Task, folder: str, grouped: bool, batch: int) -> tuple[Trainer, Any]:
+def built(job: Job, task: Task, folder: str, grouped: bool, batch: int, passes: int = 1) -> tuple[Trainer, Any]:
+    """Trainer for a case, evaluating in such batches, and its clock."""
     from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer, TrainingArguments, set_seed
 
     params = job.params.train
@@ -104,7 +118,8 @@ def _trainer(job: Job, task: Task, folder: str, grouped: bool, batch: int) -> tu
     arguments, kind = (Seq2SeqTrainingArguments, Seq2SeqTrainer) if task.generates else (TrainingArguments, Trainer)
     settings = arguments(
         folder,
-        per_device_train_batch_size=params.batch_size,
+        per_device_train_batch_size=params.batch_size // passes,
+        gradient_accumulation_steps=passes,
         per_device_eval_batch_size=batch,
         num_train_epochs=params.epochs,
         learning_rate=params.learning_rate,
@@ -122,7 +137,7 @@ def _trainer(job: Job, task: Task, folder: str, grouped: bool, batch: int) -> tu
         **task.settings,
     )
     clock = _clock()
-    built = kind(
+    made = kind(
         task.load(),
         settings,
         task.collator,
@@ -131,7 +146,7 @@ def _trainer(job: Job, task: Task, folder: str, grouped: bool, batch: int) -> tu
         processing_class=task.tokenizer,
         callbacks=[clock],
     )
-    return built, clock
+    return made, clock
 
 
 def _clock() -> Any:

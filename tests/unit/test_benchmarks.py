@@ -17,6 +17,7 @@ from benchmarks.job import Job, prepare
 from benchmarks.overheads import checkpoint
 from benchmarks.run import OTHERS, UNITS, compare, side
 from benchmarks.sides import ours, peak_memory_mib
+from benchmarks.textbook import textbook
 from benchmarks.trainer_answers import _answers, _positions
 from benchmarks.trainer_labels import _labels
 from benchmarks.trainer_side import trainer
@@ -42,7 +43,7 @@ def answerable(folder: Path) -> list[dict[str, str]]:
 
 @pytest.mark.filterwarnings("ignore")  # of the other side
 @pytest.mark.parametrize("name", CASES)
-def test_both_sides_do_the_same_job(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_sides_do_the_same_job(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(PROJECT)
     derive = answerable if name == "question_answering" else None
     groups, warm_up = CASES[name].groups, min(1, CASES[name].warm_up_epochs)
@@ -50,9 +51,8 @@ def test_both_sides_do_the_same_job(name: str, tmp_path: Path, monkeypatch: pyte
     changes = ONE_EPOCH | (ENCODER_DECODER if name == "translation" else {})
     job = prepare(case, tmp_path, case.rows, "fp32", changes)
     assert Job.read(tmp_path) == job
-    mine, theirs = ours(job), trainer(job, best=True)
-    assert set(mine) == set(theirs) == {*UNITS, job.params.metric} - {"peak_memory_mib", "mfu"}
-    for measures in (mine, theirs):
+    for measures in (ours(job), textbook(job), trainer(job, "tuned")):
+        assert set(measures) == {*UNITS, job.params.metric} - {"peak_memory_mib", "mfu"}
         assert all(math.isfinite(value) for value in measures.values())
         assert all(measures[key] > 0 for key in measures if key != job.params.metric)
 
@@ -60,7 +60,7 @@ def test_both_sides_do_the_same_job(name: str, tmp_path: Path, monkeypatch: pyte
 def test_each_side_is_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(PROJECT)
     prepare(Case(SMOKE / "sentiment.yaml", 300, 16), tmp_path, 300, "fp32", ONE_EPOCH)
-    for name in ("ours", "defaults"):
+    for name in ("ours", "defaults", "textbook"):
         assert set(json.loads(side(name, tmp_path, threads=1))) == {*UNITS, "accuracy"} - {"mfu"}
     most = json.loads(side("ceiling", tmp_path, threads=1))
     assert most["flops_per_token"] > 6 * 10_000  # twice in the forward pass, four times in the backward pass
