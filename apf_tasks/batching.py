@@ -35,6 +35,8 @@ class Examples:
         own = np.arange(len(self.lengths))
         self.rows = self._column("row").to_numpy() if "row" in self.table.column_names else own
         """The row that each example is from, ascending."""
+        self.with_prompt = np.flatnonzero(self._lengths("prompt")) if "prompt" in self.columns else own[:0]
+        """The examples that bring something to be continued."""
 
     @classmethod
     def of(cls, split: TokenizedSplit) -> Examples:

@@ -84,7 +84,7 @@ def predict_pieces(network: Network, examples: Examples, answering: bool) -> lis
         found: dict[int, Prediction] = {}
         while not found:
             try:
-                found = _predict_together(network, predict, examples, micro_batches(chunk, examples.sizes, most))
+                found = _predict_together(network, predict, examples, _passes(examples, chunk, most))
             except torch.OutOfMemoryError:
                 if most <= int(examples.sizes[chunk].max()) or network.place.ranks.count > 1:
                     raise
@@ -92,6 +92,13 @@ def predict_pieces(network: Network, examples: Examples, answering: bool) -> lis
         for i in chunk:
             pieces[examples.rows[i]].append(found[int(i)])
     return pieces
+
+
+def _passes(examples: Examples, chunk: np.ndarray, most: int) -> list[np.ndarray]:
+    """Examples of like length together; those with a prompt to continue among themselves, for a pass writes as long for
+    one of them as for many."""
+    asks = np.isin(chunk, examples.with_prompt)
+    return [one for part in (chunk[asks], chunk[~asks]) for one in micro_batches(part, examples.sizes, most)]
 
 
 def _predict_together(

@@ -11,12 +11,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -125,6 +127,17 @@ def checkpoint(folder: Path, repeats: int) -> Results:
     }
 
 
+def checkpoints_of(case: str, threads: int, repeats: int) -> Results:
+    """The same for a case of the benchmark."""
+    with tempfile.TemporaryDirectory() as name:
+        side("prepare", Path(name), threads, case, "800", "fp32", "{}")
+        os.environ["APF_MLRUNS"] = str(Path(name) / "mlruns")
+        try:
+            return checkpoint(Path(name), repeats)
+        finally:
+            del os.environ["APF_MLRUNS"]
+
+
 def _our_checkpoints(job: Job, folder: Path, repeats: int) -> tuple[float, ...]:
     from apf_tasks.training import checkpoints
     from apf_tasks.training_state import set_up
@@ -171,34 +184,52 @@ def _trainer_checkpoints(job: Job, folder: Path, repeats: int) -> float:
     return statistics.median(saved.seconds)
 
 
+@contextmanager
+def servers(folder: Path) -> Iterator[None]:
+    """MLflow's and Prefect's UIs over a folder within the block, as `apf ui` starts them."""
+    command = [sys.executable, "-m", "flows.cli", "ui"]
+    environment = os.environ | {"APF_MLRUNS": str(folder)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            if not any("Ctrl-C" in line for line in process.stdout):
+                raise SystemExit("apf ui did not start; run it alone to see why")
+            yield
+        finally:
+            process.send_signal(signal.SIGINT)
+
+
 def share(rows: int, epochs: float) -> Results:
-    """A whole job by `apf run`, and the seconds of it in which a stage computed."""
-    with tempfile.TemporaryDirectory() as name:
-        told = {"data.max_rows": rows, "train.epochs": epochs, "runtime.device": "cpu", "runtime.precision": "fp32"}
-        wall, _, said = apf_run(PARAMS, Path(name), told)
-    computed = sum(said["seconds"].values())
+    """A whole job by `apf run`, and the seconds of it in which a stage computed; without servers and beside them."""
+    told = {"data.max_rows": rows, "train.epochs": epochs, "runtime.device": "cpu", "runtime.precision": "fp32"}
     unit = "s by the clock (ours), s within stages (other)"
-    return {"a whole job, from the command to the registered model": {"share": row(wall, computed, unit)}}
+    found = {}
+    for where, around in (("no server up", nullcontext), ("servers up", servers)):
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name, around(Path(name)):
+            wall, _, said = apf_run(PARAMS, Path(name), told)
+        found[where] = row(wall, sum(said["seconds"].values()), f"{unit}, {where}")
+    return {"a whole job, from the command to the registered model": found}
 
 
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=("checkpoint", "start", "trial", "share"), action="append")
     parser.add_argument("--rows", type=int, default=1200, help="of all splits of the whole job")
     parser.add_argument("--epochs", type=float, default=3, help="of the whole job")
     parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args()
     threads = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
+    parts: dict[str, Callable[[], Results]] = {
+        "checkpoint": lambda: checkpoints_of("sentiment", threads, given.repeats),
+        "start": lambda: start(given.repeats),
+        "trial": lambda: each_trial(1),
+        "share": lambda: share(given.rows, given.epochs),
+    }
     results: Results = {}
-    with tempfile.TemporaryDirectory() as name:
-        side("prepare", Path(name), threads, "sentiment", "800", "fp32", "{}")
-        os.environ["APF_MLRUNS"] = str(Path(name) / "mlruns")
-        results |= checkpoint(Path(name), given.repeats)
-        del os.environ["APF_MLRUNS"]
-    results |= start(given.repeats)
-    results |= each_trial(1)
-    results |= share(given.rows, given.epochs)
-    write(results)
+    for name in given.part or parts:
+        results |= parts[name]()
+        write(results)
     out.print(table(results, f"medians of {given.repeats}, {threads} thread(s)"))
 
 

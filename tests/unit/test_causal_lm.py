@@ -12,12 +12,12 @@ import torch
 
 from apf_tasks.batching import Examples, token_table
 from apf_tasks.errors import ModelError
-from apf_tasks.families import IGNORE_INDEX, Columns, Family, Prediction, get_family
+from apf_tasks.families import IGNORE_INDEX, Columns, Family, Prediction, causal_lm, get_family
 from apf_tasks.families._chat import DEFAULT_TEMPLATE, Chat
 from apf_tasks.families._conversations import prompt_of, turns_of
 from apf_tasks.families.causal_lm import SAMPLES, CausalLMParams
 from apf_tasks.loop import train_steps
-from apf_tasks.network import Network, Place, predict_and_tune, predict_rows, scores_of
+from apf_tasks.network import WRITING_TOKENS, Network, Place, predict_and_tune, predict_rows, scores_of
 from apf_tasks.packaging import REPLAYED_ROWS
 from apf_tasks.params import ModelParams, TrainParams
 from apf_tasks.pretrained import Base, load_base
@@ -411,3 +411,23 @@ def test_cells_of_a_table_stay_cells(overfitted: Network, tmp_path: Path) -> Non
     assert INSTRUCTIONS.details is not None
     INSTRUCTIONS.details(rows, found, (), tmp_path)
     assert (tmp_path / "samples.md").read_text().splitlines()[2] == r"| a \| b c &lt;b> | d\\ | e | 2.00 |"
+
+
+def test_prompts_are_answered_together_whatever_the_lengths_of_their_rows(
+    overfitted: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(causal_lm, "SAMPLES", 3)
+    rows = pairs(("A cow?", "moo"), ("A cow?", "moo " * 9), ("A cat?", "meow"), *[("A cat?", "meow " * 9)] * 4)
+    examples = Examples(token_table(INSTRUCTIONS.encode(rows, overfitted.base, ())))
+    together: list[int] = []
+    written = overfitted.model.generate
+
+    def counted(**given: Any) -> Any:
+        together.append(len(given["input_ids"]))
+        return written(**given)  # type: ignore[operator]
+
+    monkeypatch.setattr(overfitted.model, "generate", counted)
+    monkeypatch.setitem(WRITING_TOKENS, "cpu", 3 * overfitted.base.max_tokens)
+    found = predict_rows(overfitted, examples, rows, {})
+    assert [row.get("response") for row in found] == ["moo", "moo", "meow meow meow", *[None] * 4]
+    assert together == [3]
