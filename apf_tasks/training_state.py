@@ -92,10 +92,10 @@ def set_up(out: Path, trial: Trial) -> Training:
     seed_everything(params.seed)
     network = load_network(model_folder(model), model, trial.family, trial.train.label_names, trial.runtime)
     network.model.requires_grad_(True)
-    if trial.runtime.precision == "pure_bf16":
-        network.model.to(torch.bfloat16)  # type: ignore[arg-type]
     examples = Examples.of(trial.train)
     packed = network.family.packs and packs_alike(network, examples)
+    if trial.runtime.precision == "pure_bf16":
+        network.model.to(torch.bfloat16)  # type: ignore[arg-type]
     if network.place.sharded:
         shard(network.model, network.place.ranks, network.place.device)
     reset_peak_memory(network.place.device)
