@@ -168,10 +168,10 @@ def packs_alike(network: Network, examples: Examples) -> bool:
     if sum(lengths) > network.base.max_tokens:
         return False
     pad_id, device = network.base.pad_id, network.place.device
-    padded = collate(columns, pad_id, device)
     network.model.train(False)
     try:
-        alone = _felt(network, padded)[padded["attention_mask"].bool()]  # (T of all, H)
+        rows = _felt(network, collate(columns, pad_id, device))
+        alone = torch.cat([row[:length] for row, length in zip(rows, lengths, strict=True)])  # (T of all, H)
         packed = _felt(network, collate_packed(columns, [list(range(len(lengths)))], pad_id, device))[0]
     except (RuntimeError, ValueError, TypeError):
         return False

@@ -15,6 +15,7 @@ from apf_tasks.device_memory import GPUS, check_device, memory_bytes
 from apf_tasks.errors import ParamsError
 from apf_tasks.fake_tensors import tracked
 from apf_tasks.families import family_params, get_family
+from apf_tasks.loop import packs_alike
 from apf_tasks.memory_changes import changes_that_fit
 from apf_tasks.memory_plan import APART, KERNELS, Memory, heaviest, predict, predict_step
 from apf_tasks.network import Network, Place
@@ -49,6 +50,22 @@ def test_known_ids_decide_shapes_and_numbers_do_not() -> None:
 def examples(count: int = 8, length: int = 32) -> Examples:
     ids = [[5 + (i + j) % 300 for j in range(length)] for i in range(count)]
     return Examples(token_table({"input_ids": ids, "labels": [[i % 2] for i in range(count)]}))
+
+
+def test_a_plan_packs_what_training_packs() -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    family = get_family(family_params("causal_lm").model_validate({"name": "causal_lm"}))
+    ids = [[1 + (i + j) % 90 for j in range(4 + i)] for i in range(4)]
+    rows = Examples(token_table({"input_ids": ids, "labels": [[-100, *row[1:]] for row in ids]}))
+
+    class Base:
+        max_tokens, pad_id = 64, 0
+
+    with tracked():
+        model = GPT2LMHeadModel(GPT2Config(vocab_size=100, n_embd=32, n_layer=2, n_head=2))
+        network = Network(model, Base(), family, (), Place(torch.device("cpu"), torch.float32))  # type: ignore[arg-type]
+        assert packs_alike(network, rows)
 
 
 def tiny(**changes: Any) -> Memory:
