@@ -78,13 +78,14 @@ def predict_pieces(network: Network, examples: Examples, answering: bool) -> lis
     predict = (family.answer if answering else None) or family.predict
     pieces: list[list[Prediction]] = [[] for _ in range(int(examples.rows.max()) + 1)]
     writes = family.generates and (answering or family.answer is None)
-    most = (WRITING_TOKENS if writes else EVALUATION_TOKENS)[network.place.device.type]
+    judged = EVALUATION_TOKENS[network.place.device.type]
+    most = WRITING_TOKENS[network.place.device.type] if writes else judged
     for start in range(0, len(examples), EXAMPLES_AT_ONCE):
         chunk = np.arange(start, min(start + EXAMPLES_AT_ONCE, len(examples)))
         found: dict[int, Prediction] = {}
         while not found:
             try:
-                found = _predict_together(network, predict, examples, _passes(examples, chunk, most))
+                found = _predict_together(network, predict, examples, _passes(examples, chunk, most, judged))
             except torch.OutOfMemoryError:
                 if most <= int(examples.sizes[chunk].max()) or network.place.ranks.count > 1:
                     raise
@@ -94,11 +95,12 @@ def predict_pieces(network: Network, examples: Examples, answering: bool) -> lis
     return pieces
 
 
-def _passes(examples: Examples, chunk: np.ndarray, most: int) -> list[np.ndarray]:
+def _passes(examples: Examples, chunk: np.ndarray, most: int, judged: int) -> list[np.ndarray]:
     """Examples of like length together; those with a prompt to continue among themselves, for a pass writes as long for
-    one of them as for many."""
+    one of them as for many. The others of these are judged alone, at most `judged` tokens at a time."""
     asks = np.isin(chunk, examples.with_prompt)
-    return [one for part in (chunk[asks], chunk[~asks]) for one in micro_batches(part, examples.sizes, most)]
+    least = min(most, judged) if len(examples.with_prompt) else most
+    return [*micro_batches(chunk[asks], examples.sizes, most), *micro_batches(chunk[~asks], examples.sizes, least)]
 
 
 def _predict_together(
