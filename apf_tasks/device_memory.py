@@ -36,6 +36,11 @@ def check_device(name: str) -> str:
     return name
 
 
+def kind_of(name: str) -> str:
+    """`cpu`, or `cuda` for a GPU's name."""
+    return "cpu" if name == "cpu" else "cuda"
+
+
 def memory_bytes(name: str) -> int:
     """Of a GPU by its name; for `cpu` that of this machine, or what its control group allows if that is less."""
     if name != "cpu":

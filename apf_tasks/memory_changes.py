@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from apf_tasks.batching import Examples
+from apf_tasks.device_memory import kind_of
 from apf_tasks.errors import ParamsError
 from apf_tasks.loop import most_tokens
 from apf_tasks.memory_plan import Memory, predict
@@ -78,7 +79,7 @@ def _steps(trial: Trial, device: str) -> Iterator[_Step]:
     params, runtime = trial.params, trial.runtime
     sizes = Examples.of(trial.train).sizes
     longest = int(sizes.max())
-    most = most_tokens(params, "cpu" if device == "cpu" else "cuda")
+    most = most_tokens(params, kind_of(device))
     most = min(most, longest * min(params.batch_size, len(sizes)))
     if not params.step_in_backward:
         for tokens in sorted({max(longest, most // 2), max(longest, most // 4), longest}, reverse=True):

@@ -18,7 +18,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from apf_tasks.batching import Examples, epoch_order, micro_batches
-from apf_tasks.device_memory import WITHOUT_BF16
+from apf_tasks.device_memory import WITHOUT_BF16, kind_of
 from apf_tasks.fake_tensors import Tracker, tracked
 from apf_tasks.gpu_attention import gpu_attention
 from apf_tasks.joined_optimizer import check_optimizer, optimizer_of
@@ -106,11 +106,11 @@ def predict_step(
     constants: Callable[[Network], dict[str, torch.Tensor]] = lambda network: {},
 ) -> Memory:
     """Peak memory of the heaviest step of these examples. `make` gives the network, on fake tensors."""
-    check_optimizer(params, runtime, "cpu" if device == "cpu" else "cuda", runtime.ranks)
+    check_optimizer(params, runtime, kind_of(device), runtime.ranks)
     libraries = psutil.Process().memory_info().rss if device == "cpu" else CUDA_CONTEXT
     params, extra = _without_torchao(params)
     kept = "recompute" if runtime.activations == "offload" else runtime.activations
-    most = most_tokens(params, "cpu" if device == "cpu" else "cuda")
+    most = most_tokens(params, kind_of(device))
     params = params.model_copy(update={"micro_batch_tokens": most, "epochs": 1})
     with tracked() as tracker, nullcontext() if device == "cpu" else gpu_attention():
         network = make()

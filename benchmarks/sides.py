@@ -73,10 +73,6 @@ def main(side: str, folder: Path, *options: str) -> None:
         return
     if side == "ours":
         measures = ours(job)
-    elif side == "textbook":
-        from benchmarks.textbook import textbook
-
-        measures = textbook(job)
     else:
         from benchmarks.trainer_side import trainer
 

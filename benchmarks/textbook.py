@@ -1,43 +1,37 @@
-"""The loop of the textbooks on the same job: every row padded to the longest allowed, rows in random order, Adam."""
+"""The loop of the textbooks: every row padded to the longest allowed, rows in random order, Adam, nothing clipped."""
 
 from __future__ import annotations
 
 import math
-import tempfile
 import time
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    from transformers import Trainer
 
-from benchmarks.job import Job
-from benchmarks.trainer_side import built, measures, task_of
+    from apf_tasks.params import TrainParams
 
 
-def textbook(job: Job) -> dict[str, float]:
-    """Train, evaluate in batches of the same size and padding, save."""
+def pad_to_the_longest(collator: Any, max_tokens: int) -> None:
+    """Have a collator that pads do so to `max_tokens`."""
+    if hasattr(collator, "padding"):
+        collator.padding, collator.max_length = "max_length", max_tokens
+
+
+def train(hf: Trainer, params: TrainParams) -> float:
+    """Train the model of `hf` on its batches. Seconds of the steps."""
     import torch
     from transformers import get_scheduler
 
-    task, train = task_of(job), job.params.train
-    if hasattr(task.collator, "padding"):
-        task.collator.padding, task.collator.max_length = "max_length", job.model.max_tokens
-    with tempfile.TemporaryDirectory() as folder:
-        started = time.perf_counter()
-        hf, _ = built(job, task, folder, False, train.batch_size)
-        model, batches = hf.model.train(), hf.get_train_dataloader()
-        optimizer = torch.optim.Adam(model.parameters(), lr=train.learning_rate)
-        steps = len(batches) * round(train.epochs)
-        schedule = get_scheduler(train.schedule, optimizer, math.ceil(train.warmup_fraction * steps), steps)
-        begun = time.perf_counter()
-        for _ in range(round(train.epochs)):
-            for batch in batches:
-                optimizer.zero_grad()
-                model(**batch).loss.backward()
-                optimizer.step()
-                schedule.step()
-        learned = time.perf_counter() - begun
-        begun = time.perf_counter()
-        predictions = task.predict(hf, task.validation)
-        evaluated = time.perf_counter() - begun
-        hf.save_model()
-        whole = time.perf_counter() - started
-    return measures(job, task, learned, evaluated, whole, (predictions, np.arange(len(task.validation))), model)
+    model, batches = hf.model.train(), hf.get_train_dataloader()
+    optimizer = torch.optim.Adam(model.parameters(), lr=params.learning_rate)
+    steps = len(batches) * round(params.epochs)
+    schedule = get_scheduler(params.schedule, optimizer, math.ceil(params.warmup_fraction * steps), steps)
+    begun = time.perf_counter()
+    for _ in range(round(params.epochs)):
+        for batch in batches:
+            optimizer.zero_grad()
+            model(**batch).loss.backward()
+            optimizer.step()
+            schedule.step()
+    return time.perf_counter() - begun

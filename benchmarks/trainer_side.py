@@ -3,6 +3,7 @@
 `defaults`: rows in random order, evaluation in batches of 8. `best`: what a user gains without writing code, batches of
 rows of like length in training, larger ones in evaluation, where the rows stand in the order of their lengths. `tuned`:
 the same with each step in four passes, which a user finds by trying, for shorter rows share a pass with their like.
+`textbook`: what Trainer would train is trained by the loop of `textbook.py` instead.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks import textbook
 from benchmarks.job import Job
 
 if TYPE_CHECKING:
@@ -53,44 +55,38 @@ def trainer(job: Job, how: str) -> dict[str, float]:
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    task, best = task_of(job), how != "defaults"
+    task, best, by_hand = task_of(job), how in ("best", "tuned"), how == "textbook"
+    if by_hand:
+        textbook.pad_to_the_longest(task.collator, job.model.max_tokens)
     order = _longest_first(task.validation) if best else np.arange(len(task.validation))
-    batch = job.best_batch if best else DEFAULT_BATCH
+    batch = job.best_batch if best else job.params.train.batch_size if by_hand else DEFAULT_BATCH
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         hf, clock = built(job, task, folder, best and job.groups, batch, PASSES.get(how, 1))
-        hf.train()
-        hf.args.train_sampling_strategy = "random"  # evaluation would permute its rows
+        learned = textbook.train(hf, job.params.train) if by_hand else _train(hf, clock)
         begun = time.perf_counter()
         predictions = task.predict(hf, task.validation.select(order))
         ended = time.perf_counter()
         hf.save_model()
         whole = time.perf_counter() - started
-    return measures(job, task, clock.seconds, ended - begun, whole, (predictions, order), hf.model)
-
-
-def measures(
-    job: Job,
-    task: Task,
-    learned: float,
-    evaluated: float,
-    whole: float,
-    found: tuple[Sequence[Any] | None, np.ndarray],
-    model: Any,
-) -> dict[str, float]:
-    """What a side says, from its seconds and its predictions in some order of the rows."""
-    predictions, order = found
     tokens = sum(len(row) for row in task.train["input_ids"])
     if task.targets:
         tokens += sum(len(row) for row in task.train["labels"])
     rows = job.rows("validation")
-    in_order = None if predictions is None else _in_order(predictions, order, task.validation)
+    found = None if predictions is None else _in_order(predictions, order, task.validation)
     return {
         "tokens_per_second": tokens * job.params.train.epochs / learned,
-        "evaluated_per_second": len(rows) / evaluated,
+        "evaluated_per_second": len(rows) / (ended - begun),
         "whole_seconds": whole,
-        job.params.metric: _score(job, rows, in_order, model),
+        job.params.metric: _score(job, rows, found, hf.model),
     }
+
+
+def _train(hf: Trainer, clock: Any) -> float:
+    """Seconds of the steps."""
+    hf.train()
+    hf.args.train_sampling_strategy = "random"  # evaluation would permute its rows
+    return float(clock.seconds)
 
 
 def task_of(job: Job) -> Task:

@@ -17,7 +17,6 @@ from benchmarks.job import Job, prepare
 from benchmarks.overheads import checkpoint
 from benchmarks.run import OTHERS, UNITS, compare, side
 from benchmarks.sides import ours, peak_memory_mib
-from benchmarks.textbook import textbook
 from benchmarks.trainer_answers import _answers, _positions
 from benchmarks.trainer_labels import _labels
 from benchmarks.trainer_side import trainer
@@ -51,7 +50,7 @@ def test_all_sides_do_the_same_job(name: str, tmp_path: Path, monkeypatch: pytes
     changes = ONE_EPOCH | (ENCODER_DECODER if name == "translation" else {})
     job = prepare(case, tmp_path, case.rows, "fp32", changes)
     assert Job.read(tmp_path) == job
-    for measures in (ours(job), textbook(job), trainer(job, "tuned")):
+    for measures in (ours(job), *(trainer(job, how) for how in OTHERS if how != "defaults")):
         assert set(measures) == {*UNITS, job.params.metric} - {"peak_memory_mib", "mfu"}
         assert all(math.isfinite(value) for value in measures.values())
         assert all(measures[key] > 0 for key in measures if key != job.params.metric)
