@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import os
 import subprocess
 import sys
@@ -26,22 +25,26 @@ class PipSettings:
 
 def pip_settings() -> PipSettings:
     """pip's configuration, the environment winning over its files."""
-    command = [sys.executable, "-m", "pip", "config", "list", "--disable-pip-version-check"]
-    asked = subprocess.run(command, capture_output=True, text=True, check=False)
-    if asked.returncode:
-        found = (asked.stderr.strip().splitlines() or ["no answer"])[-1]
-        raise SourceError("pip config list", "pip's configuration", found, "Install pip into this environment.")
-    said = _by_priority(asked.stdout.splitlines(), os.environ)
+    said = _by_priority(_ask("-m", "pip", "config", "list", "--disable-pip-version-check"), os.environ)
     indexes = [*said.get("index-url", "").split(), *said.get("extra-index-url", "").split()]
     if "index-url" not in said:
         # the one place where pip says which index it takes when nobody named one
-        indexes.insert(0, importlib.import_module("pip._internal.models.index").PyPI.simple_url)
+        indexes[:0] = _ask("-c", "from pip._internal.models.index import PyPI; print(PyPI.simple_url)")
     if said.get("no-index", "").lower() in ("1", "true", "yes", "on"):
         indexes = []
     return PipSettings(
         tuple(indexes), tuple(said.get("find-links", "").split()), said.get("cert") or None,
         said.get("proxy") or None, tuple(said.get("trusted-host", "").split()),
     )  # fmt: skip
+
+
+def _ask(*how: str) -> list[str]:
+    """The lines that pip prints, in a process of its own: imported here it would exchange modules of this one."""
+    asked = subprocess.run([sys.executable, *how], capture_output=True, text=True, check=False)
+    if asked.returncode:
+        found = (asked.stderr.strip().splitlines() or ["no answer"])[-1]
+        raise SourceError("pip config list", "pip's configuration", found, "Install pip into this environment.")
+    return asked.stdout.splitlines()
 
 
 def _by_priority(lines: Iterable[str], environment: Mapping[str, str]) -> dict[str, str]:

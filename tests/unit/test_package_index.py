@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -220,6 +223,12 @@ def test_pip_settings_come_from_file_and_environment(monkeypatch: pytest.MonkeyP
 def test_without_configuration_pips_own_index_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     use_pip(monkeypatch, tmp_path)
     assert pip_settings().indexes[0].endswith("/simple")
+
+
+def test_pip_is_asked_in_a_process_of_its_own() -> None:
+    said = "import sys; from apf_tasks.pip_settings import pip_settings; pip_settings(); print('pip' in sys.modules)"
+    asked = subprocess.run([sys.executable, "-c", said], env={"PIP_CONFIG_FILE": os.devnull}, capture_output=True)
+    assert asked.stdout.split() == [b"False"], asked.stderr.decode()
 
 
 def test_a_full_disk_says_so() -> None:
