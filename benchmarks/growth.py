@@ -18,8 +18,8 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.overheads import TINY, apf_run, row
-from benchmarks.run import Measures, Results, side, table, write
+from benchmarks.overheads import TINY, apf_run
+from benchmarks.run import Measures, Results, row, side, table, write
 
 ROWS, LENGTH, RATES = 300, 64, 2
 out = Console()

@@ -27,17 +27,12 @@ from rich.console import Console
 
 from benchmarks.cases import CASES
 from benchmarks.job import Job
-from benchmarks.run import Results, side, table, write
+from benchmarks.run import Results, row, side, table, write
 
 PARAMS = CASES["sentiment"].params
 TINY = Path("params/smoke/sentiment.yaml")
 TRIALS = 10
 out = Console()
-
-
-def row(ours: float, other: float, unit: str) -> dict[str, float | str]:
-    """One measure beside another."""
-    return {"ours": ours, "other": other, "ratio": ours / other, "unit": unit}
 
 
 def apf_run(params: Path, folder: Path, overrides: Mapping[str, Any]) -> tuple[float, float, dict[str, Any]]:

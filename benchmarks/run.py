@@ -88,9 +88,7 @@ def compare(case: str, medians: dict[str, Measures]) -> Results:
             continue
         rows = results[f"{case} against {OTHERS[other]}"] = {}
         for key, unit in units.items():
-            mine, theirs = medians["ours"][key], medians[other][key]
-            ratio = mine / theirs if theirs else float("nan")
-            rows[key] = {"ours": mine, "other": theirs, "ratio": ratio, "unit": unit}
+            rows[key] = row(medians["ours"][key], medians[other][key], unit)
     return results
 
 
@@ -113,6 +111,11 @@ def main() -> None:
     out.print(table(results, f"medians of {given.repeats}, {given.precision}, {given.threads} thread(s)"))
 
 
+def row(mine: float, other: float, unit: str) -> dict[str, float | str]:
+    """One measure beside another."""
+    return {"ours": mine, "other": other, "ratio": mine / other if other else float("nan"), "unit": unit}
+
+
 def write(results: Results) -> None:
     """Into mlruns/bench.json, beside what is there of other cases."""
     store.root().mkdir(parents=True, exist_ok=True)
@@ -125,8 +128,8 @@ def table(results: Results, how: str) -> Table:
     """What was measured, for people."""
     table = Table("case", "measure", "ours", "other", "ratio", title=f"{how}, {platform.machine()}")
     for case, measures in results.items():
-        for row in measures.values():
-            table.add_row(case, str(row["unit"]), *(f"{row[column]:,.4g}" for column in ("ours", "other", "ratio")))
+        for found in measures.values():
+            table.add_row(case, str(found["unit"]), *(f"{found[column]:,.4g}" for column in ("ours", "other", "ratio")))
         table.add_section()
     return table
 

@@ -19,14 +19,14 @@ Result = Callable[[], Any]
 class Crew(Protocol):
     """Somebody to train trials."""
 
-    def start(self, stage: Stage[Any, Any], arguments: tuple[Any, ...]) -> Result:
-        """Have a stage called: at once, or when the result is asked for."""
+    def start(self, stage: Stage[Any, Any], arguments: tuple[Any, ...], beside: int) -> Result:
+        """Have a stage called: at once, or when the result is asked for. `beside`: calls at the same time, at most."""
 
 
 class Alone:
     """This process, when the result is asked for."""
 
-    def start(self, stage: Stage[Any, Any], arguments: tuple[Any, ...]) -> Result:
+    def start(self, stage: Stage[Any, Any], arguments: tuple[Any, ...], beside: int) -> Result:
         """The call itself."""
         return lambda: stage(*arguments)
 

@@ -97,7 +97,7 @@ class Hunt:
                 self.begun.append(climber)
                 yield climber
 
-        for climber in self._climb(drawn()):
+        for climber in self._climb(drawn(), self.search.count):
             if climber.failure or climber.score is not None:
                 source.tell(None if climber.failure else self.sign * (climber.score or 0.0))
         return self._left(self.begun)
@@ -109,7 +109,8 @@ class Hunt:
         best = best[: survivors(len(climbers), self.search.halving)]
         if len(best) < len(climbers):
             logger.info("search     %d of %d trials go on", len(best), len(climbers))
-        list(self._climb((c for c in best if not c.models), left))  # who was alone is at the end already
+        climbing = [climber for climber in best if not climber.models]  # who was alone is at the end already
+        list(self._climb(climbing, len(climbing), left))
         return self._left(best)
 
     def repeat(self, finished: list[Climber]) -> None:
@@ -125,7 +126,7 @@ class Hunt:
             for climber in finished
             for seed in range(climber.params.train.seed + 1, climber.params.train.seed + self.search.seeds)
         ]
-        list(self._climb(again, 0))
+        list(self._climb(again, len(again), 0))
         for number, one in enumerate(again):
             finished[number // (self.search.seeds - 1)].models += one.models
         self._note()
@@ -138,30 +139,31 @@ class Hunt:
             raise ApfError("search", "a trial that can be trained", f"{len(self.begun)} failed\n{reasons}\n", do)
         return left
 
-    def _climb(self, climbers: Iterable[Climber], left: int | None = None) -> Iterator[Climber]:
-        """Train each to the rung before `left` others, or to the end; the first rung where None.
+    def _climb(self, climbers: Iterable[Climber], count: int, left: int | None = None) -> Iterator[Climber]:
+        """Train each of `count` to the rung before `left` others, or to the end; the first rung where None.
 
         As many at a time as the params say; each comes back when it is there, in order.
         """
         under_way: deque[tuple[Climber, int, Result | None]] = deque()
+        beside = min(count, self.search.parallel)
         for climber in climbers:
             to_come = self.rungs if left is None else left
-            under_way.append((climber, to_come, self._start(climber, to_come)))
+            under_way.append((climber, to_come, self._start(climber, to_come, beside)))
             self._note()
             if len(under_way) == self.search.parallel:
                 yield self._finish(*under_way.popleft())
         while under_way:
             yield self._finish(*under_way.popleft())
 
-    def _start(self, climber: Climber, left: int) -> Result | None:
+    def _start(self, climber: Climber, left: int, beside: int) -> Result | None:
         params, name = climber.params, label(climber.trial)
         with self._outlive(climber):
             ready = self._ready(params)
             values = (params.family, params.train, params.runtime, params.metric)
             common = (ready.train, ready.validation, ready.base, *values)
             if not left:
-                return self.crew.start(train_model.labelled(name), common)
-            return self.crew.start(train_rung.labelled(name), (*common, self._until(ready, params, left)))
+                return self.crew.start(train_model.labelled(name), common, beside)
+            return self.crew.start(train_rung.labelled(name), (*common, self._until(ready, params, left)), beside)
         return None
 
     def _finish(self, climber: Climber, left: int, result: Result | None) -> Climber:

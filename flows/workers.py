@@ -46,7 +46,8 @@ class Call:
     label: str
     arguments: tuple[Any, ...]
     runtime: RuntimeParams
-    parallel: int
+    beside: int
+    """Calls at the same time, this one among them: they share the threads."""
     pipeline: tracking.Pipeline
     environment: dict[str, str]
     moment: Path
@@ -71,7 +72,7 @@ def work(title: str, call: Call) -> Outcome:
     try:
         with (
             interruptible(),
-            device_of_its_own(call.runtime, call.parallel),
+            device_of_its_own(call.runtime, call.beside),
             tracking.within(call.pipeline),
             told_to(written_to(call.moment)),
             journal() as book,
@@ -118,8 +119,8 @@ class Workers:
     def _start_runner(self) -> TaskRunner[Any]:
         return self._runs.enter_context(runner_of(self._parallel, self._folder))
 
-    def start(self, stage: Stage[Any, Any], arguments: tuple[Any, ...]) -> Callable[[], Any]:
-        """Give the call to a worker, unless its result is stored."""
+    def start(self, stage: Stage[Any, Any], arguments: tuple[Any, ...], beside: int) -> Callable[[], Any]:
+        """Give the call to a worker, unless its result is stored. The last of a search has all threads for itself."""
         record = stage.record(*arguments)
         if stage.stored(record.key) is not None:
             return lambda: stage(*arguments)
@@ -131,7 +132,7 @@ class Workers:
             label=stage.label,
             arguments=arguments,
             runtime=self._runtime,
-            parallel=self._parallel,
+            beside=beside,
             pipeline=tracking.current_pipeline(),
             environment=environment | {"APF_MLRUNS": str(store.root())},
             moment=self._folder / f"{record.key}.json",
