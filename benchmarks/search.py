@@ -104,8 +104,8 @@ def against_trainer(given: argparse.Namespace) -> Results:
     trials = (said["seconds"]["train_rung"] + said["seconds"]["train_model"]) / given.threads
     steps, done, full = (sum(trial[name] for trial in said["search"]) for name in ("seconds", "step", "steps"))
     out.print(
-        f"Ours: {seconds:.1f} s, of which {trials:.1f} in trials, of which {steps / given.threads:.1f} in optimizer steps; "
-        f"{done / full:.3f} of the steps of all combinations"
+        f"Ours: {seconds:.1f} s, {trials:.1f} of them in trials, {steps / given.threads:.1f} of these in optimizer "
+        f"steps; {done / full:.3f} of the steps of all combinations"
     )
     theirs = trainer(given.rows, given.precision, given.threads)
     score = said["selection"]["candidates"][0]["score"]
