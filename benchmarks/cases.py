@@ -25,6 +25,8 @@ class Case:
     warm_up_epochs: float = 0
     """A model from scratch is trained this long before either side starts: one that has learned nothing writes outputs
     of no sensible length."""
+    vocabulary: int | None = None
+    """Rows of the embeddings of a model from scratch, where it has more than its tokenizer has tokens."""
 
 
 CASES = {
@@ -35,5 +37,8 @@ CASES = {
     "translation": Case(PARAMS / "translation.yaml", 2400, 64, warm_up_epochs=4),
     "causal_lm-documents": Case(PARAMS / "causal_lm-documents.yaml", 160, 8, False, documents),
     "causal_lm-instructions": Case(PARAMS / "causal_lm-instructions.yaml", 2000, 32, derive=instructions),
+    "causal_lm-large_vocabulary": Case(
+        PARAMS / "causal_lm-instructions.yaml", 800, 32, derive=instructions, vocabulary=50_257
+    ),
     "masked_lm": Case(PARAMS / "masked_lm.yaml", 160, 8, False, documents),
 }

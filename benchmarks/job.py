@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from transformers import AutoModelForCausalLM
 
 from apf_tasks import scratch, tracker
 from apf_tasks.artifacts import Split, TokenizedSplit
@@ -84,7 +85,7 @@ def prepare(
     for path in paths.values():
         path.mkdir()
     split = split_rows(paths["split"], ingest(paths["raw"], params.data, params.family), params.split, params.family)
-    model = _base(params, split, paths["base"])
+    model = _base(params, split, paths["base"], case.vocabulary)
     train, validation = (tokenize(paths[n], split, n, model, params.family) for n in ("train", "validation"))  # type: ignore[arg-type]
     if case.warm_up_epochs:
         longer = params.train.model_copy(
@@ -99,10 +100,14 @@ def prepare(
     return job
 
 
-def _base(params: Params, split: Split, out: Path) -> ModelParams:
+def _base(params: Params, split: Split, out: Path, vocabulary: int | None) -> ModelParams:
     if params.model.init == "scratch":
         built = scratch.build_base(out, split, params.model, params.tokenizer, params.family)
         folder = built.path / "model"
+        if vocabulary is not None:
+            model = AutoModelForCausalLM.from_pretrained(folder)
+            model.resize_token_embeddings(vocabulary)
+            model.save_pretrained(folder)
     else:
         folder = model_folder(params.model)
     return ModelParams(base=str(folder), max_tokens=params.model.max_tokens)

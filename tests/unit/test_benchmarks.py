@@ -41,7 +41,7 @@ def answerable(folder: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.filterwarnings("ignore")  # of the other side
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.vocabulary is None])
 def test_all_sides_do_the_same_job(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(PROJECT)
     derive = answerable if name == "question_answering" else None
