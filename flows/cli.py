@@ -47,7 +47,7 @@ def run(params: ParamsFile, overrides: Overrides = None, as_json: AsJson = False
     from flows.live_search import shown_live
     from flows.run_output import print_outcome, run_document
 
-    start_together()
+    start_together(workers=experiment.search.parallel > 1)
     with journal() as done, shown_live(done, experiment):
         fine_tune(params, parse_overrides(overrides or ()))
     if as_json:

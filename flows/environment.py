@@ -68,8 +68,11 @@ class _Lines(logging.Handler):
         print(record.getMessage(), file=sys.stderr, flush=True)
 
 
-def start_together() -> None:
-    """Start Prefect's temporary server while libraries are imported: each takes seconds, neither needs the other."""
+def start_together(workers: bool = False) -> None:
+    """Start Prefect's temporary server while libraries are imported: each takes seconds, neither needs the other.
+
+    `workers`: trials will be trained in processes of their own, which import the same.
+    """
     from prefect.client.orchestration import get_client
 
     temporary = "PREFECT_API_URL" not in os.environ
@@ -84,6 +87,10 @@ def start_together() -> None:
 
     waking = threading.Thread(target=wake, daemon=True)
     waking.start()
+    if workers:
+        from flows.task_runners import import_once
+
+        import_once()
     tracker.client()
     if temporary and waking.is_alive():  # a core is free: what training needs, if anything is trained
         import apf_tasks.training  # noqa: F401

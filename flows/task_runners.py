@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import forkserver
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
@@ -20,6 +22,8 @@ WORKERS = "APF_WORKERS"
 """Nothing: processes of this machine. `dask` or `ray`: a cluster made for the occasion. `dask:ADDRESS`, `ray:ADDRESS`:
 one that is there."""
 RESTARTABLE = ProcessPoolTaskRunner
+IMPORTED = ["mlflow", "apf_tasks.training", "flows.workers"]
+"""What a process imports before workers are forked from it."""
 STOP = "stop"
 """A file of this name asks the workers to stop."""
 WATCH_SECONDS = 1.0
@@ -29,12 +33,32 @@ PATIENCE_SECONDS = 10.0
 _training = threading.Event()
 
 
+class Pool(ProcessPoolTaskRunner):
+    """Prefect's pool, whose workers are forked from a process that has imported what they need: once, not each."""
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        if import_once():
+            assert self._executor is not None
+            self._executor._mp_context = multiprocessing.get_context("forkserver")  # no worker is started before a call
+        return self
+
+
+def import_once() -> bool:
+    """Have a process begin to import what workers need. Whether they can be forked from it: CUDA does not bear that."""
+    if os.environ.get(WORKERS) or torch.cuda.is_available():
+        return False
+    forkserver.set_forkserver_preload(IMPORTED)
+    forkserver.ensure_running()
+    return True
+
+
 def runner_of(parallel: int, folder: Path) -> TaskRunner[Any]:
     """The task runner that APF_WORKERS asks for, not yet started. Raises ParamsError."""
     said = os.environ.get(WORKERS, "")
     kind, _, address = said.partition(":")
     if not kind:
-        return ProcessPoolTaskRunner(parallel, initializer=_settle_in, initargs=(os.getpid(), str(folder / STOP)))
+        return Pool(parallel, initializer=_settle_in, initargs=(str(folder / STOP),))
     try:
         if kind == "dask":
             return _dask(parallel, address)
@@ -78,16 +102,18 @@ def _ray(parallel: int, address: str) -> TaskRunner[Any]:
     return RayTaskRunner(init_kwargs={"num_cpus": parallel, "include_dashboard": False})  # type: ignore[no-any-return]
 
 
-def _settle_in(parent: int, stop: str) -> None:
-    """First thing in a worker process: Ctrl-C concerns it only while it trains, and it does not outlive its parent."""
+def _settle_in(stop: str) -> None:
+    """First thing in a worker process: Ctrl-C concerns it only while it trains, and it does not outlive its pool."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_watch, args=(parent, Path(stop)), daemon=True).start()
+    threading.Thread(target=_watch, args=(Path(stop),), daemon=True).start()
 
 
-def _watch(parent: int, stop: Path) -> None:
+def _watch(stop: Path) -> None:
+    pool = multiprocessing.parent_process()
+    assert pool is not None
     while True:
         time.sleep(WATCH_SECONDS)
-        orphan = os.getppid() != parent
+        orphan = not pool.is_alive()
         if orphan and not _training.is_set():
             os._exit(1)
         if orphan or stop.exists():

@@ -80,8 +80,8 @@ def test_a_worker_that_is_killed_costs_no_trial(project: Path) -> None:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and not list(store.root().glob(".workers-*/*.json")):
             time.sleep(0.02)
-        for child in psutil.Process().children():
-            if any("spawn_main" in word for word in child.cmdline()) and not killed:
+        for child in psutil.Process().children(recursive=True):  # forked, so that they look like their parent
+            if child.ppid() != os.getpid() and "forkserver" in " ".join(child.cmdline()) and not killed:
                 child.kill()
                 killed.append(child.pid)
 
