@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import sys
 import threading
 import urllib.request
@@ -82,6 +83,8 @@ def start_together(workers: bool = False) -> None:
         os.environ.setdefault("PREFECT_SERVER_REGISTER_BLOCKS_ON_START", "false")
 
     def wake() -> None:
+        # the server inherits it: Ctrl-C in a terminal reaches both, and what comes of the run is still to be told
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         with contextlib.suppress(Exception), get_client(sync_client=True) as prefect:
             prefect.hello()  # an error comes again, in full, when the flow asks
 

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any, Self
 
@@ -49,7 +49,10 @@ def import_once() -> bool:
     if os.environ.get(WORKERS) or torch.cuda.is_available():
         return False
     forkserver.set_forkserver_preload(IMPORTED)
+    resource_tracker.ensure_running()  # would undo the next line
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: Ctrl-C meets no half import
     forkserver.ensure_running()
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return True
 
 
@@ -105,6 +108,7 @@ def _ray(parallel: int, address: str) -> TaskRunner[Any]:
 def _settle_in(stop: str) -> None:
     """First thing in a worker process: Ctrl-C concerns it only while it trains, and it does not outlive its pool."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_watch, args=(Path(stop),), daemon=True).start()
 
 

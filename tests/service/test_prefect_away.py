@@ -1,4 +1,4 @@
-"""Prefect's server dies while a model is trained: the model is registered all the same, and the next run shows it."""
+"""Prefect's server dies while a model is trained, or Ctrl-C in a terminal reaches it and the workers too."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from apf_tasks import store
 from apf_tasks.registry import aliases_of
 from flows.servers import free_port
 from tests.databases import Databases
@@ -48,3 +49,29 @@ def test_a_run_outlives_prefects_server(
     capsys.readouterr()
     assert apf("run", "params/reviews.yaml", "train.epochs=8") == 0  # by the server of the tests
     assert "nothing was computed" in capsys.readouterr().out
+
+
+def test_ctrl_c_reaches_all_processes_and_ends_in_one_line(project: Path, databases: Databases) -> None:
+    databases.mlflow(project / "mlruns" / "mlflow.db")
+    said = project / "run.log"
+    command = [str(BIN / "apf"), "run", "params/reviews.yaml", "train.epochs=400", "search.parallel=2"]
+    command += ["search.space={train.learning_rate: [1e-3, 2e-3]}"]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    with said.open("w") as lines:
+        run = subprocess.Popen(
+            command, stdout=lines, stderr=lines, env=kept, start_new_session=True, preexec_fn=hear_ctrl_c
+        )
+    try:
+        wait_until(lambda: any(store.root().glob(".workers-*/*.json")) or run.poll() is not None, 300)
+        os.killpg(run.pid, signal.SIGINT)
+        assert run.wait(timeout=60) == 130, said.read_text()
+    finally:
+        if run.poll() is None:
+            os.killpg(run.pid, signal.SIGKILL)
+    assert "The same command continues where it was." in said.read_text().splitlines()[-1]
+    assert "Traceback" not in said.read_text()
+
+
+def hear_ctrl_c() -> None:
+    """As a terminal's shell starts a command; what starts these tests may ignore it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
