@@ -26,6 +26,9 @@ from apf_tasks.schedules import evaluation_interval, total_steps
 from apf_tasks.sharding import shard
 from apf_tasks.weights import parameter_digests
 
+_TRIED: dict[str, bool] = {}
+"""What was found about packing in this process."""
+
 
 class Trial(NamedTuple):
     """All that decides a training."""
@@ -93,7 +96,7 @@ def set_up(out: Path, trial: Trial) -> Training:
     network = load_network(model_folder(model), model, trial.family, trial.train.label_names, trial.runtime)
     network.model.requires_grad_(True)
     examples = Examples.of(trial.train)
-    packed = network.family.packs and packs_alike(network, examples)
+    packed = _packs(network, examples, trial)
     if trial.runtime.precision == "pure_bf16":
         network.model.to(torch.bfloat16)  # type: ignore[arg-type]
     if network.place.sharded:
@@ -114,6 +117,14 @@ def set_up(out: Path, trial: Trial) -> Training:
         validation_rows=read_rows(trial.validation.path / "rows.parquet"),
         progress=progress or Progress(initial_digests=parameter_digests(network.model)),
     )
+
+
+def _packs(network: Network, examples: Examples, trial: Trial) -> bool:
+    """Whether examples are packed: tried once for a base and its rows, not by every rung of a search."""
+    key = trial.model.model_dump_json() + trial.runtime.model_dump_json() + trial.train.fingerprint
+    if key not in _TRIED:
+        _TRIED[key] = network.family.packs and packs_alike(network, examples)
+    return _TRIED[key]
 
 
 def constants_of(network: Network, train: TokenizedSplit) -> dict[str, torch.Tensor]:
