@@ -176,13 +176,14 @@ class Workers:
 
     def _wait(self, future: PrefectFuture[Any]) -> Outcome:
         """Until the call is made; meanwhile whoever listens is told how far all calls are."""
-        while True:
-            try:
-                return future.result(timeout=LOOK_SECONDS)  # type: ignore[no-any-return]
-            except TimeoutError:
-                self._tell()
-            except KeyboardInterrupt:
-                raise stopped() from None
+        try:
+            while True:
+                try:
+                    return future.result(timeout=LOOK_SECONDS)  # type: ignore[no-any-return]
+                except TimeoutError:
+                    self._tell()
+        except KeyboardInterrupt:  # whenever it comes
+            raise stopped() from None
 
     def _tell(self) -> None:
         for path, say in self._watched.items():
