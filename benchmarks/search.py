@@ -21,6 +21,7 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ HALVING = {"eta": 4, "min_steps": 4}
 out = Console()
 
 
-def ours(given: argparse.Namespace, folder: Path, **changes: Any) -> tuple[float, dict[str, Any]]:
+def ours(given: argparse.Namespace, folder: Path, changes: Mapping[str, Any]) -> tuple[float, dict[str, Any]]:
     """Seconds of `apf run` over the store in `folder`, and what it says."""
     overrides = {
         "search.space": SPACE,
@@ -54,16 +55,16 @@ def ours(given: argparse.Namespace, folder: Path, **changes: Any) -> tuple[float
         "runtime.precision": given.precision,
         "runtime.device": "cpu",
     }
-    seconds, _, said = apf_run(CASE.params, folder, overrides | {n.replace("__", "."): v for n, v in changes.items()})
+    seconds, _, said = apf_run(CASE.params, folder, overrides | dict(changes))
     return seconds, said
 
 
 def choice(given: argparse.Namespace, seed: int) -> Results:
     """The validation score of the trial that halving chooses, beside the best of all that are trained to the end."""
     with tempfile.TemporaryDirectory() as folder:
-        seeds = {"train__seed": seed, "split__seed": seed}
-        _, halved = ours(given, Path(folder), **seeds)
-        _, whole = ours(given, Path(folder), **seeds, search__halving=None)
+        seeds = {"train.seed": seed, "split.seed": seed}
+        _, halved = ours(given, Path(folder), seeds)
+        _, whole = ours(given, Path(folder), seeds | {"search.halving": None})
     chosen, best = (said["selection"]["candidates"][0] for said in (halved, whole))
     low, high = best["interval"]
     error, metric = (high - low) / 2 / 1.96, whole["selection"]["metric"]
@@ -99,7 +100,7 @@ def trainer(rows: int, precision: str, threads: int) -> dict[str, float]:
 def against_trainer(given: argparse.Namespace) -> Results:
     """Both sides, one after the other."""
     with tempfile.TemporaryDirectory() as folder:
-        wall, said = ours(given, Path(folder))
+        wall, said = ours(given, Path(folder), {})
     seconds = wall - said["seconds"]["evaluate"] - said["seconds"]["register"]
     trials = (said["seconds"]["train_rung"] + said["seconds"]["train_model"]) / given.threads
     steps, done, full = (sum(trial[name] for trial in said["search"]) for name in ("seconds", "step", "steps"))

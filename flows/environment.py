@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import urllib.request
+from collections.abc import Iterator
 
 from apf_tasks import store, tracker
 
@@ -69,6 +70,16 @@ class _Lines(logging.Handler):
         print(record.getMessage(), file=sys.stderr, flush=True)
 
 
+@contextlib.contextmanager
+def deaf_to_ctrl_c() -> Iterator[None]:
+    """What this thread starts within the block never hears Ctrl-C, unless it unblocks the signal itself."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def start_together(workers: bool = False) -> None:
     """Start Prefect's temporary server while libraries are imported: each takes seconds, neither needs the other.
 
@@ -83,9 +94,8 @@ def start_together(workers: bool = False) -> None:
         os.environ.setdefault("PREFECT_SERVER_REGISTER_BLOCKS_ON_START", "false")
 
     def wake() -> None:
-        # the server inherits it: Ctrl-C in a terminal reaches both, and what comes of the run is still to be told
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        with contextlib.suppress(Exception), get_client(sync_client=True) as prefect:
+        # Ctrl-C in a terminal reaches the server too, to which the end of the run is still to be told
+        with deaf_to_ctrl_c(), contextlib.suppress(Exception), get_client(sync_client=True) as prefect:
             prefect.hello()  # an error comes again, in full, when the flow asks
 
     waking = threading.Thread(target=wake, daemon=True)

@@ -17,11 +17,11 @@ import torch
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
 
 from apf_tasks.errors import ParamsError
+from flows.environment import deaf_to_ctrl_c
 
 WORKERS = "APF_WORKERS"
 """Nothing: processes of this machine. `dask` or `ray`: a cluster made for the occasion. `dask:ADDRESS`, `ray:ADDRESS`:
 one that is there."""
-RESTARTABLE = ProcessPoolTaskRunner
 IMPORTED = ["mlflow", "apf_tasks.training", "flows.workers"]
 """What a process imports before workers are forked from it."""
 STOP = "stop"
@@ -50,9 +50,8 @@ def import_once() -> bool:
         return False
     forkserver.set_forkserver_preload(IMPORTED)
     resource_tracker.ensure_running()  # would undo the next line
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: Ctrl-C meets no half import
-    forkserver.ensure_running()
-    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with deaf_to_ctrl_c():  # it meets no half import
+        forkserver.ensure_running()
     return True
 
 

@@ -28,7 +28,7 @@ from apf_tasks.errors import ApfError, Interrupted, portable
 from apf_tasks.params import RuntimeParams
 from apf_tasks.progress import Listener, current_listener, now_and_then, read_moment, told_to, written_to
 from apf_tasks.stage import Stage, Visit, journal
-from flows.task_runners import RESTARTABLE, STOP, environment_kept, interruptible, runner_of
+from flows.task_runners import STOP, Pool, environment_kept, interruptible, runner_of
 
 logger = logging.getLogger("apf")
 
@@ -161,7 +161,7 @@ class Workers:
 
     def _once_more(self, call: Call, error: Exception) -> Outcome:
         """A pool that lost one worker has lost all calls: this one is made again, with nobody beside it."""
-        if not isinstance(self._runner, RESTARTABLE):
+        if not isinstance(self._runner, Pool):
             return Outcome(error=_death(error))
         self._runs.close()
         self._runner = self._start_runner()
