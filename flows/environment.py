@@ -18,6 +18,7 @@ from collections.abc import Iterator
 
 from apf_tasks import store, tracker
 
+LOST_SECONDS = 0.1
 SERVER_FILE = "prefect_server.json"
 """Written by `apf up` while its server lives."""
 
@@ -80,6 +81,21 @@ def deaf_to_ctrl_c() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def repeat_lost_ctrl_c() -> None:
+    """Ctrl-C that falls into a destructor, where Python prints any error and goes on, comes again a moment later."""
+
+    def listen(lost: sys.UnraisableHookArgs) -> None:
+        if issubclass(lost.exc_type, KeyboardInterrupt):
+            again = threading.Timer(LOST_SECONDS, os.kill, (os.getpid(), signal.SIGINT))
+            again.daemon = True
+            again.start()
+        else:
+            sys.__unraisablehook__(lost)
+
+    if sys.unraisablehook is sys.__unraisablehook__:  # nobody else listens
+        sys.unraisablehook = listen
+
+
 def start_together(workers: bool = False) -> None:
     """Start Prefect's temporary server while libraries are imported: each takes seconds, neither needs the other.
 
@@ -87,6 +103,7 @@ def start_together(workers: bool = False) -> None:
     """
     from prefect.client.orchestration import get_client
 
+    repeat_lost_ctrl_c()
     temporary = "PREFECT_API_URL" not in os.environ
     if temporary:
         logging.getLogger("apf").info("starting Prefect and MLflow (`apf up` keeps a server and saves the wait)")

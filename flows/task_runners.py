@@ -17,7 +17,7 @@ import torch
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
 
 from apf_tasks.errors import ParamsError
-from flows.environment import deaf_to_ctrl_c
+from flows.environment import deaf_to_ctrl_c, repeat_lost_ctrl_c
 
 WORKERS = "APF_WORKERS"
 """Nothing: processes of this machine. `dask` or `ray`: a cluster made for the occasion. `dask:ADDRESS`, `ray:ADDRESS`:
@@ -107,6 +107,7 @@ def _ray(parallel: int, address: str) -> TaskRunner[Any]:
 def _settle_in(stop: str) -> None:
     """First thing in a worker process: Ctrl-C concerns it only while it trains, and it does not outlive its pool."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    repeat_lost_ctrl_c()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_watch, args=(Path(stop),), daemon=True).start()
 

@@ -149,7 +149,7 @@ def test_a_trial_that_fails_does_not_end_the_search(project: Path) -> None:
 
 def test_failed_trials_give_their_memory_back(project: Path) -> None:
     tiny_bert(project / "larger", hidden=256, layers=6)
-    mib = sum(file.stat().st_size for file in (project / "larger").glob("*.safetensors")) / 2**20
+    weights = sum(file.stat().st_size for file in (project / "larger").glob("*.safetensors")) / 2**20
     after: list[float] = []
 
     def look(record: logging.LogRecord) -> bool:
@@ -165,7 +165,7 @@ def test_failed_trials_give_their_memory_back(project: Path) -> None:
     finally:
         logging.getLogger("apf").removeFilter(look)
     assert len(after) == 8
-    assert max(after[4:]) - max(after[:4]) < mib  # one trial holds four times that: weights, gradients, two moments
+    assert max(after[4:]) - max(after[:4]) < 4 * weights  # what one trial holds: weights, gradients, two moments
 
 
 def test_out_of_memory_is_the_failure_of_one_trial(project: Path) -> None:

@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from apf_tasks import store
 from apf_tasks.registry import aliases_of
+from flows.environment import repeat_lost_ctrl_c
 from flows.servers import free_port
 from tests.databases import Databases
 from tests.projects import apf
@@ -70,6 +72,25 @@ def test_ctrl_c_reaches_all_processes_and_ends_in_one_line(project: Path, databa
             os.killpg(run.pid, signal.SIGKILL)
     assert "The same command continues where it was." in said.read_text().splitlines()[-1]
     assert "Traceback" not in said.read_text()
+
+
+def test_ctrl_c_in_a_destructor_comes_again_and_prints_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Asked:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        repeat_lost_ctrl_c()
+        Asked()
+        with pytest.raises(KeyboardInterrupt):
+            time.sleep(10)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capsys.readouterr().err == ""
 
 
 def hear_ctrl_c() -> None:
