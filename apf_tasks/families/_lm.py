@@ -1,23 +1,19 @@
 """What language models share: the loss over the labelled positions alone, and what an n-gram model says about them.
 
-Between the hidden states and the loss lie the logits, V numbers per position. They are made for labelled positions
-only, and never for more of them at a time than `LOGITS_AT_ONCE` allows.
-
 B examples, T tokens, P labelled positions, H hidden size, V vocabulary.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial, reduce
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from apf_tasks.families import IGNORE_INDEX, Checked, Evidence, Pieces, Prediction, model_inputs
+from apf_tasks.families._lm_head import Head, head_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,24 +22,11 @@ if TYPE_CHECKING:
 
     from apf_tasks.batching import Examples
 
-    Head = Callable[[torch.Tensor], torch.Tensor]
     Batch = dict[str, torch.Tensor]
 
-LOGITS_AT_ONCE = 1 << 25
-"""Numbers of one piece of logits: 128 MiB in float32."""
-HEADS = (
-    ("cls",),  # BERT, DeBERTa
-    ("lm_head",),  # RoBERTa; the linear layer of most decoders
-    ("vocab_transform", "activation", "vocab_layer_norm", "vocab_projector"),  # DistilBERT
-    ("generator_predictions", "generator_lm_head"),  # ELECTRA
-    ("head", "decoder"),  # ModernBERT
-)
-"""Attributes that, one after the other, make logits of the hidden states; a model's own forward is the judge."""
 NGRAM_ORDER = 3
 SHOWN_TEXTS = 5
 SHOWN_CHARACTERS = 200
-
-_heads: WeakKeyDictionary[PreTrainedModel, Head | None] = WeakKeyDictionary()
 
 
 def with_text(rows: pd.DataFrame) -> Checked:
@@ -70,23 +53,10 @@ def summed_loss(model: PreTrainedModel, batch: Batch, shift: int) -> torch.Tenso
 
     `shift`: how many positions before its label a hidden state stands: 1 for a causal model, 0 for a masked one.
     """
-    import torch
-    import torch.nn.functional as F
-    from torch.utils.checkpoint import checkpoint
-
     labels = batch["labels"][:, shift:]  # (B, T - shift)
     at = labels != IGNORE_INDEX
-    states, head = _states(model, batch, at, shift == 1)  # (P, H)
-    targets = labels[at]  # (P,)
-
-    def loss(states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(head(states).float(), targets, reduction="sum")
-
-    if len(targets) <= _positions_at_once(model):
-        return loss(states, targets)
-    # the backward pass makes the logits of a piece again: kept, they would all be in memory after all
-    pieces = zip(_split(model, states), _split(model, targets), strict=True)
-    return torch.stack([checkpoint(loss, s, t, use_reentrant=False) for s, t in pieces]).sum()
+    states, head = _states(model, batch, at, shift == 1)
+    return head.summed_loss(states, labels[at])
 
 
 def judge(model: PreTrainedModel, batch: Batch, shift: int) -> NDArray[np.float64]:
@@ -100,7 +70,7 @@ def judge(model: PreTrainedModel, batch: Batch, shift: int) -> NDArray[np.float6
     at = labels != IGNORE_INDEX
     states, head = _states(model, batch, at, shift == 1)
     found = []
-    for part, targets in zip(_split(model, states), _split(model, labels[at]), strict=True):
+    for part, targets in zip(head.split(states), head.split(labels[at]), strict=True):
         logits = head(part).float()  # (p, V)
         nats = F.cross_entropy(logits, targets, reduction="none").double()
         found.append(torch.stack([nats, torch.ones_like(nats), (logits.argmax(-1) == targets).double()], dim=1))
@@ -113,18 +83,9 @@ def judge(model: PreTrainedModel, batch: Batch, shift: int) -> NDArray[np.float6
 def best_tokens(model: PreTrainedModel, batch: Batch, at: torch.Tensor) -> list[list[int]]:
     """Per example the most probable token at each position of `at` (B, T), in their order."""
     states, head = _states(model, batch, at, causal=False)
-    best = [i for part in _split(model, states) for i in head(part).argmax(-1).tolist()]
+    best = [i for part in head.split(states) for i in head(part).argmax(-1).tolist()]
     tokens = iter(best)
     return [[next(tokens) for _ in range(count)] for count in at.sum(1).tolist()]
-
-
-def _split(model: PreTrainedModel, tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-    most = _positions_at_once(model)
-    return (tensor[at : at + most] for at in range(0, len(tensor), most))
-
-
-def _positions_at_once(model: PreTrainedModel) -> int:
-    return max(1, LOGITS_AT_ONCE // int(model.config.vocab_size))
 
 
 def _states(model: PreTrainedModel, batch: Batch, at: torch.Tensor, causal: bool) -> tuple[torch.Tensor, Head]:
@@ -136,55 +97,7 @@ def _states(model: PreTrainedModel, batch: Batch, at: torch.Tensor, causal: bool
     inputs = {**model_inputs(batch), **({"use_cache": False} if causal else {})}
     head = head_of(model)
     states = model(**inputs).logits if head is None else model.base_model(**inputs).last_hidden_state
-    return states[:, : at.shape[1]][at], head or (lambda logits: logits)
-
-
-def head_of(model: PreTrainedModel) -> Head | None:
-    """What makes logits (P, V) of hidden states (P, H), tried against the model's own forward; None if nothing does."""
-    if model not in _heads:
-        _heads[model] = next((head for head in _possible_heads(model) if _agrees(model, head)), None)
-    return _heads[model]
-
-
-def _possible_heads(model: PreTrainedModel) -> Iterator[Head]:
-    config, modules = model.config, dict(model.named_children())
-    chains = [[modules[name] for name in names] for names in HEADS if all(name in modules for name in names)]
-    outputs = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    for chain in [*chains, *([[outputs]] if outputs is not None else [])]:
-        yield partial(_logits, chain, config)
-
-
-def _logits(chain: Sequence[Callable[[torch.Tensor], torch.Tensor]], config: Any, states: torch.Tensor) -> torch.Tensor:
-    return _scaled(reduce(lambda x, layer: layer(x), chain, states), config)
-
-
-def _scaled(logits: torch.Tensor, config: Any) -> torch.Tensor:
-    """What some architectures do to their logits: Cohere, Granite, Gemma 2 (Gemma Team 2024, section 2)."""
-    if scale := getattr(config, "logit_scale", None):
-        logits = logits * scale
-    if scale := getattr(config, "logits_scaling", None):
-        logits = logits / scale
-    if cap := getattr(config, "final_logit_softcapping", None):
-        logits = cap * (logits / cap).tanh()
-    return logits
-
-
-def _agrees(model: PreTrainedModel, head: Head) -> bool:
-    """Whether body and head, one after the other, give the logits of the whole model for a few tokens."""
-    import torch
-
-    ids = torch.arange(4, device=model.device)[None, :]
-    training = model.training
-    model.train(False)
-    try:
-        with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
-            wanted = model(input_ids=ids).logits
-            found = head(model.base_model(input_ids=ids).last_hidden_state)
-        return found.shape == wanted.shape and torch.allclose(found, wanted, rtol=1e-4, atol=1e-5)
-    except (AttributeError, TypeError, ValueError, RuntimeError):
-        return False
-    finally:
-        model.train(training)
+    return states[:, : at.shape[1]][at], head or Head((), int(model.config.vocab_size))
 
 
 def foresees(model: PreTrainedModel) -> bool:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from transformers import PreTrainedModel
 
 from apf_tasks.batching import Examples, collate, collate_packed, token_table
-from apf_tasks.families import IGNORE_INDEX, Columns, Evidence, Family, _lm, get_family
+from apf_tasks.families import IGNORE_INDEX, Columns, Evidence, Family, _lm, _lm_head, get_family
 from apf_tasks.families.causal_lm import CausalLMParams
 from apf_tasks.families.masked_lm import MaskedLMParams
 from apf_tasks.loop import packs_alike
@@ -80,8 +80,8 @@ def test_the_loss_and_its_gradient_are_those_of_all_logits(
     model = network.model
     batch = collate(columns_of(family, network.base), network.base.pad_id, CPU)
     targets = int((batch["labels"] != IGNORE_INDEX).sum())
-    monkeypatch.setattr(_lm, "LOGITS_AT_ONCE", model.config.vocab_size * math.ceil(targets / pieces))
-    assert _lm.head_of(model) is not None
+    monkeypatch.setattr(_lm_head, "LOGITS_AT_ONCE", model.config.vocab_size * math.ceil(targets / pieces))
+    assert _lm_head.head_of(model) is not None
     model.train()
     expected = reference_loss(model, batch, shift)
     found = family.loss(model, batch)
@@ -89,21 +89,23 @@ def test_the_loss_and_its_gradient_are_those_of_all_logits(
     assert_same(gradients(model, found), gradients(model, expected))
 
 
+@pytest.mark.parametrize("name", ["gpt2", "bert"])  # one whose loss is torch's, and one in pieces
 def test_logits_are_never_made_for_more_positions_than_fit(
-    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    name: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network = network_of(folders["gpt2"], CAUSAL)
-    seen: list[int] = []
-    _lm.head_of(network.model)
-    network.model.lm_head.register_forward_hook(lambda module, args, out: seen.append(out.numel()))
-    batch = collate(columns_of(CAUSAL, network.base), network.base.pad_id, CPU)
-    most = 10 * network.model.config.vocab_size
-    monkeypatch.setattr(_lm, "LOGITS_AT_ONCE", most)
-    CAUSAL.loss(network.model, batch).backward()
-    with torch.inference_mode():
-        CAUSAL.predict(network.model, batch, network.base, ())
-    assert len(seen) > 10
-    assert max(seen) == most
+    family = MASKED if name in ENCODERS else CAUSAL
+    network = network_of(folders[name], family)
+    config = network.model.config
+    batch = collate(columns_of(family, network.base), network.base.pad_id, CPU)
+    monkeypatch.setattr(_lm_head, "LOGITS_AT_ONCE", 10 * config.vocab_size)
+    with torch.profiler.profile(record_shapes=True) as profile:
+        family.loss(network.model, batch).backward()
+        with torch.inference_mode():
+            family.predict(network.model, batch, network.base, ())
+    shapes = [shape for event in profile.events() for shape in event.input_shapes if len(shape) == 2]
+    rows = [shape[0] for shape in shapes if shape[1] == config.vocab_size and shape[0] != config.hidden_size]
+    assert len(rows) > 10
+    assert max(rows) == 10
 
 
 def test_a_head_that_is_not_known_is_left_to_the_model(folders: dict[str, Path]) -> None:
@@ -117,7 +119,7 @@ def test_a_head_that_is_not_known_is_left_to_the_model(folders: dict[str, Path])
 
     network.model.forward = doubled
     batch = collate(columns_of(CAUSAL, network.base), network.base.pad_id, CPU)
-    assert _lm.head_of(network.model) is None
+    assert _lm_head.head_of(network.model) is None
     torch.testing.assert_close(CAUSAL.loss(network.model, batch), reference_loss(network.model, batch, 1))
 
 
