@@ -21,6 +21,7 @@ from apf_tasks.params import FamilyParams, ModelParams, RuntimeParams
 from apf_tasks.pretrained import Base, load_base
 from apf_tasks.ranks import ALONE, Ranks, here
 from apf_tasks.runtime import autocast, choose_device, choose_precision
+from apf_tasks.sharding import gathered
 
 EVALUATION_TOKENS = {"cpu": 1024, "mps": 16384, "cuda": 65536}
 """Padded tokens per forward pass without gradients. On a CPU, what stays in its caches: 4,096 were a tenth slower."""
@@ -114,7 +115,6 @@ def _predict_together(
     return {i: prediction for part in ranks.gather(mine) for i, prediction in part.items()}
 
 
-@torch.inference_mode()
 def _predict_batch(network: Network, predict: Predict, examples: Examples, indices: np.ndarray) -> list[Prediction]:
     columns, family, place = examples.take(indices), network.family, network.place
     if family.draw is not None:
@@ -122,7 +122,9 @@ def _predict_batch(network: Network, predict: Predict, examples: Examples, indic
     if not family.reads_labels:
         columns.pop("labels")
     batch = collate(columns, network.base.pad_id, place.device)
-    with autocast(place.device, place.dtype):
+    # FSDP gathers weights into tensors that the next training pass uses too
+    without_gradients = torch.no_grad if place.sharded else torch.inference_mode
+    with without_gradients(), gathered(network.model), autocast(place.device, place.dtype):
         return predict(network.model, batch, network.base, network.label_names)
 
 

@@ -7,13 +7,17 @@ ranks at once.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from apf_tasks.ranks import Ranks
+
+T = TypeVar("T")
 
 
 def shard(model: PreTrainedModel, ranks: Ranks, device: torch.device) -> None:
@@ -31,6 +35,38 @@ def shard(model: PreTrainedModel, ranks: Ranks, device: torch.device) -> None:
     for part in parts:
         part.set_gradient_divide_factor(1.0)  # type: ignore[operator]
         part.set_force_sum_reduction_for_comms(True)  # type: ignore[operator]  # gloo knows no other
+
+
+def as_forward(model: PreTrainedModel, function: Callable[[], T]) -> T:
+    """What `function` gives, called as the forward pass of `model`: of a divided one, what it uses is whole within.
+
+    It must not call the model itself.
+    """
+    if not hasattr(model, "unshard"):  # what is divided is one of torch's FSDPModules
+        return function()
+    before = model.__dict__.get("forward")
+    model.forward = function
+    try:
+        found: T = model()
+        return found
+    finally:
+        del model.forward
+        if before is not None:
+            model.forward = before
+
+
+@contextmanager
+def gathered(model: PreTrainedModel) -> Iterator[None]:
+    """Within the block what no layer holds is whole, embeddings and head: writing uses some of it outside of a forward
+    pass. After a first forward pass only. For all ranks at once."""
+    divided: Any = model if hasattr(model, "unshard") else None
+    if divided is not None:
+        divided.unshard()
+    try:
+        yield
+    finally:
+        if divided is not None:
+            divided.reshard()
 
 
 def layers(model: PreTrainedModel) -> list[nn.Module]:

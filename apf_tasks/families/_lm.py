@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apf_tasks.families import IGNORE_INDEX, Checked, Evidence, Pieces, Prediction, model_inputs
-from apf_tasks.families._lm_head import Head, head_of
+from apf_tasks.families._lm_head import Head, summed_loss, with_states
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,15 +48,17 @@ def with_text(rows: pd.DataFrame) -> Checked:
     return Checked(rows.assign(text=texts), pd.Series(reasons, index=rows.index, dtype=object))
 
 
-def summed_loss(model: PreTrainedModel, batch: Batch, shift: int) -> torch.Tensor:
+def inputs_of(batch: Batch, causal: bool) -> dict[str, Any]:
+    """What the model's forward takes. Restarting positions are seen only by a model without a cache."""
+    return {**model_inputs(batch), **({"use_cache": False} if causal else {})}
+
+
+def loss_of(model: PreTrainedModel, batch: Batch, shift: int) -> torch.Tensor:
     """Cross-entropy summed over the labelled positions, a scalar with gradient.
 
     `shift`: how many positions before its label a hidden state stands: 1 for a causal model, 0 for a masked one.
     """
-    labels = batch["labels"][:, shift:]  # (B, T - shift)
-    at = labels != IGNORE_INDEX
-    states, head = _states(model, batch, at, shift == 1)
-    return head.summed_loss(states, labels[at])
+    return summed_loss(model, inputs_of(batch, shift == 1), batch["labels"][:, shift:])
 
 
 def judge(model: PreTrainedModel, batch: Batch, shift: int) -> NDArray[np.float64]:
@@ -68,36 +70,29 @@ def judge(model: PreTrainedModel, batch: Batch, shift: int) -> NDArray[np.float6
 
     labels = batch["labels"][:, shift:]
     at = labels != IGNORE_INDEX
-    states, head = _states(model, batch, at, shift == 1)
-    found = []
-    for part, targets in zip(head.split(states), head.split(labels[at]), strict=True):
-        logits = head(part).float()  # (p, V)
-        nats = F.cross_entropy(logits, targets, reduction="none").double()
-        found.append(torch.stack([nats, torch.ones_like(nats), (logits.argmax(-1) == targets).double()], dim=1))
+
+    def found(states: torch.Tensor, head: Head) -> list[torch.Tensor]:
+        per_piece = []
+        for part, targets in zip(head.split(states), head.split(labels[at]), strict=True):
+            logits = head(part).float()  # (p, V)
+            nats = F.cross_entropy(logits, targets, reduction="none").double()
+            per_piece.append(torch.stack([nats, torch.ones_like(nats), (logits.argmax(-1) == targets).double()], dim=1))
+        return per_piece
+
     sums = np.zeros((len(labels), 3))
-    if found:
-        np.add.at(sums, at.nonzero()[:, 0].cpu().numpy(), torch.cat(found).cpu().numpy())
+    if pieces := with_states(model, inputs_of(batch, shift == 1), at, found):
+        np.add.at(sums, at.nonzero()[:, 0].cpu().numpy(), torch.cat(pieces).cpu().numpy())
     return sums
 
 
 def best_tokens(model: PreTrainedModel, batch: Batch, at: torch.Tensor) -> list[list[int]]:
     """Per example the most probable token at each position of `at` (B, T), in their order."""
-    states, head = _states(model, batch, at, causal=False)
-    best = [i for part in head.split(states) for i in head(part).argmax(-1).tolist()]
-    tokens = iter(best)
+
+    def best(states: torch.Tensor, head: Head) -> list[int]:
+        return [i for part in head.split(states) for i in head(part).argmax(-1).tolist()]
+
+    tokens = iter(with_states(model, inputs_of(batch, causal=False), at, best))
     return [[next(tokens) for _ in range(count)] for count in at.sum(1).tolist()]
-
-
-def _states(model: PreTrainedModel, batch: Batch, at: torch.Tensor, causal: bool) -> tuple[torch.Tensor, Head]:
-    """The hidden states at the positions of `at`, (P, H), and what makes logits of them.
-
-    Of a model whose head is not known, the logits themselves, (P, V).
-    """
-    # restarting positions are seen only by a model without a cache
-    inputs = {**model_inputs(batch), **({"use_cache": False} if causal else {})}
-    head = head_of(model)
-    states = model(**inputs).logits if head is None else model.base_model(**inputs).last_hidden_state
-    return states[:, : at.shape[1]][at], head or Head((), int(model.config.vocab_size))
 
 
 def foresees(model: PreTrainedModel) -> bool:

@@ -1,7 +1,9 @@
-"""From hidden states to the loss. Between them lie the logits, V numbers per position: they are made for labelled
-positions only, and never for more of them at a time than `LOGITS_AT_ONCE` allows.
+"""From tokens to the loss of those that are labels, for every family whose labels are tokens.
 
-P labelled positions, H hidden size, V vocabulary.
+Between the hidden states and the loss lie the logits, V numbers per position. They are made for labelled positions
+only, and never for more of them at a time than `LOGITS_AT_ONCE` allows.
+
+B examples, S positions that may have a label, P that have one, H hidden size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -9,18 +11,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
+
+from apf_tasks.families import IGNORE_INDEX
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+T = TypeVar("T")
 LOGITS_AT_ONCE = 1 << 24
 """Numbers of one piece of logits: 64 MiB in float32."""
 HEADS = (
     ("cls",),  # BERT, DeBERTa
-    ("lm_head",),  # RoBERTa; the linear layer of most decoders
+    ("lm_head",),  # RoBERTa; the linear layer of most models that write
     ("vocab_transform", "activation", "vocab_layer_norm", "vocab_projector"),  # DistilBERT
     ("generator_predictions", "generator_lm_head"),  # ELECTRA
     ("head", "decoder"),  # ModernBERT
@@ -38,13 +43,17 @@ class Head:
     vocabulary: int
     scale: float = 1.0
     cap: float | None = None
-    """Of what some architectures do to their logits: Cohere, Granite, Gemma 2 (Gemma Team 2024, section 2)."""
+    """Of what some architectures do to their logits: Cohere, Granite, T5, Gemma 2 (Gemma Team 2024, section 2)."""
+    bias: torch.Tensor | None = None
+    """(V,), added to all logits and never trained: BART and its kin."""
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
         """The logits."""
         logits = reduce(lambda x, layer: layer(x), self.layers, states)
         if self.scale != 1:
             logits = logits * self.scale
+        if self.bias is not None:
+            logits = logits + self.bias.to(logits)
         return logits if self.cap is None else self.cap * (logits / self.cap).tanh()
 
     def split(self, tensor: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -61,7 +70,8 @@ class Head:
         from torch.utils.checkpoint import checkpoint
 
         if len(targets) and (last := self._last_layer(states)) is not None:
-            return _fused(Head(self.layers[:-1], self.vocabulary)(states), last, targets, self._at_once)
+            before = Head(self.layers[:-1], self.vocabulary, self.scale)
+            return _fused(before(states), last, self.bias, targets, self._at_once)
         pieces = list(zip(self.split(states), self.split(targets), strict=True))
         if len(pieces) < 2:
             return self._loss(states, targets)
@@ -83,26 +93,75 @@ class Head:
         from apf_tasks.sharding import is_divided
 
         last = self.layers[-1] if self.layers else None
-        if not isinstance(last, torch.nn.Linear) or is_divided(last.weight) or self.scale != 1 or self.cap:
+        if not isinstance(last, torch.nn.Linear) or is_divided(last.weight) or self.cap:
+            return None
+        if last.bias is not None and (self.scale != 1 or self.bias is not None):
             return None
         kind = states.device.type
         computed = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
         return last if kind == "cuda" or (kind == "cpu" and computed == torch.float32) else None
 
 
-def _fused(states: torch.Tensor, layer: torch.nn.Linear, targets: torch.Tensor, at_once: int) -> torch.Tensor:
+def _fused(
+    states: torch.Tensor, layer: torch.nn.Linear, bias: torch.Tensor | None, targets: torch.Tensor, at_once: int
+) -> torch.Tensor:
     """Cross-entropy by torch, which makes the gradient of a piece along with its logits: no logits are made again."""
     import torch
     import torch.nn.functional as F
 
-    weight: torch.Tensor = layer.weight
-    bias: torch.Tensor | None = layer.bias
-    kind = states.device.type
-    if torch.is_autocast_enabled(kind):  # which does not know this function
-        dtype = torch.get_autocast_dtype(kind)
-        states, weight, bias = states.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    kind, weight, bias = states.device.type, layer.weight, layer.bias if bias is None else bias
+    # autocast does not know this function
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
     pieces = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=at_once)
-    return F.linear_cross_entropy(states, weight, targets, linear_bias=bias, reduction="sum", options=pieces).float()
+    return F.linear_cross_entropy(
+        states.to(dtype),
+        weight.to(dtype),
+        targets,
+        linear_bias=None if bias is None else bias.to(states.device, dtype),
+        reduction="sum",
+        options=pieces,
+    ).float()
+
+
+def summed_loss(model: PreTrainedModel, inputs: dict[str, Any], labels: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy summed over the positions of `labels` (B, S) that have one, a scalar with gradient.
+
+    The model's first S positions are judged.
+    """
+    at = labels != IGNORE_INDEX
+    return with_states(model, inputs, at, lambda states, head: head.summed_loss(states, labels[at]))
+
+
+def with_states(
+    model: PreTrainedModel, inputs: dict[str, Any], at: torch.Tensor, use: Callable[[torch.Tensor, Head], T]
+) -> T:
+    """What `use` makes of the hidden states at the positions of `at` (B, S), (P, H), and of the head over them.
+
+    Of a model whose head is not known, it gets the logits themselves, (P, V).
+    """
+    from apf_tasks.sharding import as_forward
+
+    head, places = head_of(model), at.shape[1]
+    if head is None:
+        return use(model(**inputs).logits[:, :places][at], Head((), int(model.config.vocab_size)))
+    return as_forward(model, lambda: use(_body(model, inputs)[:, :places][at], head))
+
+
+def _body(model: PreTrainedModel, inputs: dict[str, Any]) -> torch.Tensor:
+    """The states (B, S, H) of which the head makes logits."""
+    if model.base_model is not model:
+        states: torch.Tensor = model.base_model(**inputs).last_hidden_state
+        return states
+    # T5 and its kin, where no module holds encoder and decoder alone
+    halves: Any = model
+    read = {name: value for name, value in inputs.items() if name in ("input_ids", "attention_mask")}
+    encoded = halves.encoder(**read).last_hidden_state
+    return halves.decoder(  # type: ignore[no-any-return]
+        input_ids=inputs["decoder_input_ids"],
+        encoder_hidden_states=encoded,
+        encoder_attention_mask=inputs.get("attention_mask"),
+        use_cache=False,
+    ).last_hidden_state
 
 
 def head_of(model: PreTrainedModel) -> Head | None:
@@ -117,21 +176,28 @@ def _possible_heads(model: PreTrainedModel) -> Iterator[Head]:
     chains = [[modules[name] for name in names] for names in HEADS if all(name in modules for name in names)]
     outputs = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
+    width, bias = getattr(config, "d_model", None), getattr(model, "final_logits_bias", None)
+    scales = [scale, width**-0.5] if width and model.base_model is model else [scale]  # T5 with tied embeddings
     for chain in [*chains, *([[outputs]] if outputs is not None else [])]:
-        yield Head(chain, int(config.vocab_size), scale, getattr(config, "final_logit_softcapping", None))
+        for scale in scales:
+            cap = getattr(config, "final_logit_softcapping", None)
+            yield Head(chain, int(config.vocab_size), scale, cap, None if bias is None else bias.flatten())
 
 
 def _agrees(model: PreTrainedModel, head: Head) -> bool:
     """Whether body and head, one after the other, give the logits of the whole model for a few tokens."""
     import torch
 
+    from apf_tasks.sharding import as_forward
+
     ids = torch.arange(4, device=model.device)[None, :]
+    inputs = {"input_ids": ids} | ({"decoder_input_ids": ids} if model.config.is_encoder_decoder else {})
     training = model.training
     model.train(False)
     try:
         with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
-            wanted = model(input_ids=ids).logits
-            found = head(model.base_model(input_ids=ids).last_hidden_state)
+            wanted = model(**inputs).logits
+            found = as_forward(model, lambda: head(_body(model, inputs)))
         return found.shape == wanted.shape and torch.allclose(found, wanted, rtol=1e-4, atol=1e-5)
     except (AttributeError, TypeError, ValueError, RuntimeError):
         return False

@@ -220,24 +220,23 @@ def load_model(folder: Path, model: ModelParams, label_names: Sequence[str]) -> 
 
 def loss(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Cross-entropy summed over the tokens of the outputs and their ends."""
-    import inspect
+    from apf_tasks.families._lm import loss_of
+    from apf_tasks.families._lm_head import summed_loss
 
-    import torch.nn.functional as F
+    if not model.config.is_encoder_decoder:
+        return loss_of(model, batch, shift=1)
+    if "position_ids" in batch:
+        raise ValueError("an encoder-decoder does not take examples behind each other")
+    labels = batch["labels"]
+    known = {"decoder_input_ids": _behind_a_start(model, labels), "use_cache": False}
+    return summed_loss(model, model_inputs(batch) | known, labels)
 
-    labels, inputs = batch["labels"], model_inputs(batch)
-    if model.config.is_encoder_decoder:
-        if "position_ids" in batch:
-            raise ValueError("an encoder-decoder does not take examples behind each other")
-        shift = getattr(model, "prepare_decoder_input_ids_from_labels", None)
-        # a model without it (M2M100) shifts the labels as well, but computes a loss of its own beside
-        said = {"labels": labels} if shift is None else {"decoder_input_ids": shift(labels=labels)}
-        logits = model(**inputs, **said, use_cache=False).logits  # (B, S, V)
-    else:
-        labels = labels[:, 1:]  # what follows each token
-        learned = (labels != IGNORE_INDEX).any(0).nonzero().squeeze(1)  # (S,): most positions are prompts
-        labels = labels[:, learned]
-        if "logits_to_keep" in inspect.signature(model.forward).parameters:
-            logits = model(**inputs, logits_to_keep=learned, use_cache=False).logits  # (B, S, V)
-        else:
-            logits = model(**inputs, use_cache=False).logits[:, learned]
-    return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORE_INDEX, reduction="sum")
+
+def _behind_a_start(model: PreTrainedModel, labels: torch.Tensor) -> torch.Tensor:
+    """What the decoder is given of `labels` (B, S): each token at the place of the next."""
+    own = getattr(model, "prepare_decoder_input_ids_from_labels", None)
+    if own is not None:
+        return own(labels=labels)  # type: ignore[no-any-return]
+    shifted = labels.roll(1, dims=1).masked_fill(labels.roll(1, dims=1) == IGNORE_INDEX, model.config.pad_token_id)
+    shifted[:, 0] = model.config.decoder_start_token_id  # M2M100, which does so when it is given labels
+    return shifted

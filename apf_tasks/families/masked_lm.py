@@ -69,9 +69,9 @@ def load_model(folder: Path, model: ModelParams, label_names: Sequence[str]) -> 
 
 def loss(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Cross-entropy summed over the hidden tokens."""
-    from apf_tasks.families._lm import summed_loss
+    from apf_tasks.families._lm import loss_of
 
-    return summed_loss(model, batch, shift=0)
+    return loss_of(model, batch, shift=0)
 
 
 def predict(

@@ -23,6 +23,7 @@ from apf_tasks.params import RuntimeParams
 from apf_tasks.ranks import Ranks
 from apf_tasks.store import WORK
 from tests import rank_calls
+from tests.tiny import tiny_model
 from tests.training.test_train_stage import PARAMS, points, prepared, started, train, wait_for
 
 LONGER = PARAMS.model_copy(update={"epochs": 4, "evaluate_every_steps": 9, "batch_size": 8, "micro_batch_tokens": 48})
@@ -91,6 +92,21 @@ def test_two_ranks_that_divide_a_model_save_when_told_to_stop_and_any_number_goe
     assert continued.resumed_from_step
     assert continued.scores == pytest.approx(alone["trained"].scores, abs=0.05)
     same_weights(continued, alone)
+
+
+def test_every_kind_of_head_learns_divided_what_it_learns_whole(tmp_path: Path) -> None:
+    kinds = [("causal_lm", "gpt2"), ("causal_lm", "qwen2"), ("masked_lm", "bert"), ("masked_lm", "modernbert")]
+    kinds += [("translation", "t5"), ("translation", "bart"), ("translation", "llama")]
+    cases = [(family, tiny_model(tmp_path / name, name)) for family, name in kinds]
+    whole = rank_calls.learns(cases)
+    divided = on_devices(RuntimeParams(device="cpu", devices=2, shard=True), rank_calls.learns, cases)
+    for one, two in zip(whole, divided, strict=True):
+        assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
+        assert two["gradients"].keys() == one["gradients"].keys()
+        for name, gradient in two["gradients"].items():  # each rank had the whole batch
+            np.testing.assert_allclose(gradient, 2 * one["gradients"][name], rtol=1e-3, atol=1e-5, err_msg=name)
+        for mine, theirs in zip(one["said"], two["said"], strict=True):
+            assert theirs == (mine if isinstance(mine, str) else pytest.approx(mine, rel=1e-4))
 
 
 def test_a_rank_whose_caller_is_dead_stops(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from apf_tasks.batching import collate
 from apf_tasks.errors import ModelError, ParamsError
 from apf_tasks.families import IGNORE_INDEX, Columns
 from apf_tasks.families._generation import decode, write
+from apf_tasks.families._lm_head import head_of
 from apf_tasks.families._seq2seq import encode, end_tokens, load_model, loss, prompt_tokens, set_languages
 from apf_tasks.families.translation import TranslationParams
 from apf_tasks.params import ModelParams
@@ -171,6 +172,9 @@ def test_a_chat_template_that_drops_the_input_is_an_error(tmp_path: Path) -> Non
 def test_the_loss_is_the_models_own_times_the_targets(tmp_path: Path, architecture: str) -> None:
     folder = folder_of(tmp_path, architecture)
     base, model = base_of(folder), model_of(folder)
+    if hasattr(model, "final_logits_bias"):
+        model.final_logits_bias.normal_()
+    assert head_of(model) is not None
     batch = batch_of(encode(SOURCES, TARGETS, base, params(prompt="x {source}")), base)
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "labels")}
     expected = model(**inputs).loss * (batch["labels"] != IGNORE_INDEX).sum()
