@@ -89,7 +89,8 @@ Assumed, each of it in [benchmarks/scale.py](../benchmarks/scale.py):
   every GPU has everything. `step_in_backward` works on one GPU alone.
 - `runtime.activations: recompute`: the input of every layer stays (2 bytes per token and unit); one layer at a time has
   34 bytes per token and unit (Korthikanti et al. 2022, arXiv:2205.05198, section 4.1, without attention's matrix).
-  Logits are made in pieces of 128 MiB. A forward pass has {FEW} rows.
+  Logits are made in pieces of 64 MiB, and with them the gradient of the head, 2 bytes per weight. A forward pass has
+  {FEW} rows.
 - 6 floating-point operations per parameter and token (Kaplan et al. 2020, arXiv:2001.08361, section 2.1), 8 with layers
   computed again, and those of attention. 40 % of the data sheet's 989 TFLOP/s are reached: large models with long rows
   do, small ones do not.
@@ -108,7 +109,8 @@ def memory(shape: Shape, machine: Machine, way: str, gpus: int, shard: bool) -> 
     kept = WAYS[way] * shape.parameters / (gpus if shard else 1)
     copy = 2 * (2 * shape.in_layers / shape.layers + shape.vocabulary * shape.hidden if shard else shape.parameters)
     activations = (2 * shape.layers + 34) * FEW * LENGTH * shape.hidden
-    return kept + copy + activations + 2**27 + machine.reserved
+    head = 2**26 + 2 * shape.vocabulary * shape.hidden
+    return kept + copy + activations + head + machine.reserved
 
 
 def seconds(shape: Shape, machine: Machine, gpus: int, shard: bool) -> tuple[float, float]:
