@@ -26,6 +26,7 @@ from apf_tasks.params import TrainParams
 from apf_tasks.runtime import autocast
 from apf_tasks.schedules import factor, steps_per_epoch, total_steps
 from apf_tasks.sharding import whole
+from apf_tasks.used_rows import used_rows
 
 logger = logging.getLogger("apf")
 
@@ -106,26 +107,32 @@ def _gradients_that_fit(
     """The gradient of a step; in smaller passes from here on when it does not fit into memory."""
     while True:
         try:
-            return _gradients(feed.network, ready, feed.train.seed, constants)
+            return _gradients(feed.network, ready, feed.train, constants)
         except torch.OutOfMemoryError as error:
             feed.most = _less(feed.most, feed.examples.sizes[ready.rows], feed.train, feed.network.place, error)
             optimizer.zero_grad(set_to_none=True)
             ready = feed.cut_again(ready)
 
 
-def _gradients(network: Network, ready: Ready, seed: int, constants: Batch) -> tuple[float, float]:
+def _gradients(network: Network, ready: Ready, train: TrainParams, constants: Batch) -> tuple[float, float]:
     """Add up the gradient of a step, pass by pass. Gives its loss and its padded tokens."""
     model, place = network.model, network.place
     loss, padded = torch.zeros((), device=place.device), 0
     model.train()
-    with autocast(place.device, place.dtype), cheap_draws(place.device):  # weights are cast once, not by every pass
+    whole_only = place.sharded or train.step_in_backward  # their hooks are called with the gradient of a tensor
+    rows = used_rows(place.device.type == "cpu" and not whole_only)
+    # weights are cast once, not by every pass
+    with autocast(place.device, place.dtype), cheap_draws(place.device), rows as used:
         for number, weight, batch in ready.passes:
             here = {name: tensor.to(place.device, non_blocking=True) for name, tensor in batch.items()}
-            torch.manual_seed(pass_seed(seed, ready.step, number))  # dropout is the same whoever computes the pass
+            torch.manual_seed(
+                pass_seed(train.seed, ready.step, number)
+            )  # dropout is the same whoever computes the pass
             # every target weighs the same, however rows are cut
             part = network.family.loss(model, here | constants) * (weight / ready.targets)
             with torch.autocast(place.device.type, enabled=False):
                 part.backward()  # type: ignore[no-untyped-call]
+            used.add()
             if place.sharded:
                 torch.clear_autocast_cache()  # no rank keeps the weights of the others
             loss += part.detach()
