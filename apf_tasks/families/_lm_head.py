@@ -143,7 +143,8 @@ def with_states(
 
     head, places = head_of(model), at.shape[1]
     if head is None:
-        return use(model(**inputs).logits[:, :places][at], Head((), int(model.config.vocab_size)))
+        logits = model(**inputs).logits[:, :places][at]
+        return use(logits, Head((), logits.shape[-1]))
     return as_forward(model, lambda: use(_body(model, inputs)[:, :places][at], head))
 
 
@@ -175,13 +176,14 @@ def _possible_heads(model: PreTrainedModel) -> Iterator[Head]:
     config, modules = model.config, dict(model.named_children())
     chains = [[modules[name] for name in names] for names in HEADS if all(name in modules for name in names)]
     outputs = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    vocabulary = int(getattr(config, "vocab_size", 0)) or len(outputs.weight)  # a model of two has two vocabularies
     scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
     width, bias = getattr(config, "d_model", None), getattr(model, "final_logits_bias", None)
     scales = [scale, width**-0.5] if width and model.base_model is model else [scale]  # T5 with tied embeddings
     for chain in [*chains, *([[outputs]] if outputs is not None else [])]:
         for scale in scales:
             cap = getattr(config, "final_logit_softcapping", None)
-            yield Head(chain, int(config.vocab_size), scale, cap, None if bias is None else bias.flatten())
+            yield Head(chain, vocabulary, scale, cap, None if bias is None else bias.flatten())
 
 
 def _agrees(model: PreTrainedModel, head: Head) -> bool:
