@@ -125,9 +125,8 @@ def _gradients(network: Network, ready: Ready, train: TrainParams, constants: Ba
     with autocast(place.device, place.dtype), cheap_draws(place.device), rows as used:
         for number, weight, batch in ready.passes:
             here = {name: tensor.to(place.device, non_blocking=True) for name, tensor in batch.items()}
-            torch.manual_seed(
-                pass_seed(train.seed, ready.step, number)
-            )  # dropout is the same whoever computes the pass
+            # dropout is the same whoever computes the pass
+            torch.manual_seed(pass_seed(train.seed, ready.step, number))
             # every target weighs the same, however rows are cut
             part = network.family.loss(model, here | constants) * (weight / ready.targets)
             with torch.autocast(place.device.type, enabled=False):

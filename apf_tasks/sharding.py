@@ -42,7 +42,7 @@ def as_forward(model: PreTrainedModel, function: Callable[[], T]) -> T:
 
     It must not call the model itself.
     """
-    if not hasattr(model, "unshard"):  # what is divided is one of torch's FSDPModules
+    if not _is_sharded(model):
         return function()
     before = model.__dict__.get("forward")
     model.forward = function
@@ -59,14 +59,20 @@ def as_forward(model: PreTrainedModel, function: Callable[[], T]) -> T:
 def gathered(model: PreTrainedModel) -> Iterator[None]:
     """Within the block what no layer holds is whole, embeddings and head: writing uses some of it outside of a forward
     pass. After a first forward pass only. For all ranks at once."""
-    divided: Any = model if hasattr(model, "unshard") else None
-    if divided is not None:
-        divided.unshard()
+    if not _is_sharded(model):
+        yield
+        return
+    divided: Any = model
+    divided.unshard()
     try:
         yield
     finally:
-        if divided is not None:
-            divided.reshard()
+        divided.reshard()
+
+
+def _is_sharded(model: PreTrainedModel) -> bool:
+    """Whether `shard` has made it one of torch's FSDPModules, also while its weights are whole."""
+    return hasattr(model, "unshard")
 
 
 def layers(model: PreTrainedModel) -> list[nn.Module]:

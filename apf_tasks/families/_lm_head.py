@@ -98,8 +98,15 @@ class Head:
         if last.bias is not None and (self.scale != 1 or self.bias is not None):
             return None
         kind = states.device.type
-        computed = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
-        return last if kind == "cuda" or (kind == "cpu" and computed == torch.float32) else None
+        return last if kind == "cuda" or (kind == "cpu" and _computed_in(states) == torch.float32) else None
+
+
+def _computed_in(states: torch.Tensor) -> torch.dtype:
+    """The type in which a linear layer would take these states here."""
+    import torch
+
+    kind = states.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
 
 
 def _fused(
@@ -109,13 +116,11 @@ def _fused(
     import torch
     import torch.nn.functional as F
 
-    kind, weight, bias = states.device.type, layer.weight, layer.bias if bias is None else bias
-    # autocast does not know this function
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
+    dtype, bias = _computed_in(states), layer.bias if bias is None else bias  # autocast does not know this function
     pieces = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=at_once)
     return F.linear_cross_entropy(
         states.to(dtype),
-        weight.to(dtype),
+        layer.weight.to(dtype),
         targets,
         linear_bias=None if bias is None else bias.to(states.device, dtype),
         reduction="sum",
@@ -180,10 +185,9 @@ def _possible_heads(model: PreTrainedModel) -> Iterator[Head]:
     scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
     width, bias = getattr(config, "d_model", None), getattr(model, "final_logits_bias", None)
     scales = [scale, width**-0.5] if width and model.base_model is model else [scale]  # T5 with tied embeddings
+    cap, bias = getattr(config, "final_logit_softcapping", None), None if bias is None else bias.flatten()
     for chain in [*chains, *([[outputs]] if outputs is not None else [])]:
-        for scale in scales:
-            cap = getattr(config, "final_logit_softcapping", None)
-            yield Head(chain, vocabulary, scale, cap, None if bias is None else bias.flatten())
+        yield from (Head(chain, vocabulary, tried, cap, bias) for tried in scales)
 
 
 def _agrees(model: PreTrainedModel, head: Head) -> bool:

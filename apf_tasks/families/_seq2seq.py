@@ -237,6 +237,6 @@ def _behind_a_start(model: PreTrainedModel, labels: torch.Tensor) -> torch.Tenso
     own = getattr(model, "prepare_decoder_input_ids_from_labels", None)
     if own is not None:
         return own(labels=labels)  # type: ignore[no-any-return]
-    shifted = labels.roll(1, dims=1).masked_fill(labels.roll(1, dims=1) == IGNORE_INDEX, model.config.pad_token_id)
+    shifted = labels.masked_fill(labels == IGNORE_INDEX, model.config.pad_token_id).roll(1, dims=1)
     shifted[:, 0] = model.config.decoder_start_token_id  # M2M100, which does so when it is given labels
     return shifted
