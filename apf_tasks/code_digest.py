@@ -9,6 +9,8 @@ report, record or name things cannot change a result and are not followed.
 from __future__ import annotations
 
 import ast
+import gc
+import threading
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -22,6 +24,7 @@ KEEPERS = "code_digest outbox progress registry stage stages store tracker track
 """They print, record and keep."""
 FETCHERS = "hub model_sources package_index pip_settings sources unpacking"
 """They fetch what is identified in the key."""
+ONE_AT_A_TIME = threading.Lock()
 WITHOUT_INFLUENCE = frozenset(f"apf_tasks.{name}" for name in f"{VALUES} {KEEPERS} {FETCHERS}".split())
 
 
@@ -57,13 +60,29 @@ def _read(path: Path) -> tuple[str, frozenset[str]]:
 @cache
 def _parse(path: Path, modified_ns: int, size: int) -> tuple[str, frozenset[str]]:
     """Digest and apf_tasks imports of one module, remembered for as long as the file does not change."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = _tree(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list) and body:
             node.body = [b for b in body if not _is_docstring(b) and not _is_for_types(b)] or [ast.Pass()]  # type: ignore[attr-defined]
     imports = {name for node in ast.walk(tree) for name in _imported(node)}
     return digest(ast.dump(tree)), frozenset(imports)
+
+
+def _tree(text: str) -> ast.Module:
+    """The syntax tree, built in one go.
+
+    CPython 3.11 counts the depth of all threads' trees in one place and raises SystemError where another thread parses
+    meanwhile (github.com/python/cpython/issues/106905); only a garbage collection lets one in.
+    """
+    with ONE_AT_A_TIME:
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            return ast.parse(text)
+        finally:
+            if collects:
+                gc.enable()
 
 
 def _is_docstring(node: ast.stmt) -> bool:

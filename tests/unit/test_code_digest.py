@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import gc
 import shutil
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -77,3 +82,31 @@ def test_what_is_imported_for_types_only_does_not_count(package: Path) -> None:
     before = code_digests(["ingestion"], "sentiment")
     edit(package / "families" / "sentiment.py", "if TYPE_CHECKING:", "if TYPE_CHECKING:\n    import decimal")
     assert code_digests(["ingestion"], "sentiment") == before
+
+
+def test_another_thread_that_parses_spoils_nothing(package: Path) -> None:
+    expected = code_digests(["training", "evaluation"])
+    done = threading.Event()
+
+    def parse(depth: int = 20) -> None:
+        if depth:
+            return parse(depth - 1)
+        text = (package / "tracking.py").read_text()
+        while not done.is_set():
+            with suppress(SystemError):
+                ast.parse(text)
+
+    def give_way(phase: str, info: dict[str, int]) -> None:
+        time.sleep(0)
+
+    thread = threading.Thread(target=parse)
+    gc.callbacks.append(give_way)
+    thread.start()
+    try:
+        for _ in range(3):
+            code_digest._parse.cache_clear()
+            assert code_digests(["training", "evaluation"]) == expected
+    finally:
+        done.set()
+        thread.join()
+        gc.callbacks.remove(give_way)
