@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 import psutil
 import torch
 
-from apf_tasks import ranks, stage, tracking
+from apf_tasks import agent, ranks, stage, tracking
 from apf_tasks.errors import ApfError, Interrupted, ModelError, ParamsError, portable
 from apf_tasks.nodes import call_for_nodes, meeting_place, next_call, show_life, torchrun_options
 from apf_tasks.params import RuntimeParams
@@ -75,7 +75,7 @@ def on_devices(runtime: RuntimeParams, function: Callable[..., T], *arguments: A
     with meeting_place(runtime) as folder:
         (folder / CALL).write_bytes(pickle.dumps(call))
         wanted = call_for_nodes(folder, runtime, device)
-        code = run_ranks(folder, torchrun_options(wanted, 0, runtime.devices), runtime.devices)
+        code = run_ranks(folder, torchrun_options(wanted, 0, runtime.devices, device), runtime.devices)
         outcome = _outcome(folder, runtime.ranks, code)
     if outcome.error is not None:
         raise outcome.error
@@ -92,7 +92,7 @@ def check_devices(wanted: int, device: str) -> None:
 
 def run_ranks(folder: Path, options: list[str], devices: int, node: int = 0) -> int:
     """torchrun until it ends; whoever listens is told how far the first rank is. Returns its exit code."""
-    command = [sys.executable, "-m", "torch.distributed.run", *options, "--module", "apf_tasks.launch", str(folder)]
+    command = [sys.executable, "-c", agent.COMMAND, str(folder), *options]
     threads = str(max(1, torch.get_num_threads() // devices))
     said: Moment | None = None
     listener, told = current_listener() or now_and_then(), 0
@@ -202,7 +202,8 @@ def join_calls(patience: float = math.inf) -> int:
             folder, wanted, node = found
             check_devices(wanted.devices, wanted.device)
             logger.info("joins %s as machine %d of %d", wanted.address, node + 1, wanted.nodes)
-            code = run_ranks(folder, torchrun_options(wanted, node, wanted.devices), wanted.devices, node)
+            options = torchrun_options(wanted, node, wanted.devices, wanted.device)
+            code = run_ranks(folder, options, wanted.devices, node)
             logger.info("leaves %s%s", wanted.address, f": its ranks here ended with {code}" if code else "")
             joined += 1
     return joined
@@ -213,9 +214,3 @@ def check_caller() -> None:
     caller = os.environ.get(CALLER)
     if caller is not None and not psutil.pid_exists(int(caller)):
         raise Interrupted("training", "a caller that waits for it", "a dead one", "The same command continues.")
-
-
-if __name__ == "__main__":
-    from apf_tasks.launch import rank_main as main  # under its own name: what is pickled must be found again
-
-    main(Path(sys.argv[1]))

@@ -34,7 +34,7 @@ from apf_tasks.training_state import Trial, constants_of
 
 HEAP_TENSOR = 2**25
 """Bytes up to which glibc may keep a freed tensor's memory in its heap (mallopt(3), M_MMAP_THRESHOLD)."""
-HEAP_SHARE = 1.0
+HEAP_SHARE = 0.85
 """Holes in that heap, as a share of such tensors: the memory of a freed one is often just too small for the next.
 Measured: docs/MEMORY.md."""
 APART = "MALLOC_MMAP_THRESHOLD_"

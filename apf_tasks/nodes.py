@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from apf_tasks import store
+from apf_tasks.agent import FORKED
 from apf_tasks.frozen import Frozen
 from apf_tasks.params import RuntimeParams
 
@@ -73,12 +74,13 @@ def call_for_nodes(folder: Path, runtime: RuntimeParams, device: str) -> Wanted 
     return wanted
 
 
-def torchrun_options(wanted: Wanted | None, node: int, devices: int) -> list[str]:
-    """What torchrun has to know of the machines."""
+def torchrun_options(wanted: Wanted | None, node: int, devices: int, device: str) -> list[str]:
+    """What torchrun has to know of the machines, and how it starts the ranks of this one."""
+    here = [f"--nproc-per-node={devices}", *([FORKED] if device == "cpu" else [])]
     if wanted is None:
-        return ["--standalone", f"--nproc-per-node={devices}"]
+        return ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "--rdzv-id=apf", *here]  # any free port
     where = [f"--master-addr={wanted.address}", f"--master-port={wanted.port}"]
-    return [f"--nnodes={wanted.nodes}", f"--node-rank={node}", f"--nproc-per-node={wanted.devices}", *where]
+    return [f"--nnodes={wanted.nodes}", f"--node-rank={node}", *where, *here]
 
 
 def show_life(folder: Path) -> None:

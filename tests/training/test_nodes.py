@@ -64,7 +64,7 @@ def test_one_machine_needs_no_meeting() -> None:
 
 def test_torchrun_is_told_where_the_first_machine_is() -> None:
     wanted = Wanted(address="a", port=1234, nodes=3, devices=8, device="cuda")
-    assert nodes.torchrun_options(wanted, 2, 8) == [
+    assert nodes.torchrun_options(wanted, 2, 8, "cuda") == [
         "--nnodes=3",
         "--node-rank=2",
         "--nproc-per-node=8",
