@@ -80,7 +80,7 @@ def torchrun_options(wanted: Wanted | None, node: int, devices: int, device: str
     if wanted is None:
         return ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "--rdzv-id=apf", *here]  # any free port
     where = [f"--master-addr={wanted.address}", f"--master-port={wanted.port}"]
-    return [f"--nnodes={wanted.nodes}", f"--node-rank={node}", *where, *here]
+    return [f"--nnodes={wanted.nodes}", f"--node-rank={node}", *here, *where]
 
 
 def show_life(folder: Path) -> None:
