@@ -9,6 +9,7 @@
     ├── StoreError       the stage store cannot be read or written (no space, no permission)
     ├── Diverged         the loss or a gradient stopped being a finite number
     ├── Interrupted      asked to stop: a checkpoint is on disk, the same command continues from it
+    ├── WorkersError     the workers that should train the trials of a search cannot be had
     ├── RegistryError    the tracker refuses, or a model does not replay as it was trained
     │   └── PromotionRefused  the champion stays: a rule of the gate failed, or the champion is another one by now
     └── ExportError      a model cannot be exported, or what was exported does not answer as the model does
@@ -63,6 +64,10 @@ class Diverged(ApfError):
 
 class Interrupted(ApfError):
     """Asked to stop: a checkpoint is on disk, the same command continues from it."""
+
+
+class WorkersError(ApfError):
+    """The workers that should train the trials of a search cannot be had."""
 
 
 class RegistryError(ApfError):

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from apf_tasks.artifacts import Selection, Split, TokenizedSplit, TrainedModel
-from apf_tasks.errors import ApfError, Interrupted, StoreError
+from apf_tasks.errors import ApfError, Interrupted, StoreError, WorkersError
 from apf_tasks.families import get_family
 from apf_tasks.params import ModelParams, Params
 from apf_tasks.params_file import with_trial
@@ -186,7 +186,7 @@ class Hunt:
         """A search outlives a trial that fails."""
         try:
             yield
-        except (Interrupted, StoreError):
+        except (Interrupted, StoreError, WorkersError):
             raise
         except Exception as error:  # out of memory, a model that does not load, a loss that is no number, a crash
             if self.search.count == 1:

@@ -21,14 +21,13 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.futures import PrefectFuture
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.task_runners import TaskRunner
 
 from apf_tasks import stages, store, tracking
-from apf_tasks.errors import ApfError, Interrupted, portable
+from apf_tasks.errors import ApfError, Interrupted, WorkersError, portable
 from apf_tasks.params import RuntimeParams
 from apf_tasks.progress import Listener, current_listener, now_and_then, read_moment, told_to, written_to
 from apf_tasks.stage import Stage, Visit, journal
-from flows.task_runners import STOP, Pool, environment_kept, interruptible, runner_of
+from flows.task_runners import STOP, WORKERS, Pool, environment_kept, interruptible, runner_of
 
 logger = logging.getLogger("apf")
 
@@ -96,6 +95,7 @@ class Workers:
     def __init__(self, parallel: int, runtime: RuntimeParams) -> None:
         self._parallel, self._runtime = parallel, runtime
         self._runs = ExitStack()
+        self._started = False
         self._watched: dict[Path, Listener] = {}
 
     def __enter__(self) -> Workers:
@@ -106,7 +106,7 @@ class Workers:
             self._folder = Path(folder)
             with get_client(sync_client=True) as client:  # one server for all: a worker must not start one of its own
                 opening.enter_context(temporary_settings({PREFECT_API_URL: str(client.api_url)}))
-            self._runner = self._start_runner()
+            self._runner = runner_of(self._parallel, self._folder)  # not started: all may be known
             self._open = opening.pop_all()
         return self
 
@@ -116,8 +116,9 @@ class Workers:
                 (self._folder / STOP).touch()
             self._runs.close()
 
-    def _start_runner(self) -> TaskRunner[Any]:
-        return self._runs.enter_context(runner_of(self._parallel, self._folder))
+    def _start_runner(self) -> None:
+        self._runs.close()
+        self._runner, self._started = self._runs.enter_context(runner_of(self._parallel, self._folder)), True
 
     def start(self, stage: Stage[Any, Any], arguments: tuple[Any, ...], beside: int) -> Callable[[], Any]:
         """Give the call to a worker, unless its result is stored. The last of a search has all threads for itself."""
@@ -142,7 +143,14 @@ class Workers:
 
     def _submit(self, call: Call) -> PrefectFuture[Any]:
         parameters = {"title": f"{call.stage} {call.label}".strip(), "call": call}
-        return self._runner.submit(work, parameters)  # type: ignore[no-any-return]
+        if self._started:
+            return self._runner.submit(work, parameters)  # type: ignore[no-any-return]
+        try:
+            self._start_runner()
+            return self._runner.submit(work, parameters)  # type: ignore[no-any-return]  # Dask connects here
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+            raise WorkersError(WORKERS, "workers that answer", said, "Correct it, or unset it.") from error
 
     def _result(self, stage: Stage[Any, Any], call: Call, reason: str, future: PrefectFuture[Any]) -> Any:
         try:
@@ -163,15 +171,13 @@ class Workers:
         """A pool that lost one worker has lost all calls: this one is made again, with nobody beside it."""
         if not isinstance(self._runner, Pool):
             return Outcome(error=_death(error))
-        self._runs.close()
-        self._runner = self._start_runner()
+        self._start_runner()
         try:
             return self._wait(self._submit(call))
         except ApfError:
             raise
         except Exception as again:
-            self._runs.close()
-            self._runner = self._start_runner()
+            self._start_runner()
             return Outcome(error=_death(again))
 
     def _wait(self, future: PrefectFuture[Any]) -> Outcome:

@@ -17,7 +17,7 @@ import yaml
 from apf_tasks import store, tracker
 from apf_tasks.artifacts import Selection, TrainedModel
 from apf_tasks.device_slots import device_of_its_own
-from apf_tasks.errors import ParamsError
+from apf_tasks.errors import ParamsError, WorkersError
 from apf_tasks.params import RuntimeParams
 from tests.projects import handles, run
 from tests.tiny import review_rows, tiny_bert, write_jsonl
@@ -68,7 +68,8 @@ def test_trials_run_in_two_workers(project: Path, workers: str, monkeypatch: pyt
     assert len(processes) >= 2
     assert str(os.getpid()) not in processes
     assert not list(store.root().glob(".workers-*"))
-    again = run()  # what is known needs no worker
+    monkeypatch.setenv("APF_WORKERS", "dask:nobody" if workers else "")
+    again = run(search__space={"train.learning_rate": RATES[:2]})  # what is known needs no worker
     assert [v.status for v in again.visits if v.stage == "train_model"] == ["reused", "reused"]
     assert handles(again, Selection)[0].fingerprint == handles(done, Selection)[0].fingerprint
 
@@ -92,6 +93,12 @@ def test_a_worker_that_is_killed_costs_no_trial(project: Path) -> None:
     assert killed
     assert [trial["failure"] for trial in done.trials] == ["", ""]
     assert len(handles(done, TrainedModel)) == 2
+
+
+def test_a_cluster_that_does_not_answer_is_said_once(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APF_WORKERS", "dask:nobody")
+    with pytest.raises(WorkersError, match="APF_WORKERS: expected workers that answer, found ValueError"):
+        run()
 
 
 def test_an_unknown_kind_of_workers_is_said(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
