@@ -1,4 +1,4 @@
-"""Every test gets its own mlruns/ and no network; one Prefect server serves the session."""
+"""Every test gets its own mlruns/ and no network; one Prefect server serves them."""
 
 from __future__ import annotations
 
@@ -38,18 +38,14 @@ def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
 
 
 @pytest.fixture(scope="session")
-def prefect_server(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def prefect_server(databases: Databases) -> Iterator[None]:
     """A real Prefect server over a temporary database, for tests that run stages as tasks."""
     from flows.environment import prepare
 
     os.environ["APF_MLRUNS"] = os.environ.get("APF_MLRUNS", "/tmp/apf-tests")
     os.environ["PREFECT_SERVER_REGISTER_BLOCKS_ON_START"] = "false"  # saving a block registers it
     prepare()
-    from prefect.testing import utilities
+    from tests.prefect_server import shared_server
 
-    folder = tmp_path_factory.mktemp("prefect")
-    databases.prefect(folder / "prefect-test.db")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(utilities, "mkdtemp", lambda: str(folder))
-        with utilities.prefect_test_harness(server_startup_timeout=120):
-            yield
+    with shared_server(databases.shared, databases):
+        yield

@@ -122,12 +122,12 @@ def test_from_one_command_to_a_retrained_champion(
     with urllib.request.urlopen(mlflow[1]) as page:
         assert "MLflow" in page.read().decode()
 
+    wait_until(lambda: runs_of(environment, "often") > 0, 300)
+    ask(environment, "PATCH", f"/deployments/{id_of(environment, 'often')}", {"paused": True})
+
     first = prefect(environment, "deployment", "run", "retrain/reviews", "--watch")
     assert first.returncode == 0, first.stdout + first.stderr
     assert aliases_of("reviews") == {"champion": 1, "challenger": 1}
-
-    wait_until(lambda: runs_of(environment, "often") > 0, 300)
-    ask(environment, "PATCH", f"/deployments/{id_of(environment, 'often')}", {"paused": True})
 
     wrong = prefect(environment, "deployment", "run", "retrain/reviews", "-p", "overrides=7", "--watch")
     assert wrong.returncode != 0
