@@ -80,7 +80,7 @@ def judge(model: PreTrainedModel, batch: Batch, shift: int) -> NDArray[np.float6
         return per_piece
 
     sums = np.zeros((len(labels), 3))
-    if pieces := with_states(model, inputs_of(batch, shift == 1), at, found):
+    if at.any() and (pieces := with_states(model, inputs_of(batch, shift == 1), at, found)):
         np.add.at(sums, at.nonzero()[:, 0].cpu().numpy(), torch.cat(pieces).cpu().numpy())
     return sums
 
@@ -91,7 +91,7 @@ def best_tokens(model: PreTrainedModel, batch: Batch, at: torch.Tensor) -> list[
     def best(states: torch.Tensor, head: Head) -> list[int]:
         return [i for part in head.split(states) for i in head(part).argmax(-1).tolist()]
 
-    tokens = iter(with_states(model, inputs_of(batch, causal=False), at, best))
+    tokens = iter(with_states(model, inputs_of(batch, causal=False), at, best) if at.any() else [])
     return [[next(tokens) for _ in range(count)] for count in at.sum(1).tolist()]
 
 
