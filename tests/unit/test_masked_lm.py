@@ -234,6 +234,17 @@ def test_mask_tokens_of_the_text_are_filled_in_and_others_score_it(bert: Path) -
     assert float(scored["pseudo_perplexity"]) > 1  # type: ignore[arg-type]
 
 
+def test_a_text_is_read_once(bert: Path) -> None:
+    network = network_of(bert)
+    reads: list[int] = []
+    network.model.base_model.register_forward_hook(lambda module, given, found: reads.append(1))
+    predicted(network, ["a warm film"])  # the head is looked for at first
+    reads.clear()
+    predicted(network, ["a warm film"])
+    predicted(network, ["a [MASK] film"])
+    assert len(reads) == 2
+
+
 def test_masks_are_filled_in_order_over_windows(bert: Path) -> None:
     network = network_of(bert)
     text = " [MASK] warm".join(["a film"] * 14)
