@@ -22,6 +22,7 @@ def main(folder: str, options: list[str]) -> None:
     from torch.distributed.launcher.api import elastic_launch
     from torch.distributed.run import config_from_args, parse_args
 
+    # torchrun's parser wants a program, which nobody runs here
     given = parse_args([*options, "--module", "apf_tasks.launch"])  # type: ignore[no-untyped-call]
     config, _, _ = config_from_args(given)
     elastic_launch(config, rank)(folder)

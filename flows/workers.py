@@ -106,7 +106,7 @@ class Workers:
             self._folder = Path(folder)
             with get_client(sync_client=True) as client:  # one server for all: a worker must not start one of its own
                 opening.enter_context(temporary_settings({PREFECT_API_URL: str(client.api_url)}))
-            self._runner = runner_of(self._parallel, self._folder)  # not started: all may be known
+            self._runner = runner_of(self._parallel, self._folder)  # starts with the first call: all may be known
             self._open = opening.pop_all()
         return self
 
@@ -116,9 +116,9 @@ class Workers:
                 (self._folder / STOP).touch()
             self._runs.close()
 
-    def _start_runner(self) -> None:
+    def _start_again(self) -> None:
         self._runs.close()
-        self._runner, self._started = self._runs.enter_context(runner_of(self._parallel, self._folder)), True
+        self._runner = self._runs.enter_context(runner_of(self._parallel, self._folder))
 
     def start(self, stage: Stage[Any, Any], arguments: tuple[Any, ...], beside: int) -> Callable[[], Any]:
         """Give the call to a worker, unless its result is stored. The last of a search has all threads for itself."""
@@ -143,12 +143,14 @@ class Workers:
 
     def _submit(self, call: Call) -> PrefectFuture[Any]:
         parameters = {"title": f"{call.stage} {call.label}".strip(), "call": call}
-        if self._started:
-            return self._runner.submit(work, parameters)  # type: ignore[no-any-return]
+        first = not self._started
         try:
-            self._start_runner()
+            if first:
+                self._runner, self._started = self._runs.enter_context(self._runner), True
             return self._runner.submit(work, parameters)  # type: ignore[no-any-return]  # Dask connects here
         except Exception as error:
+            if not first:
+                raise
             said = f"{type(error).__name__}: {error}"
             raise WorkersError(WORKERS, "workers that answer", said, "Correct it, or unset it.") from error
 
@@ -171,13 +173,13 @@ class Workers:
         """A pool that lost one worker has lost all calls: this one is made again, with nobody beside it."""
         if not isinstance(self._runner, Pool):
             return Outcome(error=_death(error))
-        self._start_runner()
+        self._start_again()
         try:
             return self._wait(self._submit(call))
         except ApfError:
             raise
         except Exception as again:
-            self._start_runner()
+            self._start_again()
             return Outcome(error=_death(again))
 
     def _wait(self, future: PrefectFuture[Any]) -> Outcome:
