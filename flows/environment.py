@@ -6,13 +6,16 @@ Prefect reads its settings when it is imported, so `prepare` comes first. pyproj
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import logging
 import os
+import queue
 import signal
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 
@@ -82,18 +85,29 @@ def deaf_to_ctrl_c() -> Iterator[None]:
 
 
 def repeat_lost_ctrl_c() -> None:
-    """Ctrl-C that falls into a destructor, where Python prints any error and goes on, comes again a moment later."""
+    """Ctrl-C that falls into a destructor, where Python prints any error and goes on, comes again a moment later.
 
-    def listen(lost: sys.UnraisableHookArgs) -> None:
-        if issubclass(lost.exc_type, KeyboardInterrupt):
-            again = threading.Timer(LOST_SECONDS, os.kill, (os.getpid(), signal.SIGINT))
-            again.daemon = True
-            again.start()
-        else:
-            sys.__unraisablehook__(lost)
+    The hook is C code, into which another Ctrl-C cannot fall; a thread, which hears none, does the rest.
+    """
+    if sys.unraisablehook is not sys.__unraisablehook__:  # somebody else listens
+        return
+    errors: queue.SimpleQueue[sys.UnraisableHookArgs] = queue.SimpleQueue()
 
-    if sys.unraisablehook is sys.__unraisablehook__:  # nobody else listens
-        sys.unraisablehook = listen
+    def listen() -> None:
+        while True:
+            _repeat_or_print(errors.get())  # and forget it: it holds what was to be destroyed
+
+    threading.Thread(target=listen, daemon=True).start()
+    atexit.register(setattr, sys, "unraisablehook", sys.__unraisablehook__)  # the thread does not live as long
+    sys.unraisablehook = errors.put
+
+
+def _repeat_or_print(lost: sys.UnraisableHookArgs) -> None:
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        time.sleep(LOST_SECONDS)
+        os.kill(os.getpid(), signal.SIGINT)
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def start_together(workers: bool = False) -> None:
