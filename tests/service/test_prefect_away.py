@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
 from apf_tasks import store
 from apf_tasks.registry import aliases_of
+from flows import environment
 from flows.environment import repeat_lost_ctrl_c
 from flows.servers import free_port
 from tests.databases import Databases
@@ -74,22 +77,46 @@ def test_ctrl_c_reaches_all_processes_and_ends_in_one_line(project: Path, databa
     assert "Traceback" not in said.read_text()
 
 
-def test_ctrl_c_in_a_destructor_comes_again_and_prints_nothing(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    class Asked:
-        def __del__(self) -> None:
-            signal.raise_signal(signal.SIGINT)
+class Asked:
+    """Ctrl-C falls into its destructor."""
 
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.fixture
+def hears_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        repeat_lost_ctrl_c()
-        Asked()
-        with pytest.raises(KeyboardInterrupt):
-            time.sleep(10)
+        yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("hears_ctrl_c")
+def test_ctrl_c_in_a_destructor_comes_again_and_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    repeat_lost_ctrl_c()
+    Asked()
+    with pytest.raises(KeyboardInterrupt):
+        time.sleep(10)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("hears_ctrl_c")
+def test_ctrl_c_cannot_fall_into_what_hears_the_lost_one(capsys: pytest.CaptureFixture[str]) -> None:
+    def ask_again(frame: FrameType, event: str, argument: object) -> None:
+        if event == "call" and frame.f_code.co_filename == environment.__file__:
+            signal.raise_signal(signal.SIGINT)
+
+    repeat_lost_ctrl_c()
+    sys.setprofile(ask_again)  # of this thread
+    try:
+        Asked()
+    finally:
+        sys.setprofile(None)
+    with pytest.raises(KeyboardInterrupt):
+        time.sleep(10)
     assert capsys.readouterr().err == ""
 
 
