@@ -27,6 +27,8 @@ IN_PIECES = "torch_nn::_linear_cross_entropy_batch_chunked"
 """Makes logits of so many rows at a time, and none of them come out of it."""
 PIECE = 8
 """Which of its arguments says how many."""
+DEVICE = torch.ops.prim.device.default
+"""Asked more often than all else together."""
 INDEXING = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default)
 
 
@@ -47,6 +49,8 @@ class Tracker(TorchDispatchMode):
         self._alive: dict[int, tuple[weakref.ref[Any], int]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is DEVICE:
+            return args[0].fake_device
         kwargs = kwargs or {}
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         if not any(isinstance(tensor, FakeTensor) for tensor in given):

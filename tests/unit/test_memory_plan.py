@@ -190,7 +190,7 @@ def test_a_plan_predicts_and_says_what_would_fit(
     assert changes[0].overrides[0].startswith("train.micro_batch_tokens=")
     assert all(change.memory.total < before.total for change in changes)
     assert any(change.overrides == ("train.optimizer=adafactor",) for change in changes)
-    assert changes_that_fit(trial, "h100-80gb", 1) == []
+    assert changes_that_fit(trial, "cpu", 1) == []
     from rich.console import Console
 
     planned = plan_memory(known.trainings, "h100-80gb")
