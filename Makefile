@@ -20,9 +20,9 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 demo: $(VENV)/.ready
 	$(BIN)/apf run params/sentiment.yaml
 
-# A file of tests to each process in turn, those with servers first: one more than cores, for tests wait for servers. One
-# thread each, for more would wait for each other.
-JOBS = $(shell $(PYTHON) -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')
+# A file of tests to each process in turn, those with servers first: twice as many as cores, for tests wait for servers.
+# One thread each, for more would wait for each other.
+JOBS = $(shell $(PYTHON) -c 'import os; print(min(4, 2 * (os.cpu_count() or 1)))')
 test: $(VENV)/.ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
