@@ -31,7 +31,7 @@ def prepare() -> None:
     database = store.root() / "prefect.db"
     database.parent.mkdir(parents=True, exist_ok=True)
     defaults = {
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database}",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "apf",

@@ -43,7 +43,7 @@ def _started(folder: Path, databases: Databases) -> Iterator[str]:
     databases.prefect(folder / "prefect-test.db")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(utilities, "mkdtemp", lambda: str(folder))
-        with utilities.prefect_test_harness(server_startup_timeout=120):
+        with utilities.prefect_test_harness(server_startup_timeout=300):
             yield str(PREFECT_API_URL.value())
 
 
