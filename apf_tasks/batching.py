@@ -125,13 +125,17 @@ def pad(rows: Sequence[Sequence[float]], fill: int) -> torch.Tensor:
     return torch.from_numpy(padded)
 
 
-def epoch_order(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+def epoch_order(lengths: np.ndarray, batch_size: int, seed: int, epoch: int, packed: bool = False) -> list[np.ndarray]:
     """The steps of an epoch: index arrays of `batch_size` rows (the last may be smaller), of similar length each.
 
-    A function of its arguments alone, so that the step number is the whole data position.
+    Rows that are packed need no like beside them: their order is random, so no step is of short rows alone, whose few
+    tokens would weigh as much as the many of another. A function of its arguments alone, so that the step number is the
+    whole data position.
     """
     random = np.random.default_rng([seed, epoch])
     shuffled = random.permutation(len(lengths))
+    if packed:
+        return [shuffled[i : i + batch_size] for i in range(0, len(shuffled), batch_size)]
     pool = batch_size * POOL_BATCHES
     steps: list[np.ndarray] = []
     for start in range(0, len(shuffled), pool):

@@ -71,14 +71,16 @@ class Feed:
 
     def ready(self, step: int) -> Ready:
         """A step by its number alone: nothing depends on the steps before."""
-        per_epoch = steps_per_epoch(len(self.examples), self.train.batch_size)
+        train = self.train
+        per_epoch = steps_per_epoch(len(self.examples), train.batch_size)
         epoch = step // per_epoch
         if self._order[0] != epoch:
-            self._order = epoch, epoch_order(self.examples.sizes, self.train.batch_size, self.train.seed, epoch)
+            order = epoch_order(self.examples.sizes, train.batch_size, train.seed, epoch, self.packed)
+            self._order = epoch, order
         rows = self._order[1][step % per_epoch]
         columns = self.examples.take(rows)
         if self.network.family.draw is not None:
-            columns = self.network.family.draw(columns, self.network.base, (self.train.seed, epoch))
+            columns = self.network.family.draw(columns, self.network.base, (train.seed, epoch))
         return self.cut_again(Ready(step, rows, columns, max(1, count_targets(columns)), [], 0))
 
     def cut_again(self, ready: Ready) -> Ready:

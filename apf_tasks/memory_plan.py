@@ -7,6 +7,7 @@ never has its whole matrix there, and products are bfloat16. Ranks are taken as 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,9 +18,10 @@ import psutil
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from apf_tasks.batching import Examples, epoch_order, micro_batches
+from apf_tasks.batching import Examples, epoch_order
 from apf_tasks.device_memory import WITHOUT_BF16, kind_of
 from apf_tasks.fake_tensors import Tracker, tracked
+from apf_tasks.feed import cut
 from apf_tasks.gpu_attention import gpu_attention
 from apf_tasks.joined_optimizer import check_optimizer, optimizer_of
 from apf_tasks.loop import most_tokens, packs_alike, train_steps
@@ -125,7 +127,8 @@ def predict_step(
             tracker.note(tensor, "weights")
         tracker.vocabulary = int(getattr(model.config.get_text_config(decoder=True), "vocab_size", 0))
         with _sorted_by_use(tracker, model):
-            for rows in (examples.lengths.argsort(kind="stable")[:1], heaviest(examples, params, runtime.ranks)):
+            most_heavy = heaviest(examples, params, runtime.ranks, network.base.max_tokens if packed else None)
+            for rows in (examples.lengths.argsort(kind="stable")[:1], most_heavy):
                 start = len(tracker.events)
                 few = Examples(examples.table.take(rows))
                 at_once = params.model_copy(update={"batch_size": len(rows)})
@@ -155,17 +158,18 @@ def _on_device(found: Any, runtime: RuntimeParams, device: str, libraries: int, 
     return Memory(**parts, libraries=libraries)
 
 
-def heaviest(examples: Examples, params: TrainParams, devices: int = 1) -> np.ndarray:
-    """The rows of the first two forward passes that one device makes in the step that has most tokens in these two."""
+def heaviest(examples: Examples, params: TrainParams, devices: int = 1, pack_into: int | None = None) -> np.ndarray:
+    """The rows of the first two forward passes that one device makes in the step that has most tokens in these two.
+
+    `pack_into`: tokens of a sequence into which rows are packed.
+    """
     best, most = np.arange(0), -1
-    sizes = examples.sizes
-    for rows in epoch_order(sizes, params.batch_size, params.seed, 0):
-        passes = micro_batches(rows, sizes, params.micro_batch_tokens or 1)[::devices][:2]
-        if params.step_in_backward:
-            passes = [rows]
-        tokens = sum(len(one) * int(sizes[one].max()) for one in passes)
+    sizes, at_once = examples.sizes, sys.maxsize if params.step_in_backward else params.micro_batch_tokens or 1
+    for rows in epoch_order(sizes, params.batch_size, params.seed, 0, pack_into is not None):
+        passes = cut(sizes[rows], at_once, pack_into)[::devices][:2]
+        tokens = sum(len(one) * max(int(sizes[rows[sequence]].sum()) for sequence in one) for one in passes)
         if tokens > most:
-            best, most = np.concatenate(passes), tokens
+            best, most = rows[[i for one in passes for sequence in one for i in sequence]], tokens
     return best
 
 

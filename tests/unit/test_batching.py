@@ -42,6 +42,16 @@ def test_batches_hold_rows_of_similar_length() -> None:
     assert padded / sizes.sum() < 1.1
 
 
+def test_packed_batches_are_of_all_lengths() -> None:
+    sizes = lengths()
+    order = epoch_order(sizes, 16, 0, 0, packed=True)
+    assert sorted(np.concatenate(order)) == list(range(1000))
+    tokens = [int(sizes[rows].sum()) for rows in order if len(rows) == 16]
+    alike = [int(sizes[rows].sum()) for rows in epoch_order(sizes, 16, 0, 0) if len(rows) == 16]
+    assert np.std(tokens) < 0.3 * np.std(alike), "a step has as many tokens as another"
+    assert np.concatenate(order).tolist() != np.concatenate(epoch_order(sizes, 16, 0, 1, packed=True)).tolist()
+
+
 @pytest.mark.parametrize("most", [1, 100, 500, 10**6])
 def test_forward_passes_keep_the_token_budget(most: int) -> None:
     sizes = lengths(64)

@@ -151,6 +151,8 @@ def test_the_heaviest_step_has_its_first_two_passes() -> None:
     whole = TrainParams(batch_size=8, micro_batch_tokens=62)
     assert sorted(lengths[i] for i in heaviest(rows, whole)) == [6, 30, 30, 31]
     assert len(heaviest(rows, whole.model_copy(update={"step_in_backward": True}))) == 8
+    small = whole.model_copy(update={"micro_batch_tokens": 36})
+    assert sorted(lengths[i] for i in heaviest(rows, small, pack_into=36)) == [5, 6, 30, 31]
 
 
 def test_devices_have_names_and_sizes() -> None:
