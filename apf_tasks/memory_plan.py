@@ -7,7 +7,6 @@ never has its whole matrix there, and products are bfloat16. Ranks are taken as 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -18,10 +17,10 @@ import psutil
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
+from apf_tasks import feed
 from apf_tasks.batching import Examples, epoch_order
 from apf_tasks.device_memory import WITHOUT_BF16, kind_of
 from apf_tasks.fake_tensors import Tracker, tracked
-from apf_tasks.feed import cut
 from apf_tasks.gpu_attention import gpu_attention
 from apf_tasks.joined_optimizer import check_optimizer, optimizer_of
 from apf_tasks.loop import most_tokens, packs_alike, train_steps
@@ -164,9 +163,9 @@ def heaviest(examples: Examples, params: TrainParams, devices: int = 1, pack_int
     `pack_into`: tokens of a sequence into which rows are packed.
     """
     best, most = np.arange(0), -1
-    sizes, at_once = examples.sizes, sys.maxsize if params.step_in_backward else params.micro_batch_tokens or 1
+    sizes, at_once = examples.sizes, most_tokens(params, "cpu")
     for rows in epoch_order(sizes, params.batch_size, params.seed, 0, pack_into is not None):
-        passes = cut(sizes[rows], at_once, pack_into)[::devices][:2]
+        passes = feed.cut(sizes[rows], at_once, pack_into)[::devices][:2]
         tokens = sum(len(one) * max(int(sizes[rows[sequence]].sum()) for sequence in one) for one in passes)
         if tokens > most:
             best, most = rows[[i for one in passes for sequence in one for i in sequence]], tokens

@@ -22,6 +22,8 @@ from collections.abc import Iterator
 from apf_tasks import store, tracker
 
 LOST_SECONDS = 0.1
+START_SECONDS = 300
+"""A server has so long to start: a new database alone may take a minute. pyproject.toml says the same."""
 SERVER_FILE = "prefect_server.json"
 """Written by `apf up` while its server lives."""
 
@@ -31,7 +33,7 @@ def prepare() -> None:
     database = store.root() / "prefect.db"
     database.parent.mkdir(parents=True, exist_ok=True)
     defaults = {
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": str(START_SECONDS),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database}",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "apf",

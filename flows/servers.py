@@ -18,9 +18,8 @@ from rich.console import Console
 
 from apf_tasks import store
 from apf_tasks.errors import ApfError
-from flows.environment import SERVER_FILE, prepare, running_server
+from flows.environment import SERVER_FILE, START_SECONDS, prepare, running_server
 
-START_SECONDS = 300
 POOL = "local"
 """The work pool of the deployments in prefect.yaml."""
 Started = list[subprocess.Popen[bytes]]

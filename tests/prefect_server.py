@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.environment import START_SECONDS
 from tests.databases import Databases
 
 
@@ -43,7 +44,7 @@ def _started(folder: Path, databases: Databases) -> Iterator[str]:
     databases.prefect(folder / "prefect-test.db")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(utilities, "mkdtemp", lambda: str(folder))
-        with utilities.prefect_test_harness(server_startup_timeout=300):
+        with utilities.prefect_test_harness(server_startup_timeout=START_SECONDS):
             yield str(PREFECT_API_URL.value())
 
 
