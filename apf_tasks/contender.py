@@ -3,41 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 
 from apf_tasks.artifacts import Contender, RawData, Split
-from apf_tasks.batching import Examples, token_table
 from apf_tasks.errors import RegistryError
-from apf_tasks.families import Prediction, family_params, get_family
-from apf_tasks.network import Network, load_network, predict_rows, score, scores_of
-from apf_tasks.params import FamilyParams, ModelParams, RuntimeParams
-from apf_tasks.registry import download_model, model_identity, served_config
+from apf_tasks.families import get_family
+from apf_tasks.fine_tuned import FineTuned, load_fine_tuned
+from apf_tasks.network import score, scores_of
+from apf_tasks.params import FamilyParams, RuntimeParams
+from apf_tasks.registry import logged_version, model_identity
 from apf_tasks.rows import read_rows, write_rows
+from apf_tasks.served_config import read_config
 from apf_tasks.store import fingerprint_files
 
 TIMED_ROWS = 64
 TIMED_REPEATS = 3
 FILE = "predictions.parquet"
-
-
-class Served(NamedTuple):
-    """A registered version, loaded."""
-
-    network: Network
-    settings: Mapping[str, float]
-    folder: Path
-
-    def answer(self, rows: pd.DataFrame) -> list[Prediction]:
-        """The prediction of every row, as the evaluation has it."""
-        family = self.network.family
-        if not family.reads_labels:  # as a served row: the reference may be a label that this model does not know
-            rows = rows.drop(columns=[name for name in family.columns if name in rows and name not in family.example])
-        columns = family.encode(rows, self.network.base, self.network.label_names)
-        return predict_rows(self.network, Examples(token_table(columns)), rows, dict(self.settings), answering=False)
 
 
 def contend(out: Path, uri: str, rows_of: Split | RawData, family: FamilyParams, runtime: RuntimeParams) -> Contender:
@@ -52,7 +36,7 @@ def contend(out: Path, uri: str, rows_of: Split | RawData, family: FamilyParams,
         raise RegistryError(uri, f"a model for {functions.name}", found, "Give the new one another name.")
     rows = read_rows(rows_of.path / ("rows.parquet" if whole else "test.parquet"))
     names = sorted({*served.network.label_names, *(() if isinstance(rows_of, RawData) else rows_of.label_names)})
-    references, predictions = list(functions.reference(rows)), served.answer(rows)
+    references, predictions = list(functions.reference(rows)), served.evaluate(rows)
     shown = rows[list(dict.fromkeys((*functions.example, *functions.text_columns)))].assign(
         row_id=rows["row_id"],
         labels=pd.Series(functions.labels_of(rows)),
@@ -74,13 +58,10 @@ def contend(out: Path, uri: str, rows_of: Split | RawData, family: FamilyParams,
     )
 
 
-def load_served(uri: str, runtime: RuntimeParams, family: FamilyParams | None = None) -> Served:
+def load_served(uri: str, runtime: RuntimeParams, family: FamilyParams | None = None) -> FineTuned:
     """The version as it is served, or with other options of its family. Raises RegistryError."""
-    folder, config = download_model(uri), served_config(uri)
-    family = family or family_params(config["family"]["name"]).model_validate(config["family"])
-    model = ModelParams(base=str(folder), **config["model"])
-    here = runtime.model_copy(update={"precision": config["precision"]})
-    return Served(load_network(folder, model, family, config["label_names"], here), config["settings"], folder)
+    version = logged_version(uri)
+    return load_fine_tuned(version.folder, read_config(version.uri, version.config), runtime, family)
 
 
 def seconds_per_row(uris: Sequence[str], split: Split, runtime: RuntimeParams) -> list[float]:
@@ -92,6 +73,6 @@ def seconds_per_row(uris: Sequence[str], split: Split, runtime: RuntimeParams) -
         rounds.append([])
         for served in all_served:
             started = time.perf_counter()
-            served.answer(rows)
+            served.evaluate(rows)
             rounds[-1].append((time.perf_counter() - started) / len(rows))
     return [min(times) for times in zip(*rounds[1:], strict=True)]  # the first round warms up

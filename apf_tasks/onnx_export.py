@@ -24,15 +24,17 @@ import torch
 
 from apf_tasks.batching import Examples, token_table
 from apf_tasks.errors import ExportError
-from apf_tasks.families import Settings, family_params, get_family
+from apf_tasks.families import Settings, get_family
+from apf_tasks.fine_tuned import load_fine_tuned
 from apf_tasks.frozen import Frozen
-from apf_tasks.network import Network, load_network
+from apf_tasks.network import Network
 from apf_tasks.onnx_card import onnx_card
 from apf_tasks.onnx_replay import Replay, batch_of, replay
-from apf_tasks.params import FamilyParams, ModelParams, RuntimeParams
+from apf_tasks.params import FamilyParams, RuntimeParams
 from apf_tasks.past_runs import PREDICTIONS, artifact
-from apf_tasks.registry import download_model, find_version, served_config
+from apf_tasks.registry import logged_version
 from apf_tasks.rows import read_rows
+from apf_tasks.served_config import read_config
 
 logger = logging.getLogger("apf")
 
@@ -66,19 +68,16 @@ def export_registered(uri: str, target: Path, force: bool = False) -> Exported:
     """
     check_libraries()
     check_target(target, force)
-    found = find_version(uri)
-    name = f"models:/{found.name}/{found.version}"
-    config = served_config(name)
-    family = family_params(config["family"]["name"]).model_validate(config["family"])
-    original = download_model(name)
-    check_exportable(name, family, original)
-    rows = _replayed_rows(str(found.run_id), family)
+    version = logged_version(uri)
+    name, original, config = version.uri, version.folder, read_config(version.uri, version.config)
+    check_exportable(name, config.family, original)
+    rows = _replayed_rows(version.run_id, config.family)
     # float32 on the CPU on both sides: the difference is then that of the graph, not that of a precision
-    runtime, model = RuntimeParams(device="cpu", precision="fp32"), ModelParams(base=str(original), **config["model"])
-    network = load_network(original, model, family, config["label_names"], runtime)
+    exact = config.model_copy(update={"precision": "fp32"})
+    network = load_fine_tuned(original, exact, RuntimeParams(device="cpu")).network
     with _folder(target, force) as folder:
-        exported = export_network(name, network, config["settings"], rows, folder, _weights(original))
-        _describe(exported, network, family, config["settings"], folder)
+        exported = export_network(name, network, config.settings, rows, folder, _weights(original))
+        _describe(exported, network, config.family, config.settings, folder)
     return exported.model_copy(update={"folder": target})
 
 

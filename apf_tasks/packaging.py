@@ -11,13 +11,14 @@ import numpy as np
 
 from apf_tasks import tracking
 from apf_tasks.artifacts import RegisteredModel, Selection, TestReport
-from apf_tasks.code_model import load_logged, log_code_model
+from apf_tasks.code_model import NOT_REGISTERED, ask_logged, log_code_model
 from apf_tasks.errors import RegistryError
 from apf_tasks.families import get_family
 from apf_tasks.params import FamilyParams, ModelParams, RuntimeParams
 from apf_tasks.promotion import enter
 from apf_tasks.registry import register_version
 from apf_tasks.rows import read_rows
+from apf_tasks.served_config import ServedConfig
 from apf_tasks.store import fingerprint_files
 
 REPLAYED_ROWS = 32
@@ -91,7 +92,8 @@ def _log(
     runtime: RuntimeParams,
 ) -> tuple[str, str]:
     """Log the folder as a pyfunc with its signature. Returns the model's URI and id."""
-    functions = get_family(family)
+    functions, chosen = get_family(family), selection.chosen
+    config = ServedConfig.of(model, family, runtime, chosen.label_names, chosen.settings)
     return log_code_model(
         folder,
         run_id,
@@ -100,13 +102,7 @@ def _log(
         outputs=functions.output_columns,
         example=functions.example,
         libraries=SERVING_LIBRARIES,
-        config={
-            "family": family.model_dump(mode="json"),
-            "label_names": list(selection.chosen.label_names),
-            "settings": selection.chosen.settings,
-            "model": model.model_dump(mode="json", include={"max_tokens", "allow_pickle", "trust_remote_code"}),
-            "precision": runtime.precision,
-        },
+        config=config.model_dump(mode="json"),
     )
 
 
@@ -117,7 +113,7 @@ def _replay(uri: str, report: TestReport, family: FamilyParams, precision: str) 
     """
     functions = get_family(family)
     rows = read_rows(report.path / "predictions.parquet").head(REPLAYED_ROWS)
-    answers = load_logged(uri).predict(rows[list(functions.example)])
+    answers = ask_logged(uri, rows[list(functions.example)])
     alike, tolerance = np.ones(len(rows), dtype=bool), PROBABILITY_TOLERANCE[precision]
     for column, kind in functions.output_columns.items():
         if kind == "double":  # None and NaN say the same: there is no such number
@@ -133,7 +129,7 @@ def _replay(uri: str, report: TestReport, family: FamilyParams, precision: str) 
             f"replay of {uri}, row {rows['row_id'].iloc[at]}",
             repr(rows[shown].iloc[at].to_dict()),
             repr(answers[shown].iloc[at].to_dict()),
-            "It is not registered. This is a bug in how the model is packaged; please report it.",
+            NOT_REGISTERED,
         )
     return int(alike.sum())
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from apf_tasks import tracker
 from apf_tasks.artifacts import RegisteredModel, Selection, TestReport
@@ -118,25 +119,48 @@ def model_identity(uri: str) -> str:
     return str(version.tags.get("apf.model", f"{version.name}/{version.version}"))
 
 
+class LoggedVersion(NamedTuple):
+    """A registered version as it was logged. The code that lies beside it is for processes that serve it."""
+
+    uri: str
+    """models:/NAME/VERSION"""
+    run_id: str
+    folder: Path
+    """What was trained: a Hugging Face folder, or word vectors."""
+    config: Mapping[str, Any] | None
+    """What was recorded with it, for `served_config.read_config`; word vectors have none."""
+    inputs: Mapping[str, bool]
+    """Column -> whether it has to be there."""
+    outputs: Mapping[str, str]
+    """Column -> MLflow type."""
+
+
+def logged_version(uri: str) -> LoggedVersion:
+    """The files and the record of a version; no code of it is run. Raises RegistryError."""
+    from mlflow.models import Model
+
+    found = find_version(uri)
+    folder = download_model(uri)
+    model = Model.load(str(folder.parents[1]))
+    if model.signature is None or not folder.is_dir():
+        raise RegistryError(uri, "a model that apf registered", "another one", "`apf registry ls` lists the names.")
+    return LoggedVersion(
+        uri=f"models:/{found.name}/{found.version}",
+        run_id=str(found.run_id or ""),
+        folder=folder,
+        config=model.flavors["python_function"].get("config"),
+        inputs={column.name: column.required for column in model.signature.inputs},
+        outputs={column.name: column.type.name for column in model.signature.outputs},
+    )
+
+
 def download_model(uri: str) -> Path:
-    """The Hugging Face folder inside a registered model."""
+    """The folder that was trained, inside a registered model. Raises RegistryError."""
     import mlflow
 
-    version = find_version(uri)
-    folder = Path(mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.version}"))
-    return folder / "artifacts" / "model"
-
-
-def served_config(uri: str) -> dict[str, Any]:
-    """What the code of a registered model reads when it is loaded: family, settings, precision, label names."""
-    find_version(uri)
-    import mlflow
-
-    config: dict[str, Any] | None = mlflow.models.get_model_info(uri).flavors["python_function"].get("config")
-    if not config or "family" not in config:
-        do = "Only a model that `apf run` registered can be compared."
-        raise RegistryError(uri, "a model of this project", "another one", do)
-    return config
+    found = find_version(uri)
+    logged = Path(mlflow.artifacts.download_artifacts(f"models:/{found.name}/{found.version}"))
+    return logged / "artifacts" / "model"
 
 
 def input_columns(uri: str) -> list[str]:
@@ -145,14 +169,6 @@ def input_columns(uri: str) -> list[str]:
 
     signature = mlflow.models.get_model_info(uri).signature
     return [] if signature is None else [str(name) for name in signature.inputs.input_names()]
-
-
-def load_registered(uri: str) -> Any:
-    """The registered model, ready to predict. Raises RegistryError."""
-    find_version(uri)
-    import mlflow
-
-    return mlflow.pyfunc.load_model(uri)
 
 
 def still_registered(handle: RegisteredModel) -> bool:

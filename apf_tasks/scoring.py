@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 from apf_tasks import store
 from apf_tasks.errors import DataError
 from apf_tasks.progress import progress
-from apf_tasks.registry import find_version, load_registered
+from apf_tasks.registered_model import Registered, load_registered
+from apf_tasks.registry import LoggedVersion
 from apf_tasks.row_chunks import Row, chunks
 
 logger = logging.getLogger("apf")
@@ -46,11 +47,11 @@ def score_file(model_uri: str, file: Path, output: Path) -> Scored:
         do = "Choose one of these endings for -o."
         raise DataError(str(output), "a file ending in " + ", ".join(ENDINGS), output.suffix or "no ending", do)
     total, columns = _surveyed(file)
-    version, model = find_version(model_uri), load_registered(model_uri)
-    asked = _Asked.of(model, columns)
+    model = load_registered(model_uri)
+    asked = _Asked.of(model.version, columns)
     _check_columns(file, columns, asked)
     parts = output.with_name(f".{output.name}.parts")
-    state = {"model": f"{version.name}/{version.version}", "file": store.file_digest(file), "columns": columns}
+    state = {"model": model.version.uri.removeprefix("models:/"), "file": store.file_digest(file), "columns": columns}
     _open_parts(parts, state)
     with progress("predict", total, "rows") as advance:
         done = failed = 0
@@ -84,11 +85,11 @@ class _Asked(NamedTuple):
     answers: dict[str, pa.DataType]
 
     @classmethod
-    def of(cls, model: Any, columns: Sequence[str]) -> _Asked:
+    def of(cls, version: LoggedVersion, columns: Sequence[str]) -> _Asked:
         """By the model's signature."""
-        inputs = [(column.name, column.required) for column in model.metadata.get_input_schema()]
+        inputs = version.inputs.items()
         kinds = {"double": pa.float64(), "float": pa.float64(), "long": pa.int64(), "integer": pa.int64()}
-        outputs = {c.name: kinds.get(c.type.name, pa.string()) for c in model.metadata.get_output_schema()}
+        outputs = {name: kinds.get(kind, pa.string()) for name, kind in version.outputs.items()}
         required = [name for name, needed in inputs if needed]
         return cls([name for name, needed in inputs if needed or name in columns], required, outputs)
 
@@ -115,7 +116,7 @@ def _open_parts(parts: Path, state: dict[str, Any]) -> None:
         logger.info("predict    continues behind %d parts that are done", done)
 
 
-def _scored(rows: Sequence[Row], columns: Sequence[str], asked: _Asked, model: Any) -> pa.Table:
+def _scored(rows: Sequence[Row], columns: Sequence[str], asked: _Asked, model: Registered) -> pa.Table:
     """The rows with their predictions, or with the reason why there is none."""
     problems = [row.problem for row in rows]
     good = [i for i, problem in enumerate(problems) if not problem]
@@ -139,7 +140,7 @@ def _text_array(values: Sequence[Any]) -> pa.Array:
     return pa.array(texts, pa.string())
 
 
-def _answers(given: pd.DataFrame, model: Any) -> list[dict[str, Any] | str]:
+def _answers(given: pd.DataFrame, model: Registered) -> list[dict[str, Any] | str]:
     """An answer per row, or what went wrong with it: when a chunk fails, its halves are tried, down to single rows."""
     if given.empty:
         return []

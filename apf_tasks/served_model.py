@@ -1,6 +1,7 @@
 """The model as MLflow serves it: this file is logged as code, so nothing is pickled.
 
-MLflow runs it from top to bottom when a registered model is loaded; no other module imports it.
+MLflow runs it from top to bottom in a process that serves a version, with the package that was logged beside it;
+no other module imports it. Inside apf a version is loaded by `registered_model.py`.
 """
 
 from __future__ import annotations
@@ -12,12 +13,8 @@ import mlflow
 import pandas as pd
 from mlflow.pyfunc import PythonModel, PythonModelContext  # type: ignore[attr-defined]
 
-from apf_tasks.batching import Examples, token_table
-from apf_tasks.errors import DataError
-from apf_tasks.families import family_params
-from apf_tasks.network import load_network, predict_rows
-from apf_tasks.params import ModelParams, RuntimeParams
-from apf_tasks.rows import without_nan
+from apf_tasks.fine_tuned import load_fine_tuned
+from apf_tasks.served_config import read_config
 
 
 class FineTunedModel(PythonModel):
@@ -25,26 +22,12 @@ class FineTunedModel(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load the Hugging Face folder that lies beside this file."""
-        folder, config = Path(context.artifacts["model"]), context.model_config
-        family = family_params(config["family"]["name"]).model_validate(config["family"])
-        model, runtime = ModelParams(base=str(folder), **config["model"]), RuntimeParams(precision=config["precision"])
-        self.settings: dict[str, float] = config["settings"]
-        self.network = load_network(folder, model, family, config["label_names"], runtime)
+        folder = context.artifacts["model"]
+        self.model = load_fine_tuned(Path(folder), read_config(folder, context.model_config))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """One row of `output_columns` per row of input."""
-        family = self.network.family
-        missing = [column for column in family.example if column not in model_input.columns]
-        if missing:
-            found = ", ".join(map(str, model_input.columns)) or "none"
-            do = "Rename the columns of the input."
-            raise DataError("model input", "columns " + ", ".join(family.example), found, do)
-        rows = model_input[list(family.example)].fillna("").astype(str).reset_index(drop=True)
-        if rows.empty:
-            return pd.DataFrame(columns=list(family.output_columns))
-        columns = family.encode(rows, self.network.base, self.network.label_names)
-        answers = predict_rows(self.network, Examples(token_table(columns)), rows, self.settings)
-        return without_nan(pd.DataFrame(answers)[list(family.output_columns)])
+        return self.model.predict(model_input)
 
 
 mlflow.models.set_model(FineTunedModel())

@@ -14,16 +14,16 @@ def similar(model_uri: str, word: str, other: str | None, count: int) -> dict[st
 
     Raises RegistryError when the model is not about words, DataError with the nearest spelling for an unknown word.
     """
-    from apf_tasks.registry import load_registered
+    from apf_tasks.registered_model import load_registered
 
     model = load_registered(model_uri)
-    columns = model.metadata.get_input_schema().input_names()
+    columns = list(model.version.inputs)
     if columns != ["word", "other"]:
         found = "one that takes " + ", ".join(columns)
         raise RegistryError(model_uri, "word vectors", found, "`apf predict` scores a file with it.")
     row = {"word": [word]} if other is None else {"word": [word], "other": [other]}
-    found = model.predict(pd.DataFrame(row), params={"count": count}).iloc[0].to_dict()
-    if found["problem"]:
-        said, _, do = str(found["problem"]).partition(". ")
+    answer = {str(k): v for k, v in model.predict(pd.DataFrame(row), count=count).iloc[0].items()}
+    if answer["problem"]:
+        said, _, do = str(answer["problem"]).partition(". ")
         raise DataError(model_uri, "a known word", said.removeprefix("unknown word "), do)
-    return dict(found)
+    return answer

@@ -10,17 +10,15 @@ import pandas as pd
 
 from apf_tasks import tracking
 from apf_tasks.artifacts import RegisteredModel
-from apf_tasks.code_model import load_logged, log_code_model
+from apf_tasks.code_model import NOT_REGISTERED, ask_logged, log_code_model
 from apf_tasks.errors import RegistryError
 from apf_tasks.promotion import enter
 from apf_tasks.registry import add_version
 from apf_tasks.store import fingerprint_files
 from apf_tasks.word_vectors.artifacts import Corpus, TrainedVectors, VectorReport
-from apf_tasks.word_vectors.similarity import VECTORS, VOCABULARY, WordVectors, answer, read_word_vectors
+from apf_tasks.word_vectors.similarity import NEAREST, VECTORS, VOCABULARY, WordVectors, answer, read_word_vectors
 
 REPLAYED_WORDS = 32
-NEAREST = 10
-"""Nearest words that a served model gives when it is not told how many."""
 SERVING_LIBRARIES = ("mlflow", "numpy", "pandas", "pyarrow", "safetensors")
 
 
@@ -75,13 +73,12 @@ def _replay(uri: str, table: WordVectors) -> int:
     """Ask the logged model for words from all of the vocabulary. Raises RegistryError when an answer differs."""
     words = list(table.words[:: max(1, len(table.words) // REPLAYED_WORDS)][:REPLAYED_WORDS])
     rows = pd.DataFrame({"word": words, "other": words[::-1]})
-    found = load_logged(uri).predict(rows)
+    found = ask_logged(uri, rows)
     for at, (word, other) in enumerate(zip(rows["word"], rows["other"], strict=True)):
         expected = answer(table, word, other, NEAREST)
         got = found.iloc[at].to_dict()
         if got != expected:
-            do = "It is not registered. This is a bug in how the model is packaged; please report it."
-            raise RegistryError(f"replay of {uri}, word {word}", repr(expected), repr(got), do)
+            raise RegistryError(f"replay of {uri}, word {word}", repr(expected), repr(got), NOT_REGISTERED)
     return len(words)
 
 

@@ -1,6 +1,7 @@
 """Word vectors as MLflow serves them: this file is logged as code, so nothing is pickled.
 
-MLflow runs it from top to bottom when a registered model is loaded; no other module imports it.
+MLflow runs it from top to bottom in a process that serves a version, with the package that was logged beside it;
+no other module imports it.
 """
 
 from __future__ import annotations
@@ -12,8 +13,7 @@ import mlflow
 import pandas as pd
 from mlflow.pyfunc import PythonModel, PythonModelContext  # type: ignore[attr-defined]
 
-from apf_tasks.rows import without_nan
-from apf_tasks.word_vectors.similarity import answer, read_word_vectors
+from apf_tasks.word_vectors.similarity import NEAREST, answer_rows, read_word_vectors
 
 
 class ServedWordVectors(PythonModel):
@@ -25,11 +25,7 @@ class ServedWordVectors(PythonModel):
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """One row per row of input: `nearest` (JSON), `similarity` with the word in `other`, and what is wrong."""
-        words = model_input["word"].fillna("").astype(str)
-        given = model_input["other"].fillna("").astype(str) if "other" in model_input.columns else [""] * len(words)
-        count = int((params or {}).get("count", 10))
-        rows = [answer(self.table, word, other, count) for word, other in zip(words, given, strict=True)]
-        return without_nan(pd.DataFrame(rows, columns=["nearest", "similarity", "problem"]))
+        return answer_rows(self.table, model_input, int((params or {}).get("count", NEAREST)))
 
 
 mlflow.models.set_model(ServedWordVectors())

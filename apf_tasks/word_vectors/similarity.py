@@ -9,14 +9,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from apf_tasks.errors import DataError
 from apf_tasks.words import normalise
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 VECTORS, VOCABULARY = "vectors.safetensors", "vocabulary.json"
+NEAREST = 10
+"""Nearest words that a served model gives when it is not told how many."""
 SPELLING_CUTOFF = 0.6
 """Least share of equal characters (difflib's ratio) of a word that may have been meant."""
 
@@ -119,6 +124,18 @@ def answer(table: WordVectors, word: str, other: str, count: int) -> dict[str, A
     except DataError as error:
         return {"nearest": "[]", "similarity": math.nan, "problem": f"unknown word {error.found}. {error.do}"}
     return {"nearest": json.dumps(found, ensure_ascii=False), "similarity": cosine, "problem": ""}
+
+
+def answer_rows(table: WordVectors, rows: pd.DataFrame, count: int = NEAREST) -> pd.DataFrame:
+    """What a served model says of rows with `word` and, where there is one, `other`: an answer each."""
+    import pandas as pd
+
+    from apf_tasks.rows import without_nan
+
+    words = rows["word"].fillna("").astype(str)
+    others = rows["other"].fillna("").astype(str) if "other" in rows else [""] * len(words)
+    answers = [answer(table, word, other, count) for word, other in zip(words, others, strict=True)]
+    return without_nan(pd.DataFrame(answers, columns=["nearest", "similarity", "problem"]))
 
 
 def nearest_spelling(word: str, known: Sequence[str]) -> str | None:

@@ -19,9 +19,10 @@ import pandas as pd
 import pytest
 
 from apf_tasks import tracker
-from apf_tasks.registry import load_registered
+from apf_tasks.registered_model import load_registered
 from apf_tasks.scoring import score_file
 from tests.conftest import PROJECT
+from tests.registered_versions import NAMES, Old, restore
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -32,6 +33,7 @@ ASKED = {
     "word-vectors": [{"word": "cat", "other": "dog"}, {"word": "Paris", "other": None}, {"word": "zzz", "other": ""}],
 }
 """One label, a written text, words."""
+LOGGED = "the package is the one that was logged"
 
 
 def register_all() -> None:
@@ -108,8 +110,8 @@ def ask(address: str, body: dict[str, Any]) -> list[dict[str, Any]]:
 def answered_here(name: str, rows: pd.DataFrame, folder: Path) -> list[dict[str, Any]]:
     """What `apf predict` writes beside the rows; words are asked of the registered model itself."""
     if "word" in rows:
-        model = load_registered(f"models:/{name}/1")
-        return [{str(k): v for k, v in row.items()} for row in model.predict(rows).to_dict("records")]
+        found = load_registered(f"models:/{name}/1").predict(rows)
+        return [{str(k): v for k, v in row.items()} for row in found.to_dict("records")]
     source, target = folder / "in.jsonl", folder / "out.jsonl"
     rows.to_json(source, orient="records", lines=True, force_ascii=False)
     score_file(f"models:/{name}/1", source, target)
@@ -117,10 +119,20 @@ def answered_here(name: str, rows: pd.DataFrame, folder: Path) -> list[dict[str,
     return [{k: v for k, v in row.items() if k not in (*rows, "row", "error")} for row in written]
 
 
+def restore_old(folder: Path) -> dict[str, Old]:
+    """Versions that older code registered; their packages say so when they are imported."""
+    found = {f"old-{name}": restore(name, folder, f"old-{name}") for name in NAMES}
+    for old in found.values():
+        with (old.model / "code" / "apf_tasks" / "__init__.py").open("a") as code:
+            code.write(f"print({LOGGED!r}, flush=True)\n")
+    return found
+
+
 def test_a_served_model_answers_as_it_does_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(PROJECT)
     register_all()
-    with servers(list(ASKED), tmp_path) as addresses:
+    all_old = restore_old(tmp_path)
+    with servers([*ASKED, *all_old], tmp_path) as addresses:
         for name, asked in ASKED.items():
             rows = pd.DataFrame(asked)
             here = [pytest.approx(answer, abs=1e-5) for answer in answered_here(name, rows, tmp_path)]
@@ -129,6 +141,10 @@ def test_a_served_model_answers_as_it_does_here(tmp_path: Path, monkeypatch: pyt
             assert ask(addresses[name], {"dataframe_split": table}) == here
         two = {"dataframe_records": [{"word": "cat"}], "params": {"count": 2}}
         assert len(json.loads(ask(addresses["word-vectors"], two)[0]["nearest"])) == 2
+        for name, old in all_old.items():
+            answers = [pytest.approx(answer, abs=1e-5) for answer in old.answers]
+            assert ask(addresses[name], {"dataframe_records": old.asked}) == answers
+            assert LOGGED in (tmp_path / f"{name}.log").read_text()
     for address in addresses.values():
         with pytest.raises(OSError, match="refused"):
             urllib.request.urlopen(f"{address}/ping", timeout=2)

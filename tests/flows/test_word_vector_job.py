@@ -15,6 +15,7 @@ import yaml
 from apf_tasks import tracker
 from apf_tasks.artifacts import RegisteredModel
 from apf_tasks.errors import DataError, RegistryError
+from apf_tasks.registered_model import load_registered
 from apf_tasks.stage import Journal, journal
 from apf_tasks.word_vectors.artifacts import TrainedVectors, VectorReport
 from apf_tasks.word_vectors.params import load_word_vectors
@@ -120,10 +121,9 @@ def test_the_registered_model_answers(project: Path) -> None:
     done = run()
     registered = handle(done, RegisteredModel)
     assert (registered.aliases, registered.replayed_rows) == (("challenger", "champion"), 32)
-    tracker.client()
-    model = mlflow.pyfunc.load_model("models:/words@champion")
+    model = load_registered("models:/words@champion")
     rows = pd.DataFrame({"word": ["Paris", "king", "zebra"], "other": ["rome", None, "cat"]})
-    answers = model.predict(rows, params={"count": 3})
+    answers = model.predict(rows, count=3)
     table = read_word_vectors(handle(done, TrainedVectors).path)
     assert [n["word"] for n in json.loads(answers["nearest"][0])] == [n.word for n in nearest(table, "paris", 3)]
     assert answers["similarity"][0] == pytest.approx(similarity(table, "paris", "rome"))
