@@ -30,15 +30,19 @@ def restore(name: str, folder: Path, registered_as: str | None = None) -> Old:
         tar.extractall(folder, [m for m in tar if m.name.startswith(f"flat/{name}/")], filter="data")
     unpacked = folder / "flat" / name
     expected = json.loads((unpacked / "expected.json").read_text(encoding="utf-8"))
-    return Old(*_register(unpacked / "model", registered_as or name), expected["asked"], expected["answers"])
+    return Old(
+        *_register(unpacked / "model", registered_as or name, folder / "registry"),
+        expected["asked"],
+        expected["answers"],
+    )
 
 
-def _register(model: Path, name: str) -> tuple[str, Path]:
+def _register(model: Path, name: str, store: Path) -> tuple[str, Path]:
     """Through MLflow's client alone: nothing of apf takes part."""
     import mlflow
 
     client = tracker.client()
-    experiment = client.create_experiment(f"{name} of then")
+    experiment = client.create_experiment(f"{name} of then", artifact_location=str(store))
     run = client.create_run(experiment).info.run_id
     logged = client.create_logged_model(experiment, name="model", source_run_id=run)
     client.log_model_artifacts(logged.model_id, str(model))
