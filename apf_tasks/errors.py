@@ -4,12 +4,16 @@
     ├── ParamsError      the params file cannot be read, or says something that is not allowed
     ├── SourceError      a data or model source cannot be reached, verified or unpacked
     ├── DataError        the rows cannot be used
-    │   └── CannotTeach  the rows can be read, but no model can learn from them
-    ├── ModelError       the pretrained model cannot be loaded, or does not fit the data
     ├── StoreError       the stage store cannot be read or written (no space, no permission)
-    ├── Diverged         the loss or a gradient stopped being a finite number
+    ├── CannotTrain      these values cannot be trained, whatever the surroundings: all that a search outlives
+    │   ├── CannotTeach  the rows can be read, but no model can learn from them (a DataError too)
+    │   ├── Diverged     the loss or a gradient stopped being a finite number
+    │   ├── ModelError   the pretrained model cannot be loaded, or does not fit the data
+    │   ├── NoModel      the model to start from does not exist (a SourceError too)
+    │   ├── UnfitParams  a value does not go together with the model or with another value (a ParamsError too)
+    │   └── WorkerDied   the process that trained was killed, as it is for want of memory
     ├── Interrupted      asked to stop: a checkpoint is on disk, the same command continues from it
-    ├── WorkersError     the workers that should train the trials of a search cannot be had
+    ├── WorkersError     the processes that should train cannot be had, or ended otherwise than by their work
     ├── RegistryError    the tracker refuses, or a model does not replay as it was trained
     │   └── PromotionRefused  the champion stays: a rule of the gate failed, or the champion is another one by now
     └── ExportError      a model cannot be exported, or what was exported does not answer as the model does
@@ -19,6 +23,7 @@ An ApfError says four things: where it happened, what was expected, what was fou
 
 from __future__ import annotations
 
+import errno
 import pickle
 
 
@@ -46,19 +51,35 @@ class DataError(ApfError):
     """The rows cannot be used."""
 
 
-class CannotTeach(DataError):
+class CannotTrain(ApfError):
+    """These values cannot be trained, whatever the surroundings: one of many trials may fail so; the others go on."""
+
+
+class CannotTeach(DataError, CannotTrain):
     """The rows can be read, but no model can learn from them."""
 
 
-class ModelError(ApfError):
+class ModelError(CannotTrain):
     """The pretrained model cannot be loaded, or does not fit the data."""
+
+
+class NoModel(SourceError, CannotTrain):
+    """The model to start from does not exist."""
+
+
+class UnfitParams(ParamsError, CannotTrain):
+    """A value does not go together with the model or with another value."""
+
+
+class WorkerDied(CannotTrain):
+    """The process that trained was killed, as it is for want of memory."""
 
 
 class StoreError(ApfError):
     """The stage store cannot be read or written."""
 
 
-class Diverged(ApfError):
+class Diverged(CannotTrain):
     """The loss or a gradient stopped being a finite number."""
 
 
@@ -67,7 +88,7 @@ class Interrupted(ApfError):
 
 
 class WorkersError(ApfError):
-    """The workers that should train the trials of a search cannot be had."""
+    """The processes that should train cannot be had, or ended otherwise than by their work."""
 
 
 class RegistryError(ApfError):
@@ -80,6 +101,32 @@ class PromotionRefused(RegistryError):
 
 class ExportError(ApfError):
     """A model cannot be exported, or what was exported does not answer as the model does."""
+
+
+NO_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "MPS backend out of memory", "STATUS_ALLOC_FAILED")
+"""What torch writes into a plain RuntimeError when it gets no memory."""
+
+
+def fails_trial(error: BaseException) -> bool:
+    """Whether an error is its trial's own failure: these values cannot be trained, or do not fit into memory.
+
+    Any other error says nothing about the values. A tracker that is away, a full disk or a bug must not decide which
+    trial is chosen.
+    """
+    if isinstance(error, (CannotTrain, MemoryError)):
+        return True
+    named = {kind.__qualname__ for kind in type(error).__mro__ if kind.__module__.split(".")[0] == "torch"}
+    text = str(error) if isinstance(error, RuntimeError) else ""
+    return "OutOfMemoryError" in named or any(words in text for words in NO_MEMORY)
+
+
+def of_the_system(error: BaseException | None) -> bool:
+    """Whether an operation of the system failed behind an error, otherwise than by a file that is not there."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def portable(error: Exception) -> Exception:

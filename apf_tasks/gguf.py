@@ -9,7 +9,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from apf_tasks.architectures import language_models
-from apf_tasks.errors import ModelError
+from apf_tasks.errors import ModelError, SourceError, of_the_system
 from apf_tasks.package_index import cache_folder, cannot_write
 
 logger = logging.getLogger("apf")
@@ -67,7 +67,8 @@ def _convert(file: Path, folder: Path) -> None:
     except Exception as error:  # whatever a damaged file, or one of an unknown kind, makes the readers raise
         found = str(error).splitlines()[0] if str(error) else type(error).__name__
         do = "Name a folder with config.json and safetensors instead."
-        raise ModelError(where, "a .gguf file that transformers reads", found, do) from error
+        kind = SourceError if of_the_system(error) else ModelError
+        raise kind(where, "a .gguf file that transformers reads", found, do) from error
     plain = type(config).from_dict({k: v for k, v in packed.config.to_dict().items() if k != "quantization_config"})
     fresh = auto_class.from_config(plain, dtype=torch.float32)
     fresh.load_state_dict(packed.state_dict())

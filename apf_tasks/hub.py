@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from apf_tasks.errors import SourceError
+from apf_tasks.errors import NoModel, SourceError
 from apf_tasks.params import DataParams, ModelParams
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Kind = Literal["model", "dataset"]
 
 TIMEOUT_SECONDS = 10
+NOT_FOUND = 404
 MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tiktoken")
 WITHOUT_HUB = "Check the network; `params/sentiment.yaml` works without a hub."
 
@@ -35,18 +36,20 @@ def _resolve(name: str, revision: str | None, kind: Kind) -> tuple[str, bool]:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     where = f"hub {kind} {name}" + (f"@{revision}" if revision else "")
+    kind_of_error = NoModel if kind == "model" else SourceError
     try:
         found = HfApi().repo_info(name, revision=revision, repo_type=kind, timeout=TIMEOUT_SECONDS)
         return str(found.sha), True
     except HFValidationError as error:
         do = "Write OWNER/NAME, or the path of a folder that exists."
-        raise SourceError(where, "a name the hub can have", str(error).splitlines()[0].rstrip("."), do) from None
+        raise kind_of_error(where, "a name the hub can have", str(error).splitlines()[0].rstrip("."), do) from None
     except Exception as error:  # every version of the client has another transport library with its own errors
         status = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else 0
         if status in (401, 403, 404):
             found_instead = f"{type(error).__name__} (HTTP {status})"
             do = "Check name and revision; for a private or gated one log in with `hf auth login`."
-            raise SourceError(where, "a repository you may read", found_instead, do) from None
+            absent = kind_of_error if status == NOT_FOUND else SourceError  # no permission is no fault of the name
+            raise absent(where, "a repository you may read", found_instead, do) from None
         if commit := _cached_commit(name, revision or "main", kind):
             return commit, False
         raise unreachable(where, error) from None

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from apf_tasks.errors import Diverged, ParamsError
+from apf_tasks.errors import Diverged, ParamsError, UnfitParams
 from apf_tasks.network import Network
 from apf_tasks.optimizers import Groups, decay_groups
 from apf_tasks.params import RuntimeParams, TrainParams
@@ -111,16 +111,16 @@ def check_optimizer(params: TrainParams, runtime: RuntimeParams, device: str, de
     where, do = "train.optimizer.name", "docs/OPTIMIZERS.md says what each is for."
     if device not in chosen.devices:
         found = f"{chosen.name}, which is for {' and '.join(chosen.devices)} and many times slower here"
-        raise ParamsError(where, f"an optimizer for {device}", found, do)
+        raise UnfitParams(where, f"an optimizer for {device}", found, do)
     if runtime.shard and not chosen.shards:
-        raise ParamsError(where, "one that works on parts of tensors, for runtime.shard", chosen.name, do)
+        raise UnfitParams(where, "one that works on parts of tensors, for runtime.shard", chosen.name, do)
     if runtime.activations == "offload" and device != "cuda":
         raise ParamsError("runtime.activations", "`offload` with a CUDA device", device, "Write recompute.")
     if params.step_in_backward and devices > 1:
         found = f"{devices} devices, whose gradients have to be added first"
-        raise ParamsError("train.step_in_backward", "one device", found, "Write runtime.devices=1.")
+        raise UnfitParams("train.step_in_backward", "one device", found, "Write runtime.devices=1.")
     if runtime.precision == "pure_bf16" and not chosen.by_tensor:
-        raise ParamsError(where, "one that works on single tensors, for runtime.precision=pure_bf16", chosen.name, do)
+        raise UnfitParams(where, "one that works on single tensors, for runtime.precision=pure_bf16", chosen.name, do)
 
 
 def optimizer_of(model: torch.nn.Module, params: TrainParams, runtime: RuntimeParams) -> torch.optim.Optimizer:

@@ -20,7 +20,7 @@ import psutil
 import torch
 
 from apf_tasks import agent, ranks, stage, tracking
-from apf_tasks.errors import ApfError, Interrupted, ModelError, ParamsError, portable
+from apf_tasks.errors import ApfError, Interrupted, ParamsError, WorkerDied, WorkersError, fails_trial, portable
 from apf_tasks.nodes import call_for_nodes, meeting_place, next_call, show_life, torchrun_options
 from apf_tasks.params import RuntimeParams
 from apf_tasks.progress import Moment, current_listener, now_and_then, read_moment, told_to, written_to
@@ -58,7 +58,8 @@ def on_devices(runtime: RuntimeParams, function: Callable[..., T], *arguments: A
     """`function(*arguments)` in as many ranks as `runtime.devices` says; here, when that is one or this is a rank.
 
     A signal to stop is passed on, and the ranks leave a checkpoint; a second one kills them. Raises what the ranks
-    raised, ModelError when one has died, ParamsError when there are fewer devices.
+    raised; WorkerDied when one was killed, WorkersError when one ended otherwise, ParamsError when there are too few
+    devices.
     """
     if runtime.ranks == 1 or ranks.here().count > 1:
         return function(*arguments)
@@ -136,13 +137,18 @@ def _outcome(folder: Path, count: int, code: int) -> Outcome:
     """What so many ranks left: an error before a value, the first rank before the others."""
     found = [_read(folder / f"{index}.pickle") for index in range(count)]
     outcomes = [outcome for outcome in found if outcome is not None]
-    if (failed := next((outcome for outcome in outcomes if outcome.error is not None), None)) is not None:
-        return failed
+    if failed := [outcome for outcome in outcomes if outcome.error is not None]:
+        own = (outcome for outcome in failed if outcome.error is not None and fails_trial(outcome.error))
+        return next(own, failed[0])  # what a rank met before what that made the others meet
     if code == 0 and found[0] is not None:
         return found[0]
     died = _death(_noise(folder, 0).read_text(errors="replace"))
-    do = "Killed for want of memory, perhaps: lower train.micro_batch_tokens, or write runtime.shard: true."
-    return Outcome(error=ModelError("runtime.devices", f"{count} ranks to finish", f"one that died ({died})", do))
+    where, expected, said = "runtime.devices", f"{count} ranks to finish", f"one that died ({died})"
+    if died.startswith(f"exit code -{signal.SIGKILL.value}"):
+        do = "Killed for want of memory, perhaps: lower train.micro_batch_tokens, or write runtime.shard: true."
+        return Outcome(error=WorkerDied(where, expected, said, do))
+    do = "What was trained is kept: the same command continues from the last checkpoint."
+    return Outcome(error=WorkersError(where, expected, said, do))
 
 
 def _death(noise: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from apf_tasks import store
 from apf_tasks.artifacts import BaseModel
-from apf_tasks.errors import ModelError
+from apf_tasks.errors import ModelError, NoModel, StoreError
 from apf_tasks.params import ModelParams, TokenizerParams
 from apf_tasks.sources import PYPI, content, missing, package_path, parse_pypi
 
@@ -61,7 +61,7 @@ def _folder(model: ModelParams, where: str = "model.base") -> Path:
             return converted(found)
         return found
     if _looks_like_path(base):
-        raise missing(where, local)
+        raise missing(where, local, NoModel)
     from apf_tasks.hub import download_model_files
 
     return download_model_files(model)
@@ -80,7 +80,7 @@ def _identity(model: ModelParams, where: str) -> str:
     if local.exists():
         return content({"": local})
     if _looks_like_path(base):
-        raise missing(where, local)
+        raise missing(where, local, NoModel)
     from apf_tasks.hub import commit_of
 
     return f"{base}@{commit_of(base, model.revision, 'model')}"
@@ -90,7 +90,7 @@ def _built(base: str) -> BaseModel:
     found = store.load("build_base", base.removeprefix(BUILT), BaseModel)
     if found is None:
         do = "Run the experiment from scratch again: it builds what is not stored."
-        raise ModelError(f"model {base}", "a stored result of build_base", "none of that key", do)
+        raise StoreError(f"model {base}", "a stored result of build_base", "none of that key", do)
     return found
 
 

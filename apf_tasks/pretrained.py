@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apf_tasks.architectures import position_offset, positions
-from apf_tasks.errors import ModelError
+from apf_tasks.errors import ModelError, SourceError, of_the_system
 from apf_tasks.params import ModelParams
 
 if TYPE_CHECKING:
@@ -74,9 +74,8 @@ def _tokenizer_for(
     try:
         tokenizer: PreTrainedTokenizerBase = loader.from_pretrained(folder, trust_remote_code=model.trust_remote_code)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError(
-            f"tokenizer of {model.base}", "files AutoTokenizer loads", str(error), "Check model.base."
-        ) from error
+        where, expected = f"tokenizer of {model.base}", "files AutoTokenizer loads"
+        raise _load_error(error)(where, expected, str(error), "Check model.base.") from error
     if needs_offsets and not tokenizer.is_fast:
         do = "Save it once with transformers as tokenizer.json into the model folder."
         raise ModelError(f"tokenizer of {model.base}", "a fast tokenizer (tokenizer.json)", "a slow one", do)
@@ -121,8 +120,13 @@ def _load_config(folder: Path, model: ModelParams, **changes: Any) -> PreTrained
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=model.trust_remote_code, **changes)  # type: ignore[no-any-return]
     except (OSError, ValueError, KeyError) as error:
-        found = str(error).splitlines()[0]
-        raise ModelError(f"model {model.base}", "a config.json of transformers", found, "Check model.base.") from error
+        where, found = f"model {model.base}", str(error).splitlines()[0]
+        raise _load_error(error)(where, "a config.json of transformers", found, "Check model.base.") from error
+
+
+def _load_error(error: BaseException) -> type[ModelError | SourceError]:
+    """What it means that files do not load: that they are no model, or that they cannot be read here and now."""
+    return SourceError if of_the_system(error) else ModelError
 
 
 def _vocab_size(config: PreTrainedConfig) -> int:
@@ -155,6 +159,7 @@ def load_pretrained(folder: Path, model: ModelParams, auto_class: str, **config:
     """
     import torch
     import transformers
+    from safetensors import SafetensorError
 
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # what is new or missing is said below, in one line
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -177,9 +182,10 @@ def load_pretrained(folder: Path, model: ModelParams, auto_class: str, **config:
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         found, do = str(error).splitlines()[0], "Check model.base; a model folder needs config.json and safetensors."
-        raise ModelError(f"model {model.base}", f"weights that {auto_class} loads", found, do) from error
+        where, expected = f"model {model.base}", f"weights that {auto_class} loads"
+        raise _load_error(error)(where, expected, found, do) from error
     _check_new(loaded, info, model, auto_class)
     loaded.config.name_or_path = model.base
     _fix_constants(loaded)

@@ -18,7 +18,7 @@ import torch
 from torch.utils.checkpoint import create_selective_checkpoint_contexts
 from transformers import PreTrainedModel
 
-from apf_tasks.errors import ParamsError
+from apf_tasks.errors import ParamsError, UnfitParams
 from apf_tasks.params import RuntimeParams
 
 
@@ -59,7 +59,7 @@ def recompute(model: PreTrainedModel, activations: str) -> None:
         return
     if not model.supports_gradient_checkpointing:
         found = f"{type(model).__name__}, which cannot compute its layers again"
-        raise ParamsError("runtime.activations", "a model that can", found, "Write runtime.activations=keep.")
+        raise UnfitParams("runtime.activations", "a model that can", found, "Write runtime.activations=keep.")
     told: dict[str, Any] = {"use_reentrant": False}
     if activations == "selective":
         told["context_fn"] = functools.partial(create_selective_checkpoint_contexts, _products())

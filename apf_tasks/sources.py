@@ -123,7 +123,7 @@ def is_dataset(path: Path) -> bool:
     return path.is_dir() and any((path / name).is_file() for name in DATASET_FILES)
 
 
-def missing(where: str, path: Path) -> SourceError:
+def missing(where: str, path: Path, kind: type[SourceError] = SourceError) -> SourceError:
     """The error for a path that does not exist: the first part that is missing, and what is there instead."""
     absent = path
     while absent.parent != absent and not absent.parent.exists():
@@ -131,7 +131,7 @@ def missing(where: str, path: Path) -> SourceError:
     present = sorted(p.name for p in absent.parent.iterdir()) if absent.parent.is_dir() else []
     near = difflib.get_close_matches(absent.name, present, n=1)
     hint = f"Did you mean {absent.parent / near[0]}?" if near else f"Look into {absent.parent.absolute()}."
-    return SourceError(f"{where} {path}", "a file or folder that exists", f"no {absent.name} in {absent.parent}", hint)
+    return kind(f"{where} {path}", "a file or folder that exists", f"no {absent.name} in {absent.parent}", hint)
 
 
 def file_names(files: Iterable[Path]) -> dict[Path, str]:

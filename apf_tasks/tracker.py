@@ -8,10 +8,11 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -23,6 +24,16 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 HEALTH_SECONDS = 20.0
+PATIENCE_SECONDS = 120.0
+"""How long the start of a run waits for a tracker that is away."""
+PAUSE_SECONDS = 2.0
+RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""How MLflow says that there is no run of that id."""
+TOKEN_TAG = "apf.token"
+"""Written down before a run is created, so that it is found when the answer is lost."""
+T = TypeVar("T")
+logger = logging.getLogger("apf")
 
 _ready: set[str] = set()
 
@@ -94,19 +105,95 @@ def said_plainly() -> Iterator[None]:
         raise RegistryError(f"tracker {tracking_uri()}", "to record there", found, do) from error
 
 
+def patiently(ask: Callable[[], T]) -> T:
+    """What `ask` gets from the tracker; asked again while that is away, or loses its answers, for PATIENCE_SECONDS.
+
+    So it must bear to be asked twice. Raises RegistryError then, and at once where asking again cannot help.
+    """
+    from mlflow.exceptions import MlflowException
+
+    until, waited = time.monotonic() + PATIENCE_SECONDS, False
+    with said_plainly(), _asked_once():
+        while True:
+            try:
+                found = ask()
+            except (MlflowException, RegistryError) as error:
+                if not _may_pass(error) or time.monotonic() > until:
+                    raise
+                if not waited:
+                    said = str(error).splitlines()[0][:200]
+                    logger.warning("           waits for the tracker, %.0f s at most (%s)", PATIENCE_SECONDS, said)
+                waited = True
+                time.sleep(PAUSE_SECONDS)
+            else:
+                if waited:
+                    logger.info("           the tracker answers again")
+                return found
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the same request may be answered later."""
+    status = getattr(error, "get_http_status_code", lambda: HTTPStatus.BAD_GATEWAY)()
+    return status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS
+
+
+@contextmanager
+def _asked_once() -> Iterator[None]:
+    """Within the block mlflow repeats no request by itself: one whose answer was lost would make a second run."""
+    before = os.environ.get(RETRIES)
+    os.environ[RETRIES] = "0"
+    try:
+        yield
+    finally:
+        os.environ.pop(RETRIES)
+        os.environ.update({} if before is None else {RETRIES: before})
+
+
 def find_run(run_id: str) -> Run | None:
-    """The run, if the tracking store knows it."""
+    """The run, if the tracking store knows it. Raises MlflowException when it does not say."""
     from mlflow.exceptions import MlflowException
 
     try:
         return client().get_run(run_id)
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code not in UNKNOWN:
+            raise
         return None  # another tracking store than the one that the interrupted run wrote to
 
 
 def run_exists(run_id: str) -> bool:
-    """Whether the tracking store knows the run."""
+    """Whether the tracking store knows the run. Raises MlflowException when it does not say."""
     return find_run(run_id) is not None
+
+
+def run_of_token(experiment: str, token: str) -> Run | None:
+    """The run of an experiment (its id) that was created with this token, if its creation was heard of."""
+    found = client().search_runs([experiment], filter_string=f"tags.`{TOKEN_TAG}` = '{token}'", max_results=1)
+    return found[0] if found else None
+
+
+def new_run(experiment: str, name: str, tags: Mapping[str, str], token: str) -> str:
+    """A run in an experiment (its name); the one with that token where an earlier answer was lost.
+
+    Raises RegistryError.
+    """
+
+    def ask() -> str:
+        place = experiment_id(experiment)
+        if (lost := run_of_token(place, token)) is not None:
+            take_over(lost.info.run_id, tags)
+            return str(lost.info.run_id)
+        return str(client().create_run(place, run_name=name, tags={**tags, TOKEN_TAG: token}).info.run_id)
+
+    return patiently(ask)
+
+
+def take_over(run_id: str, tags: Mapping[str, str]) -> None:
+    """The run is under way again, and these are its tags."""
+    from mlflow.entities import RunTag
+
+    client().log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+    client().update_run(run_id, status="RUNNING")
 
 
 def experiment_id(name: str) -> str:

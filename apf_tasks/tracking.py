@@ -8,26 +8,35 @@ from __future__ import annotations
 import json
 import logging
 import socket
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from apf_tasks.artifacts import TokenizedSplit
 from apf_tasks.frozen import dotted
 from apf_tasks.outbox import End, Outbox, Point, deliver_leftovers, now_ms
 from apf_tasks.run_owner import owner_tags, still_lives
-from apf_tasks.tracker import client, experiment_id, find_run, log_points, pages, said_plainly
+from apf_tasks.tracker import (
+    client,
+    experiment_id,
+    find_run,
+    log_points,
+    new_run,
+    pages,
+    patiently,
+    said_plainly,
+    take_over,
+)
 from apf_tasks.word_vectors.artifacts import Corpus
 from apf_tasks.word_vectors.params import Experiment
 
-if TYPE_CHECKING:
-    pass
-
 logger = logging.getLogger("apf")
 
-RUN_FILE = "mlflow_run_id"
+RUN_FILE, TOKEN_FILE = "mlflow_run_id", "mlflow_run_token"
 
 
 class Pipeline(NamedTuple):
@@ -44,12 +53,9 @@ current_pipeline = _pipeline.get
 @contextmanager
 def pipeline_run(params: Experiment, kind: str = "pipeline") -> Iterator[str]:
     """The parent run of one pipeline: params under their dotted names, the outcome as its status."""
-    tracker = client()
-    experiment = experiment_id(params.name)
-    close_dead_runs(experiment)
+    close_dead_runs(experiment_id(params.name))
     deliver_leftovers()
-    run = tracker.create_run(experiment, run_name=f"{params.name} {kind}", tags=owner_tags() | {"apf.kind": kind})
-    run_id = str(run.info.run_id)
+    run_id = new_run(params.name, f"{params.name} {kind}", owner_tags() | {"apf.kind": kind}, uuid.uuid4().hex)
     with ended(Outbox(run_id)), said_plainly(), within(Pipeline(params.name, run_id)):
         log_params(run_id, flat_params(params))
         yield run_id
@@ -138,24 +144,35 @@ class TrialRun:
 
 @contextmanager
 def trial_run(out: Path, label: str, params: Mapping[str, Any], resumed_from: int | None) -> Iterator[TrialRun]:
-    """The child run of the trial that works under `out`; the same run again after an interruption."""
-    tracker = client()
-    file = out / RUN_FILE
+    """The child run of the trial that works under `out`; the same run again after an interruption.
+
+    A tracker that is away is waited for. Raises RegistryError when it stays away.
+    """
     parent = _pipeline.get().run_id
     tags = owner_tags() | {"apf.kind": "trial"} | ({"mlflow.parentRunId": parent} if parent else {})
-    if file.is_file() and (found := find_run(file.read_text())) is not None:
-        run_id = str(found.info.run_id)
-        for name, value in (tags | {"apf.resumed_from_step": str(resumed_from or 0)}).items():
-            tracker.set_tag(run_id, name, value)
-        tracker.update_run(run_id, status="RUNNING")
-    else:
-        experiment = experiment_id(_pipeline.get().experiment)
-        run_id = str(tracker.create_run(experiment, run_name=label or "train", tags=tags).info.run_id)
-        file.write_text(run_id)
-    log_params(run_id, params)
+    run_id = _earlier_run(out, tags | {"apf.resumed_from_step": str(resumed_from or 0)})
+    if run_id is None:
+        token = _written(out / TOKEN_FILE) or uuid.uuid4().hex
+        (out / TOKEN_FILE).write_text(token)
+        run_id = new_run(_pipeline.get().experiment, label or "train", tags, token)
+        (out / RUN_FILE).write_text(run_id)
+    patiently(partial(log_params, run_id, params))
     run = TrialRun(run_id)
     with ended(run.outbox):
         yield run
+
+
+def _earlier_run(out: Path, tags: Mapping[str, str]) -> str | None:
+    """The run of the interrupted predecessor that worked under `out`, under way again; None without one."""
+    if not (known := _written(out / RUN_FILE)) or patiently(partial(find_run, known)) is None:
+        return None
+    patiently(partial(take_over, known, tags))
+    return known
+
+
+def _written(file: Path) -> str:
+    """What stands in a small file; nothing where there is none."""
+    return file.read_text() if file.is_file() else ""
 
 
 def log_datasets(run_id: str, splits: Mapping[str, TokenizedSplit | Corpus], source: str) -> None:

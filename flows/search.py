@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from apf_tasks.artifacts import Selection, Split, TokenizedSplit, TrainedModel
-from apf_tasks.errors import ApfError, Interrupted, StoreError, WorkersError
+from apf_tasks.errors import ApfError, fails_trial
 from apf_tasks.families import get_family
 from apf_tasks.params import ModelParams, Params
 from apf_tasks.params_file import with_trial
@@ -183,13 +183,11 @@ class Hunt:
 
     @contextmanager
     def _outlive(self, climber: Climber) -> Iterator[None]:
-        """A search outlives a trial that fails."""
+        """A search outlives a trial whose values cannot be trained; any other fault ends it, or it would choose."""
         try:
             yield
-        except (Interrupted, StoreError, WorkersError):
-            raise
-        except Exception as error:  # out of memory, a model that does not load, a loss that is no number, a crash
-            if self.search.count == 1:
+        except Exception as error:
+            if self.search.count == 1 or not fails_trial(error):
                 raise
             climber.failure = f"{type(error).__name__}: {error}"
 

@@ -23,7 +23,7 @@ from prefect.futures import PrefectFuture
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from apf_tasks import stages, store, tracking
-from apf_tasks.errors import ApfError, Interrupted, WorkersError, portable
+from apf_tasks.errors import Interrupted, WorkerDied, WorkersError, portable
 from apf_tasks.params import RuntimeParams
 from apf_tasks.progress import Listener, current_listener, now_and_then, read_moment, told_to, written_to
 from apf_tasks.stage import Stage, Visit, journal
@@ -33,6 +33,8 @@ logger = logging.getLogger("apf")
 
 LOOK_SECONDS = 0.5
 """How often workers are looked at."""
+DEATHS = ("BrokenProcessPool", "KilledWorker", "WorkerCrashedError", "OutOfMemoryError")
+"""What concurrent.futures, Dask and Ray raise where a worker process died."""
 TOLD = ("MLFLOW_", "HF_", "TRANSFORMERS_", "TOKENIZERS_")
 """A worker, which may live on another machine, is told the environment variables that begin so."""
 
@@ -157,9 +159,9 @@ class Workers:
     def _result(self, stage: Stage[Any, Any], call: Call, reason: str, future: PrefectFuture[Any]) -> Any:
         try:
             outcome = self._wait(future)
-        except ApfError:
-            raise
-        except Exception as error:  # the worker itself has died: killed for want of memory, perhaps
+        except Exception as error:
+            if not _is_death(error):
+                raise
             outcome = self._once_more(call, error)
         finally:
             self._watched.pop(call.moment, None)
@@ -176,9 +178,9 @@ class Workers:
         self._start_again()
         try:
             return self._wait(self._submit(call))
-        except ApfError:
-            raise
         except Exception as again:
+            if not _is_death(again):
+                raise
             self._start_again()
             return Outcome(error=_death(again))
 
@@ -199,5 +201,12 @@ class Workers:
                 (current_listener() or say)(moment)
 
 
-def _death(error: Exception) -> RuntimeError:
-    return RuntimeError(f"the worker process died: {type(error).__name__}: {error}".strip())
+def _is_death(error: Exception) -> bool:
+    """Whether a worker process died at its work; anything else is trouble of the cluster or the orchestrator."""
+    return type(error).__name__ in DEATHS
+
+
+def _death(error: Exception) -> WorkerDied:
+    found = " ".join(f"one that died ({type(error).__name__}: {error}".split()).rstrip(".: ") + ")"
+    do = "Killed for want of memory, perhaps: lower train.micro_batch_tokens, or search.parallel."
+    return WorkerDied("worker process", "one that finishes", found, do)

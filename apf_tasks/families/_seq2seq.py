@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from apf_tasks.errors import ModelError, ParamsError
+from apf_tasks.errors import ModelError, UnfitParams
 from apf_tasks.families import IGNORE_INDEX, Columns, model_inputs
 from apf_tasks.params import FamilyParams, ModelParams, PositiveInt
 
@@ -77,11 +77,11 @@ def _encode_apart(texts: Sequence[str], outputs: Sequence[str] | None, base: Bas
     room = positions(base.config)
     if room is not None and params.max_new_tokens > room:
         do = "Write family.max_new_tokens: a smaller number."
-        raise ParamsError("family.max_new_tokens", f"at most {room}, the positions", str(params.max_new_tokens), do)
+        raise UnfitParams("family.max_new_tokens", f"at most {room}, the positions", str(params.max_new_tokens), do)
     before, _, after = (params.prompt or params.slot).partition(params.slot)
     if after:
         do = f"Let it end in {params.slot}."
-        raise ParamsError("family.prompt", "for an encoder-decoder, words before the input alone", repr(after), do)
+        raise UnfitParams("family.prompt", "for an encoder-decoder, words before the input alone", repr(after), do)
     set_languages(base, params.languages)
     ids, cut = _whole(base, base.max_tokens, text=[before + text for text in texts])
     if outputs is None:
@@ -115,7 +115,7 @@ def _encode_joined(texts: Sequence[str], outputs: Sequence[str] | None, base: Ba
         needed = base.max_tokens + FEWEST_SOURCE_TOKENS - most
         do = f"Write model.max_tokens: {needed} or more, or a smaller family.max_new_tokens."
         parts = f"{len(before) + len(after)} of the prompt and {params.max_new_tokens} of the output"
-        raise ParamsError("model.max_tokens", f"room for an input beside {parts}", str(base.max_tokens), do)
+        raise UnfitParams("model.max_tokens", f"room for an input beside {parts}", str(base.max_tokens), do)
     columns: Columns = {"input_ids": [], "labels": [], "prompt": [], "truncated": []}
     sources = _plain(base.tokenizer, texts)
     answers = _plain(base.tokenizer, outputs) if outputs is not None else [None] * len(sources)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
+from apf_tasks import outbox
 from tests.conftest import PROJECT
 from tests.databases import Databases
+from tests.service.tracking_server import Proxy, Server
 from tests.tiny import review_rows, tiny_bert, write_jsonl
 
 
@@ -32,3 +36,23 @@ def project(tmp_path: Path, databases: Databases, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "flows").symlink_to(PROJECT / "flows")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def server(tmp_path: Path, databases: Databases, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    databases.mlflow(tmp_path / "server.db")
+    found = Server(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", found.uri)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr(outbox, "LAST_SECONDS", 1.0)
+    yield found
+    found.send(signal.SIGKILL)
+
+
+@pytest.fixture
+def proxy(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """What this process takes for the tracker; it stands before a real one."""
+    found = Proxy(server.port)
+    with found.listening() as uri:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        yield found

@@ -4,74 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import signal
 import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from apf_tasks import outbox, tracker, tracking
 from apf_tasks.errors import RegistryError
-from flows.servers import free_port
-from tests.databases import Databases
 from tests.projects import apf
-
-BIN = Path(sys.executable).parent
-
-
-class Server:
-    """An `mlflow server` that can be killed and started again on its port."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.port = free_port(0)
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self.start()
-
-    def start(self) -> None:
-        """Until it answers."""
-        command = [
-            sys.executable,
-            "-m",
-            "mlflow",
-            "server",
-            "--backend-store-uri",
-            f"sqlite:///{self.folder}/server.db",
-        ]
-        command += ["--artifacts-destination", str(self.folder / "files"), "--workers", "1", "--port", str(self.port)]
-        environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
-        environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # many idle processes otherwise
-        with (self.folder / "server.log").open("a") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
-        for _ in range(600):
-            try:
-                with urllib.request.urlopen(f"{self.uri}/health", timeout=5):
-                    return
-            except OSError:
-                assert self.process.poll() is None, (self.folder / "server.log").read_text()
-                time.sleep(0.1)
-
-    def send(self, number: signal.Signals) -> None:
-        """To it and its workers."""
-        os.killpg(self.process.pid, number)
-        if number == signal.SIGKILL:
-            self.process.wait()
-
-
-@pytest.fixture
-def server(tmp_path: Path, databases: Databases, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    databases.mlflow(tmp_path / "server.db")
-    found = Server(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", found.uri)
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setattr(outbox, "LAST_SECONDS", 1.0)
-    yield found
-    found.send(signal.SIGKILL)
+from tests.service.tracking_server import Server
 
 
 def test_a_tracker_that_comes_and_goes_gets_every_point_once(

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from apf_tasks import tracker, tracking
 from apf_tasks.artifacts import TrainedModel
-from apf_tasks.errors import Interrupted, ModelError, ParamsError
+from apf_tasks.errors import Interrupted, ParamsError, WorkerDied
 from apf_tasks.launch import CALLER, check_caller, on_devices
 from apf_tasks.params import RuntimeParams
 from apf_tasks.ranks import Ranks
@@ -120,7 +120,7 @@ def test_a_rank_whose_caller_is_dead_stops(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_rank_that_dies_is_an_error_that_says_so(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"found one that died \(exit code -9"):
+    with pytest.raises(WorkerDied, match=r"found one that died \(exit code -9"):
         on_devices(RuntimeParams(device="cpu", devices=2), rank_calls.dies)
 
 

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from apf_tasks.architectures import build_config, convention, problem_with
 from apf_tasks.artifacts import Split
-from apf_tasks.errors import CannotTeach, ModelError, ParamsError
+from apf_tasks.errors import CannotTeach, ModelError, ParamsError, StoreError
 from apf_tasks.model_sources import model_folder, model_identity
 from apf_tasks.params import FamilyParams, ModelParams, TokenizerParams
 from apf_tasks.params_file import validate
@@ -328,7 +328,7 @@ def test_the_address_of_what_was_built_leads_back_to_it(tmp_path: Path, mlruns: 
     assert load_pretrained(model_folder(model), model, "AutoModelForSequenceClassification", num_labels=2)
     unknown = model.model_copy(update={"base": "stages:build_base/0123"})
     for call in (lambda: model_folder(unknown), lambda: model_identity(unknown)):
-        with pytest.raises(ModelError, match=r"a stored result of build_base, found none of that key"):
+        with pytest.raises(StoreError, match=r"a stored result of build_base, found none of that key"):
             call()
 
 
