@@ -20,7 +20,7 @@ from apf_tasks.store import digest
 PACKAGE = Path(__file__).parent
 VALUES = "artifacts errors families frozen model_params params word_vectors.artifacts word_vectors.params"
 """They enter keys as inputs."""
-KEEPERS = "code_digest outbox progress registry stage stages store tracker tracking"
+KEEPERS = "code_digest history outbox progress registry stage stages store tracker tracking"
 """They print, record and keep."""
 FETCHERS = "hub model_sources package_index pip_settings sources unpacking"
 """They fetch what is identified in the key."""

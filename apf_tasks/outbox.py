@@ -182,20 +182,10 @@ def deliver_leftovers() -> dict[str, bool]:
         with path.open("rb") as file:
             if not _lock(file):
                 continue  # somebody works on the run
-            found[path.stem] = _is_known(path.stem) and Courier(path.stem, path).deliver()
+            found[path.stem] = tracker.run_exists(path.stem) and Courier(path.stem, path).deliver()
             if found[path.stem]:
                 path.unlink(missing_ok=True)
     return found
-
-
-def _is_known(run_id: str) -> bool:
-    """Whether this tracker says that it knows the run."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return tracker.run_exists(run_id)
-    except MlflowException:
-        return False  # away: it is asked another time
 
 
 def _lock(file: IO[bytes]) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from apf_tasks import store, tracking
+from apf_tasks import history, tracking
 from apf_tasks.artifacts import DriftReport, Selection, Split, TestReport, TokenizedSplit, TrainedModel
 from apf_tasks.curve_artifact import LearningCurve
 from apf_tasks.params import Params
@@ -95,7 +95,7 @@ def record(run_id: str, params: Params, done: Journal) -> None:
 
 def test_opened(test: TokenizedSplit) -> int:
     """How many models were tested on these very test rows: each look makes the next score a little less honest."""
-    return store.count("evaluate", "content of test", test.fingerprint)
+    return history.count("evaluate", "content of test", test.fingerprint)
 
 
 def _record_search(run_id: str, done: Journal, selection: Selection) -> None:

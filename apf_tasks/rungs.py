@@ -72,6 +72,8 @@ def _look_at(training: Training, until: int) -> tuple[float | None, str, str]:
             score = _best_so_far(training, run)
             with checkpoints(training) as kept:
                 kept.begin(training.progress)
+            if training.ranks.first:
+                (training.out / store.WORK / store.PAUSED).write_text(f"step {training.progress.step}")
             return score, "", run.run_id
     except Diverged as error:
         return None, f"{error.where}: {error.found}", run.run_id

@@ -1,8 +1,7 @@
 """stage(fn) -> a cached Prefect task over a plain function.
 
-A stage function takes the folder to write into, then handles and params, and returns one handle. Calling the stage
-computes a key from all that the function depends on; it returns the stored handle, or runs the function as a Prefect
-task.
+A stage function takes the folder to write into, then handles and params, and returns one handle. A call computes a key
+from all that the function depends on; it returns the stored handle, or runs the function as a Prefect task.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, get_type_hints
 
-from apf_tasks import store
+from apf_tasks import history, store
 from apf_tasks.artifacts import Artifact
 from apf_tasks.code_digest import code_digests
 from apf_tasks.frozen import Frozen, dotted
@@ -162,8 +161,8 @@ class Stage(Generic[P, R]):
                 return self.note("reused", "", 0.0, handle)
             if book is not None and book.prepare and self.prepares:
                 return self._run_now(record, args, kwargs)
-            return self._planned(store.explain(record), self._named(*args, **kwargs))
-        reason = store.explain(record) if handle is None else ""
+            return self._planned(history.explain(record), self._named(*args, **kwargs))
+        reason = history.explain(record) if handle is None else ""
         if handle is None:
             logger.info("%-10s runs: %s", self.title, reason)
         from apf_tasks.prefect_task import as_task  # prefect takes seconds to import, and a plan does without
@@ -171,6 +170,7 @@ class Stage(Generic[P, R]):
         started = time.perf_counter()
         task, ran = as_task(self, record)
         result = task(*args, **kwargs)
+        history.note(record)
         status = "ran" if ran else "reused"  # by another process, perhaps, while this one waited for the lock
         return self.note(status, reason if ran else "", time.perf_counter() - started, result)
 
@@ -206,16 +206,17 @@ class Stage(Generic[P, R]):
                 out = store.prepare(self.name, record.key, self.resumable)
             with self._store_errors(only=store.FULL):
                 handle = self.function(out, *args, **kwargs)
-            seconds = round(time.perf_counter() - started, 3)
             with self._store_errors():
-                made = {"seconds": seconds, "environment": environment(self.libraries)}
+                made: dict[str, Any] = {"seconds": round(time.perf_counter() - started, 3)}
+                made |= {"environment": environment(self.libraries), "experiment": history.current_experiment()}
                 return cast(R, store.commit(out, handle, record.model_copy(update=made)))
 
     def _run_now(self, record: store.Record, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
         """Run without a Prefect task, with the same lock."""
-        reason, started = store.explain(record), time.perf_counter()
+        reason, started = history.explain(record), time.perf_counter()
         with store.hold(record.key):
             handle = self.stored(record.key) or self.run(record, args, kwargs)
+        history.note(record)
         return self.note("ran", reason, time.perf_counter() - started, handle)
 
     @contextmanager
@@ -291,8 +292,7 @@ def _outside_key(section: Frozen) -> set[str]:
 
 
 def _leaves(value: Any) -> Iterator[Any]:
-    if isinstance(value, dict):
-        value = list(value.values())
+    value = list(value.values()) if isinstance(value, dict) else value
     if isinstance(value, (list, tuple)):
         for inner in value:
             yield from _leaves(inner)

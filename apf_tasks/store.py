@@ -7,6 +7,7 @@ leaves a `.partial`, never a half result. Deleting a folder is how a result is i
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -34,6 +35,8 @@ DIGEST_BYTES = 16
 HANDLE, RECORD = "handle.json", "record.json"
 WORK = "checkpoint"
 """The folder in a `.partial` with what its stage needs to go on after an interruption, and nobody when it is done."""
+PAUSED = "paused"
+"""A file in there while the work rests where it was meant to: says from where it goes on."""
 
 
 def root() -> Path:
@@ -92,6 +95,8 @@ class Record(Frozen):
     """Module -> digest of its syntax tree."""
     libraries: dict[str, str]
     seconds: float
+    experiment: str = ""
+    """Which one made it. Not part of the key: others may come to the same."""
     environment: dict[str, str] = Field(default_factory=dict)
     """Where it was computed: python, cpu, threads, library -> exact version. Not part of the key."""
     files: dict[str, StoredFile] = Field(default_factory=dict)
@@ -202,9 +207,7 @@ def damage(folder: Path) -> str:
 
     A file whose size and modification time are as recorded is believed; otherwise its content is read again.
     """
-    try:
-        record = Record.model_validate_json((folder / RECORD).read_text())
-    except (OSError, ValidationError, UnicodeDecodeError):
+    if (record := read_record(folder.parent.name, folder.name)) is None:
         return f"{RECORD} cannot be read"
     for name, expected in record.files.items():
         try:
@@ -218,51 +221,21 @@ def damage(folder: Path) -> str:
     return ""
 
 
-def explain(wanted: Record) -> str:
-    """Why this call is not in the store: the difference to the most similar earlier call of the stage."""
-    if partial_folder(wanted.stage, wanted.key).exists():
-        return "continues what was interrupted"
-    if (folder := stage_folder(wanted.stage, wanted.key)).exists():
-        return "its stored result is damaged" if damage(folder) else "what its stored result points to is gone"
-    alike = [r for r in _records(wanted.stage) if r[1].inputs.get("name") == wanted.inputs.get("name")]  # of a split
-    differences = [(_differences(old, wanted), age) for age, old in alike]
-    if not differences:
-        return "first time"
-    nearest, _ = min(differences, key=lambda pair: (len(pair[0]), pair[1]))
-    shown = ", ".join(nearest[:3]) + (f" and {len(nearest) - 3} more" if len(nearest) > 3 else "")
-    return shown or "its stored result was deleted"
-
-
-def count(stage: str, name: str, value: Any) -> int:
-    """How many results of a stage came from this value of one of its inputs."""
-    return sum(record.inputs.get(name) == value for _, record in _records(stage))
-
-
-def _records(stage: str) -> list[tuple[float, Record]]:
-    """Age in seconds and record of every result of a stage."""
+def records(stage: str) -> list[Record]:
+    """The records of all results of a stage that can be read, the oldest first."""
     found = []
     for path in stage_folder(stage).glob(f"*/{RECORD}"):
-        try:
-            found.append((time.time() - path.stat().st_mtime, Record.model_validate_json(path.read_text())))
-        except (OSError, ValidationError, UnicodeDecodeError):
-            continue
-    return found
+        with contextlib.suppress(OSError):
+            found.append((path.stat().st_mtime_ns, read_record(stage, path.parent.name)))
+    return [record for _, record in sorted(found, key=lambda pair: pair[0]) if record is not None]
 
 
-def _differences(old: Record, new: Record) -> list[str]:
-    """What changed from one call to the other, in words."""
-    said = []
-    for name in sorted(old.inputs.keys() | new.inputs.keys()):
-        before, after = old.inputs.get(name), new.inputs.get(name)
-        if before != after:
-            said.append(f"{name} changed" if name.startswith("content of") else f"{name} {before} → {after}")
-    for module in sorted(old.code.keys() | new.code.keys()):
-        if old.code.get(module) != new.code.get(module):
-            said.append(f"code of {module} changed")
-    for library in sorted(old.libraries.keys() | new.libraries.keys()):
-        if (before := old.libraries.get(library)) != (after := new.libraries.get(library)):
-            said.append(f"{library} {before} → {after}")
-    return said
+def read_record(stage: str, key: str) -> Record | None:
+    """How a result came to be; None where it is gone, or its record cannot be read."""
+    try:
+        return Record.model_validate_json((stage_folder(stage, key) / RECORD).read_text())
+    except (OSError, ValidationError, UnicodeDecodeError):
+        return None
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)

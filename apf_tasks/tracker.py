@@ -162,8 +162,13 @@ def find_run(run_id: str) -> Run | None:
 
 
 def run_exists(run_id: str) -> bool:
-    """Whether the tracking store knows the run. Raises MlflowException when it does not say."""
-    return find_run(run_id) is not None
+    """Whether the tracking store says that it knows the run; one that is away does not."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return find_run(run_id) is not None
+    except MlflowException:
+        return False
 
 
 def run_of_token(experiment: str, token: str) -> Run | None:

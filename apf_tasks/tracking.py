@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from apf_tasks.artifacts import TokenizedSplit
 from apf_tasks.frozen import dotted
+from apf_tasks.history import of_experiment
 from apf_tasks.outbox import End, Outbox, Point, deliver_leftovers, now_ms
 from apf_tasks.run_owner import owner_tags, still_lives
 from apf_tasks.tracker import (
@@ -78,7 +79,8 @@ def within(pipeline: Pipeline) -> Iterator[None]:
     """Record as part of a pipeline, be it one that another process runs."""
     token = _pipeline.set(pipeline)
     try:
-        yield
+        with of_experiment(pipeline.experiment):
+            yield
     finally:
         _pipeline.reset(token)
 

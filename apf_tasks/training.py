@@ -28,7 +28,7 @@ from apf_tasks.rows import write_rows
 from apf_tasks.runtime import peak_memory_gib, stop_signals
 from apf_tasks.sharding import whole_state
 from apf_tasks.stage import current_label
-from apf_tasks.store import fingerprint_files
+from apf_tasks.store import PAUSED, WORK, fingerprint_files
 from apf_tasks.training_state import Training, Trial, set_up
 from apf_tasks.weights import check_moved, load_best, save_best
 
@@ -86,6 +86,8 @@ def run_until(training: Training, run: tracking.TrialRun, until: int) -> None:
     """Train to step `until` of the whole, or to the end of patience. What comes after does not change what is done."""
     if training.progress.stopped or training.progress.step >= until:
         return
+    if training.ranks.first:
+        (training.out / WORK / PAUSED).unlink(missing_ok=True)
     network, loop = training.network, training.steps_to_come()
     compiler = Compiler(network.model, training.trial.runtime, network.place)
     advancing = show_progress(f"train {current_label()}".strip(), until, "steps")

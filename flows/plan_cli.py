@@ -31,6 +31,7 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Show what would be reused and what would run, and why. Runs nothing, unless it is to tell time and memory."""
+    from apf_tasks.history import of_experiment
     from apf_tasks.stage import journal
     from apf_tasks.warm_start import meant_now, pinned
     from flows.pipeline import pipeline
@@ -38,7 +39,8 @@ def plan(
 
     wanted = check_device(device) if device else "cpu" if memory else None
     experiment = load_experiment(params, overrides or ())
-    with journal(dry=True, prepare=measure or wanted is not None) as book:
+    prepare = measure or wanted is not None
+    with journal(dry=True, prepare=prepare) as book, of_experiment(experiment.name):
         if isinstance(experiment, WordVectorParams):
             word_vector_pipeline(experiment)
         else:

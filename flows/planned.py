@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from apf_tasks import store
 from apf_tasks.artifacts import Artifact
+from apf_tasks.history import of_experiment
 from apf_tasks.stage import Visit, journal
 from apf_tasks.word_vectors.params import Experiment
 
@@ -18,7 +19,7 @@ logger = logging.getLogger("apf")
 
 def planned(experiment: E, lines: Callable[[E], Artifact]) -> list[Visit]:
     """The stage calls of a pipeline as they stand: `reused` or `runs`. Runs nothing."""
-    with journal(dry=True) as plan:
+    with journal(dry=True) as plan, of_experiment(experiment.name):
         lines(experiment)
     return plan.visits
 

@@ -22,7 +22,7 @@ from prefect.client.orchestration import get_client
 from prefect.futures import PrefectFuture
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from apf_tasks import stages, store, tracking
+from apf_tasks import history, stages, store, tracking
 from apf_tasks.errors import Interrupted, WorkerDied, WorkersError, portable
 from apf_tasks.params import RuntimeParams
 from apf_tasks.progress import Listener, current_listener, now_and_then, read_moment, told_to, written_to
@@ -127,7 +127,7 @@ class Workers:
         record = stage.record(*arguments)
         if stage.stored(record.key) is not None:
             return lambda: stage(*arguments)
-        reason = store.explain(record)
+        reason = history.explain(record)
         logger.info("%-10s runs: %s", stage.title, reason)
         environment = {name: value for name, value in os.environ.items() if name.startswith(TOLD)}
         call = Call(

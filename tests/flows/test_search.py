@@ -102,6 +102,17 @@ def test_the_winner_is_bit_for_bit_the_training_that_never_stopped(project: Path
     assert whole.best_step == winner.best_step
 
 
+def test_a_trial_that_goes_on_after_a_rung_was_not_interrupted(project: Path, tmp_path: Path) -> None:
+    os.environ["APF_MLRUNS"] = str(tmp_path / "again")
+    done = run()
+    [trained] = [visit for visit in done.visits if visit.stage == "train_model"]
+    rung = [rung for rung in handles(done, Rung) if rung.train == trained.handle.train][-1]  # type: ignore[union-attr]
+    assert trained.reason == f"goes on from step {rung.step}"
+    assert not list(trained.handle.path.glob("**/paused"))  # type: ignore[union-attr]
+    first = [visit.reason for visit in done.visits if visit.stage == "train_rung"]
+    assert first[0] == "first time"
+
+
 def test_the_record_has_one_run_per_trial(project: Path) -> None:
     winner = handles(run(), TrainedModel)[0]
     children = tracker.client().search_runs(

@@ -13,6 +13,7 @@ from apf_tasks import stage as stage_module
 from apf_tasks import store
 from apf_tasks.artifacts import Artifact
 from apf_tasks.errors import StoreError
+from apf_tasks.history import of_experiment
 from apf_tasks.params import SplitParams
 from apf_tasks.stage import Unknown, journal, stage
 from apf_tasks.store import fingerprint_files
@@ -78,6 +79,14 @@ def test_a_miss_says_which_value_changed_and_equal_content_stops_the_chain() -> 
     assert outcome("a b", seed=2) == [("write", "ran", "split.seed 1 → 2"), ("count", "reused", "")]
 
 
+def test_another_experiment_is_not_compared_with_this_one() -> None:
+    outcome("a b", seed=1)
+    with of_experiment("another"):
+        assert outcome("a b", seed=2)[0] == ("write", "ran", "first time")
+        assert outcome("a b", seed=1) == [("write", "reused", ""), ("count", "reused", "")]
+        assert outcome("a b", seed=3)[0][2] == "split.seed 1 → 3"  # reused last, so no further away than its own
+
+
 def test_a_plan_runs_nothing_and_says_the_same() -> None:
     outcome("a b")
     calls.clear()
@@ -110,7 +119,7 @@ def test_a_deleted_result_is_made_again() -> None:
     outcome("a b")
     (folder,) = (p for p in store.stage_folder("write").iterdir() if p.is_dir())
     shutil.rmtree(folder)
-    assert [o[:2] for o in outcome("a b")] == [("write", "ran"), ("count", "reused")]
+    assert outcome("a b") == [("write", "ran", "its stored result was deleted"), ("count", "reused", "")]
 
 
 def test_a_failure_leaves_no_result() -> None:
