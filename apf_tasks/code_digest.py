@@ -2,49 +2,157 @@
 
 Comments, docstrings and imports that serve types alone do not count.
 
-Followed from a stage's module through every import of apf_tasks, wherever in a module it stands. Modules that only
-report, record or name things cannot change a result and are not followed.
+Followed from a stage's function through every import of apf_tasks, wherever in a module it stands. A module counts as a
+whole, except those in `WITHOUT_INFLUENCE`: of these count the definitions that followed code takes, and what those use.
+Classes of `VALUES` come as arguments, without an import: their methods and properties count where followed code has an
+attribute of that name, their fields and validators where it makes an instance.
 """
 
 from __future__ import annotations
 
-import ast
-import gc
-import threading
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+from apf_tasks.code_syntax import CALLED, WHOLE, Code, Module, Use
 from apf_tasks.store import digest
 
 PACKAGE = Path(__file__).parent
-VALUES = "artifacts errors families frozen model_params params word_vectors.artifacts word_vectors.params"
-"""They enter keys as inputs."""
-KEEPERS = "code_digest history outbox progress registry stage stages store tracker tracking"
-"""They print, record and keep."""
-FETCHERS = "hub model_sources package_index pip_settings sources unpacking"
-"""They fetch what is identified in the key."""
-ONE_AT_A_TIME = threading.Lock()
-WITHOUT_INFLUENCE = frozenset(f"apf_tasks.{name}" for name in f"{VALUES} {KEEPERS} {FETCHERS}".split())
+
+BASELINES, FAMILIES = "apf_tasks.baselines", "apf_tasks.families"
+VALUES = frozenset(
+    f"apf_tasks.{name}"
+    for name in (
+        "artifacts", "curve_artifact", "families", "frozen", "gate_params", "model_params", "optimizers", "params",
+        "runtime_params", "word_vectors.artifacts", "word_vectors.params",
+    )
+)  # fmt: skip
+"""Modules of what stages take and give: handles, params, and the families' record."""
+WITHOUT_INFLUENCE = {
+    f"apf_tasks.{module}": frozenset(names.split())
+    for module, names in {
+        "code_digest": "code_digests",
+        "errors": "ApfError CannotTeach DataError Diverged Interrupted ModelError ParamsError PromotionRefused"
+        " RegistryError SourceError portable",
+        "families": "_module",
+        "hub": "TIMEOUT_SECONDS _resolve unreachable",
+        "model_sources": "_built _check_model_files",
+        "package_index": "cache_folder cannot_write fetch",
+        "params": "Params.metric",
+        "progress": "current_listener now_and_then progress read_moment told_to written_to",
+        "registry": "aliases_of download_model find_version",
+        "sources": "missing",
+        "stage": "called current_label",
+        "stages": "",
+        "store": "WORK fsync hold no_space prepare root",
+        "tracker": "client",
+        "tracking": "TrialRun current_pipeline current_run trial_run within",
+        "word_vectors.stages": "",
+    }.items()
+}
+"""Module -> its names that cannot change a result: they refuse, report, record, or fetch what is identified in the key.
+Any other definition that followed code takes from it counts."""
+PARTS = VALUES | WITHOUT_INFLUENCE.keys()
+"""Modules that count by definitions."""
+
+Stamp = tuple[int, int]
+_remembered: dict[tuple[Path, tuple[str, ...], str | None], tuple[dict[str, Stamp], dict[str, str]]] = {}
 
 
-def code_digests(modules: Iterable[str], family: str | None = None) -> dict[str, str]:
-    """Module -> digest for the given modules (names below apf_tasks), all they import, and the family's own module.
+def code_digests(roots: Iterable[str], family: str | None = None) -> dict[str, str]:
+    """Module -> digest of what counts in it: of the roots (names below apf_tasks, of modules or of definitions), of all
+    that they use, and of the family's own module.
 
     A family's baselines belong to the one stage that compares with them: they count where the stage names them.
     """
-    modules = tuple(modules)
-    wanted = {f"apf_tasks.{name}" for name in modules}
+    asked = (PACKAGE, tuple(roots), family)
+    known, digests = _remembered.get(asked, ({}, {}))
+    if not known or any(_stamp(path) != stamp for path, stamp in known.items()):
+        codes, known = _follow(asked[1], family)
+        found: dict[str, dict[str, str]] = {}
+        for (module, name), code in codes.items():
+            found.setdefault(module, {})[name] = code.digest
+        digests = {module: names.get(WHOLE) or digest(names) for module, names in sorted(found.items())}
+        _remembered[asked] = known, digests
+    return dict(digests)
+
+
+def followed(roots: Iterable[str], family: str | None = None) -> dict[Use, Code]:
+    """All that counts, one by one."""
+    return _follow(roots, family)[0]
+
+
+def _follow(roots: Iterable[str], family: str | None) -> tuple[dict[Use, Code], dict[str, Stamp]]:
+    """What counts, and how the files were that say so."""
+    wanted = {_root(f"apf_tasks.{name}") for name in roots}
+    compares = (BASELINES, WHOLE) in wanted
     if family is not None:
-        wanted.add(f"apf_tasks.families.{family}")
-    followed: dict[str, str] = {}
+        wanted.add((f"{FAMILIES}.{family}", WHOLE))
+    stamps: dict[str, Stamp] = {}
+
+    @cache
+    def files(module: str) -> Module:
+        path = str(_source(module))
+        stamps[path] = stamp = _stamp(path)
+        return _parse(module, path, stamp)
+
+    members = _members({module: files(module) for module in VALUES})
+    found: dict[Use, Code] = {}
+    seen: set[Use] = set()
+    attributes: set[str] = set()
     while wanted:
-        name = wanted.pop()
-        followed[name], imports = _read(_source(name))
-        if name.startswith("apf_tasks.families.") and "baselines" not in modules:
-            imports -= {"apf_tasks.baselines"}
-        wanted |= imports - WITHOUT_INFLUENCE - followed.keys()
-    return dict(sorted(followed.items()))
+        use = wanted.pop()
+        seen.add(use)
+        for module, name in _meant(use, files):
+            if (module, name) in found:
+                continue
+            code = found[module, name] = files(module).code(name)
+            uses = code.uses | {u for u in code.imports if u[0] not in PARTS}
+            baselines = {u for u in uses if u[0] == BASELINES and module.startswith(FAMILIES) and not compares}
+            called = {member for a in code.attributes - attributes for member in members.get(a, ())}
+            attributes |= code.attributes
+            wanted |= (uses | called) - baselines - seen
+    return found, stamps
+
+
+def _root(name: str) -> Use:
+    module, _, last = name.rpartition(".")
+    return (name, WHOLE) if _is_module(name) else (module, last)
+
+
+def _members(values: dict[str, Module]) -> dict[str, list[Use]]:
+    """Attribute -> the methods and properties that it may mean."""
+    found: dict[str, list[Use]] = {}
+    for module, file in values.items():
+        for name in file.statements:
+            if "." in name:
+                found.setdefault(name.rpartition(".")[2], []).append((module, name))
+    return found
+
+
+def _meant(use: Use, files: Callable[[str], Module]) -> list[Use]:
+    """Where a name taken from a module is defined: what a module has from elsewhere is followed to there."""
+    module, name = use
+    if name.removesuffix(CALLED) in WITHOUT_INFLUENCE.get(module, ()):
+        return []
+    file = files(module)
+    name, call = name.removesuffix(CALLED), CALLED if name.endswith(CALLED) else ""
+    if name != WHOLE and name + call in file.statements:
+        return [(module, name + call), (module, "")]
+    if name != WHOLE and name in file.statements:
+        return [(module, name), (module, "")]
+    whole = [] if module in PARTS and name in file.imports else [(module, WHOLE)]
+    if name in file.imports:
+        return whole + _meant(_called(file.imports[name], call), files)
+    if name != WHOLE and _is_module(f"{module}.{name}"):
+        return [*whole, (f"{module}.{name}", WHOLE)]
+    return whole
+
+
+def _called(use: Use, call: str) -> Use:
+    return use if use[1] == WHOLE else (use[0], use[1] + call)
 
 
 def _source(module: str) -> Path:
@@ -52,53 +160,26 @@ def _source(module: str) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
-def _read(path: Path) -> tuple[str, frozenset[str]]:
-    status = path.stat()
-    return _parse(path, status.st_mtime_ns, status.st_size)
+def _is_module(name: str) -> bool:
+    return _source(name).is_file()
+
+
+def _stamp(path: str) -> Stamp:
+    """Another one when the file changes."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return 0, 0
+    return status.st_mtime_ns, status.st_size
 
 
 @cache
-def _parse(path: Path, modified_ns: int, size: int) -> tuple[str, frozenset[str]]:
-    """Digest and apf_tasks imports of one module, remembered for as long as the file does not change."""
-    tree = _tree(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body:
-            node.body = [b for b in body if not _is_docstring(b) and not _is_for_types(b)] or [ast.Pass()]  # type: ignore[attr-defined]
-    imports = {name for node in ast.walk(tree) for name in _imported(node)}
-    return digest(ast.dump(tree)), frozenset(imports)
+def _parse(module: str, path: str, stamp: Stamp) -> Module:
+    """Remembered for as long as the file does not change. OSError where there is none."""
+    return Module(module, Path(path), _is_module, module in PARTS, module in VALUES)
 
 
-def _tree(text: str) -> ast.Module:
-    """The syntax tree, built in one go.
-
-    CPython 3.11 counts the depth of all threads' trees in one place and raises SystemError where another thread parses
-    meanwhile (github.com/python/cpython/issues/106905); only a garbage collection lets one in.
-    """
-    with ONE_AT_A_TIME:
-        collects = gc.isenabled()
-        gc.disable()
-        try:
-            return ast.parse(text)
-        finally:
-            if collects:
-                gc.enable()
-
-
-def _is_docstring(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-
-
-def _is_for_types(node: ast.stmt) -> bool:
-    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-
-
-def _imported(node: ast.AST) -> list[str]:
-    """The apf_tasks modules that one import statement names."""
-    if isinstance(node, ast.Import):
-        return [alias.name for alias in node.names if alias.name.startswith("apf_tasks.")]
-    if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("apf_tasks"):
-        return []
-    module = str(node.module)
-    modules = [name for alias in node.names if _source(name := f"{module}.{alias.name}").is_file()]
-    return modules if modules or module == "apf_tasks" else [module]
+def place(function: Callable[..., Any]) -> list[str]:
+    """Where a function of apf_tasks is defined, as a root."""
+    package, _, module = function.__module__.partition(".")
+    return [f"{module}.{function.__qualname__}"] if package == "apf_tasks" else []

@@ -9,13 +9,11 @@ from hashlib import blake2b
 from pathlib import Path
 
 from apf_tasks.architectures import language_models
+from apf_tasks.code_digest import code_digests
 from apf_tasks.errors import ModelError, SourceError, of_the_system
 from apf_tasks.package_index import cache_folder, cannot_write
 
 logger = logging.getLogger("apf")
-
-LAYOUT = "1"
-"""Changes when `_convert` writes something else: older folders are left alone."""
 
 
 def converted(file: Path) -> Path:
@@ -45,9 +43,9 @@ def converted(file: Path) -> Path:
 
 
 def _key(file: Path) -> str:
-    """Tells this file from others without reading it: it may be as large as the memory."""
+    """Tells this file, converted by this code, from others without reading it: it may be as large as the memory."""
     status = file.stat()
-    named = f"{LAYOUT}\n{file.resolve()}\n{status.st_size}\n{status.st_mtime_ns}"
+    named = f"{code_digests(['gguf'])}\n{file.resolve()}\n{status.st_size}\n{status.st_mtime_ns}"
     return f"{file.stem}-{blake2b(named.encode(), digest_size=8).hexdigest()}"
 
 

@@ -109,8 +109,8 @@ def check_optimizer(params: TrainParams, runtime: RuntimeParams, device: str, de
     """Raises ParamsError where the optimizer is of no use on such devices, or does not go together with the runtime."""
     chosen = params.optimizer
     where, do = "train.optimizer.name", "docs/OPTIMIZERS.md says what each is for."
-    if device not in chosen.devices:
-        found = f"{chosen.name}, which is for {' and '.join(chosen.devices)} and many times slower here"
+    if device not in chosen.made_for:
+        found = f"{chosen.name}, which is for {' and '.join(chosen.made_for)} and many times slower here"
         raise UnfitParams(where, f"an optimizer for {device}", found, do)
     if runtime.shard and not chosen.shards:
         raise UnfitParams(where, "one that works on parts of tensors, for runtime.shard", chosen.name, do)

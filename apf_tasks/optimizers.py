@@ -22,7 +22,7 @@ Groups = list[dict[str, Any]]
 class _Common(Frozen):
     """What every optimizer says of itself."""
 
-    devices: ClassVar[tuple[str, ...]] = ("cuda", "mps", "cpu")
+    made_for: ClassVar[tuple[str, ...]] = ("cuda", "mps", "cpu")
     """Where it is of use."""
     shards: ClassVar[bool] = False
     """Whether it works on a part of a tensor (`runtime.shard`)."""
@@ -75,7 +75,7 @@ class AdamW(_Adam):
 class AdamW8bit(_Adam):
     """AdamW with moments of 8 bits (Dettmers et al., ICLR 2022): torchao's, on CUDA. 2 bytes."""
 
-    devices: ClassVar[tuple[str, ...]] = ("cuda",)
+    made_for: ClassVar[tuple[str, ...]] = ("cuda",)
 
     name: Literal["adamw_8bit"]
     """The optimizer."""
@@ -97,7 +97,7 @@ class AdamW8bit(_Adam):
 class OffloadedAdamW(_Adam):
     """AdamW whose weights and moments lie in the CPU's memory and are updated there: torchao's, for CUDA. 0 bytes."""
 
-    devices: ClassVar[tuple[str, ...]] = ("cuda",)
+    made_for: ClassVar[tuple[str, ...]] = ("cuda",)
     by_tensor: ClassVar[bool] = False
 
     name: Literal["adamw_offload"]
@@ -176,7 +176,7 @@ class Muon(_Common):
     Scaled to the size of AdamW's updates (Liu et al. 2025, arXiv:2502.16982, section 2.2), so its learning rates fit.
     """
 
-    devices: ClassVar[tuple[str, ...]] = ("cuda", "mps")
+    made_for: ClassVar[tuple[str, ...]] = ("cuda", "mps")
     by_tensor: ClassVar[bool] = False
 
     name: Literal["muon"]

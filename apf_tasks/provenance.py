@@ -83,10 +83,12 @@ def environment(libraries: Iterable[str] = ()) -> dict[str, str]:
     """What is under the code now: python, system, cpu, threads, and the versions of the main and of these libraries."""
     here = {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
     names = sorted({*LIBRARIES, *libraries})
-    return here | {"cpu": cpu_kind(), "threads": threads()} | {name: _version(name) for name in names}
+    return here | {"cpu": cpu_kind(), "threads": threads()} | {name: installed_version(name) for name in names}
 
 
-def _version(name: str) -> str:
+@functools.cache
+def installed_version(name: str) -> str:
+    """The version of a distribution; optional ones may be `not installed`."""
     try:
         return version(name)
     except PackageNotFoundError:

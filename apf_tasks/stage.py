@@ -14,16 +14,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, get_type_hints
 
 from apf_tasks import history, store
 from apf_tasks.artifacts import Artifact
-from apf_tasks.code_digest import code_digests
+from apf_tasks.code_digest import code_digests, place
 from apf_tasks.frozen import Frozen, dotted
 from apf_tasks.params import FamilyParams
-from apf_tasks.provenance import environment
+from apf_tasks.provenance import environment, installed_version
 
 P = ParamSpec("P")
 R = TypeVar("R", bound=Artifact)
@@ -126,7 +125,7 @@ class Stage(Generic[P, R]):
 
     function: Callable[Concatenate[Path, P], R]
     code: tuple[str, ...]
-    """Modules below apf_tasks whose code (with all they import) decides the result."""
+    """Where code is followed from, by names below apf_tasks: the function, and what it reaches without an import."""
     libraries: tuple[str, ...]
     """Distributions whose major.minor version is part of the key."""
     identity: Callable[..., dict[str, str]]
@@ -180,7 +179,7 @@ class Stage(Generic[P, R]):
         inputs = _inputs(arguments) | self.identity(*args, **kwargs)
         family = next((a.name for a in arguments.values() if isinstance(a, FamilyParams)), None)
         code = code_digests(self.code, family)
-        libraries = {name: ".".join(version(name).split(".")[:2]) for name in self.libraries}
+        libraries = {name: ".".join(installed_version(name).split(".")[:2]) for name in self.libraries}
         key = store.digest([self.name, inputs, code, libraries])
         return store.Record(stage=self.name, key=key, inputs=inputs, code=code, libraries=libraries, seconds=0)
 
@@ -252,15 +251,16 @@ class Stage(Generic[P, R]):
 
 
 def stage(
-    code: Sequence[str],
+    code: Sequence[str] = (),
     libraries: Sequence[str] = (),
     identity: Callable[..., dict[str, str]] = no_identity,
     still_valid: Callable[[Any], bool] = lambda handle: True,
     resumable: bool = False,
     prepares: bool = False,
 ) -> Callable[[Callable[Concatenate[Path, P], R]], Stage[P, R]]:
-    """Decorate a stage function. See Stage for the meaning of each argument."""
-    return lambda function: Stage(function, tuple(code), tuple(libraries), identity, still_valid, resumable, prepares)
+    """Decorate a stage function. See Stage for the meaning of each argument; `code` is what an import does not show."""
+    rest = (tuple(libraries), identity, still_valid, resumable, prepares)
+    return lambda function: Stage(function, (*place(function), *code), *rest)
 
 
 def _inputs(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -39,6 +39,11 @@ from apf_tasks.params import (
 )
 from apf_tasks.stage import Unknown, stage
 
+ENCODING = ("transformers", "tokenizers", "sentencepiece", "jinja2", "jieba", "numpy", "pandas", "pyarrow")
+"""Distributions that turn rows into tokens."""
+SCORING = ("scikit-learn", "scipy", "jieba", "sacrebleu", "rouge-score", "nltk", "numpy", "pandas", "pyarrow")
+TRAINING = ("torch", *ENCODING, *SCORING, "gguf", "safetensors", "torchao")
+
 
 def source_identity(data: DataParams, read_as: Frozen) -> dict[str, str]:
     """What the source holds."""
@@ -74,7 +79,11 @@ def still_registered(handle: RegisteredModel) -> bool:
     return registry.still_registered(handle)
 
 
-@stage(code=["ingestion"], libraries=["pandas", "pyarrow", "polib"], identity=source_identity, prepares=True)
+@stage(
+    libraries=["pandas", "pyarrow", "numpy", "polib", "charset-normalizer", "datasets", "jieba"],
+    identity=source_identity,
+    prepares=True,
+)
 def ingest(out: Path, data: DataParams, family: FamilyParams) -> RawData:
     """Rows of the source, checked and normalised."""
     from apf_tasks import ingestion
@@ -82,7 +91,7 @@ def ingest(out: Path, data: DataParams, family: FamilyParams) -> RawData:
     return ingestion.ingest(out, data, family)
 
 
-@stage(code=["splitting"], libraries=["pandas", "pyarrow", "numpy", "scipy"], prepares=True)
+@stage(libraries=["pandas", "pyarrow", "numpy", "scipy"], prepares=True)
 def split_rows(out: Path, raw: RawData, split: SplitParams, family: FamilyParams) -> Split:
     """Train, validation and test without a row, or its like, on two sides."""
     from apf_tasks import splitting
@@ -91,8 +100,7 @@ def split_rows(out: Path, raw: RawData, split: SplitParams, family: FamilyParams
 
 
 @stage(
-    code=["scratch"],
-    libraries=["torch", "transformers", "tokenizers", "sentencepiece"],
+    libraries=["torch", "transformers", "tokenizers", "sentencepiece", "gguf", "jinja2", "pandas", "pyarrow"],
     identity=_tokenizer_identity,
     prepares=True,
 )
@@ -114,8 +122,7 @@ def as_model_params(built: BaseModel, model: ModelParams) -> ModelParams:
 
 
 @stage(
-    code=["tokenization"],
-    libraries=["transformers", "tokenizers", "pyarrow", "jieba"],
+    libraries=[*ENCODING, "gguf"],
     identity=_base_identity,
     prepares=True,
 )
@@ -127,8 +134,7 @@ def tokenize(out: Path, split: Split, name: SplitName, model: ModelParams, famil
 
 
 @stage(
-    code=["training", "optimizers"],
-    libraries=["torch", "transformers"],
+    libraries=TRAINING,
     identity=_base_identity,
     resumable=True,
 )
@@ -149,7 +155,7 @@ def train_model(
     return training.train_model(out, Trial(train, validation, model, family, params, runtime, metric))
 
 
-@stage(code=["rungs", "optimizers"], libraries=["torch", "transformers"], identity=_base_identity)
+@stage(libraries=TRAINING, identity=_base_identity)
 def train_rung(
     out: Path,
     train: TokenizedSplit,
@@ -168,7 +174,7 @@ def train_rung(
     return rungs.train_rung(out, Trial(train, validation, model, family, params, runtime, metric), until)
 
 
-@stage(code=["subset"], libraries=["pyarrow", "pandas"])
+@stage(libraries=["pyarrow", "pandas", "numpy"])
 def take_rows(out: Path, split: TokenizedSplit, fraction: float) -> TokenizedSplit:
     """A part of the train split; a smaller one is a part of a larger one."""
     from apf_tasks import subset
@@ -176,7 +182,7 @@ def take_rows(out: Path, split: TokenizedSplit, fraction: float) -> TokenizedSpl
     return subset.take_rows(out, split, fraction)
 
 
-@stage(code=["learning_curve"], libraries=["numpy", "matplotlib"])
+@stage(libraries=[*SCORING, "matplotlib"])
 def learning_curve(
     out: Path,
     models: tuple[TrainedModel, ...],
@@ -190,7 +196,7 @@ def learning_curve(
     return curve.learning_curve(out, models, parts, family, intervals)
 
 
-@stage(code=["selection"], libraries=["numpy"])
+@stage(libraries=SCORING)
 def select(
     out: Path,
     models: tuple[TrainedModel, ...],
@@ -207,8 +213,8 @@ def select(
 
 
 @stage(
-    code=["evaluation", "baselines"],
-    libraries=["torch", "transformers", "scikit-learn", "gensim", "jieba", "sacrebleu", "rouge-score", "nltk"],
+    code=["baselines"],
+    libraries=["torch", *ENCODING, *SCORING, "gguf", "gensim", "safetensors"],
     identity=_base_identity,
 )
 def evaluate(
@@ -228,8 +234,8 @@ def evaluate(
 
 
 @stage(
-    code=["packaging", "served_model"],
-    libraries=["mlflow", "transformers"],
+    code=["served_model"],
+    libraries=["mlflow", "torch", *ENCODING],
     identity=registry_identity,
     still_valid=still_registered,
 )
@@ -257,8 +263,7 @@ def _version_identity(
 
 
 @stage(
-    code=["contender"],
-    libraries=["torch", "transformers", "mlflow"],
+    libraries=["torch", *ENCODING, *SCORING, "mlflow"],
     identity=_version_identity,
 )
 def contend(out: Path, uri: str, rows_of: Split | RawData, family: FamilyParams, runtime: RuntimeParams) -> Contender:
@@ -277,8 +282,7 @@ def _champion_identity(
 
 
 @stage(
-    code=["drift"],
-    libraries=["pandas", "pyarrow", "scipy", "scikit-learn", "jieba", "torch", "transformers", "mlflow"],
+    libraries=["torch", *ENCODING, "scipy", "scikit-learn", "mlflow"],
     identity=_champion_identity,
 )
 def measure_drift(

@@ -21,6 +21,7 @@ from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from apf_tasks.code_digest import code_digests
 from apf_tasks.errors import SourceError
 from apf_tasks.store import fingerprint_files
 
@@ -48,7 +49,7 @@ class Room:
 def members(archive: Path, inside: str, to: Path) -> Path:
     """Extract `inside` (a file or a folder) below `to`, and say where it is.
 
-    What was extracted before is used again when its content is still the same.
+    What was extracted before, by the same code, is used again when its content is still the same.
     """
     levels = inside.strip("/").split(LEVEL) if not inside.endswith(LEVEL) else [*inside[:-2].split(LEVEL), ""]
     place = to / _key(archive, inside)
@@ -68,7 +69,7 @@ def members(archive: Path, inside: str, to: Path) -> Path:
 
 def _key(archive: Path, inside: str) -> str:
     status = archive.stat()
-    named = f"{archive.name}\n{status.st_size}\n{status.st_mtime_ns}\n{inside}"
+    named = f"{archive.name}\n{status.st_size}\n{status.st_mtime_ns}\n{inside}\n{code_digests(['unpacking'])}"
     return blake2b(named.encode(), digest_size=8).hexdigest()
 
 

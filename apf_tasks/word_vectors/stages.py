@@ -12,7 +12,10 @@ from apf_tasks.word_vectors.artifacts import Corpus, TrainedVectors, VectorRepor
 from apf_tasks.word_vectors.params import CorpusParams, ProbeParams, VectorsParams
 
 
-@stage(code=["word_vectors.corpus"], libraries=["jieba"], identity=source_identity)
+@stage(
+    libraries=["jieba", "pandas", "pyarrow", "polib", "charset-normalizer", "datasets"],
+    identity=source_identity,
+)
 def read_corpus(out: Path, data: DataParams, corpus: CorpusParams) -> Corpus:
     """The texts of the source as sentences of words, some of them held out."""
     from apf_tasks.word_vectors import corpus as texts
@@ -20,7 +23,7 @@ def read_corpus(out: Path, data: DataParams, corpus: CorpusParams) -> Corpus:
     return texts.read_corpus(out, data, corpus)
 
 
-@stage(code=["word_vectors.training"], libraries=["gensim", "numpy"])
+@stage(libraries=["gensim", "numpy", "safetensors", "jieba"])
 def train_vectors(out: Path, corpus: Corpus, settings: VectorsParams) -> TrainedVectors:
     """Word2Vec over the sentences."""
     from apf_tasks.word_vectors import training
@@ -28,7 +31,7 @@ def train_vectors(out: Path, corpus: Corpus, settings: VectorsParams) -> Trained
     return training.train_vectors(out, corpus, settings)
 
 
-@stage(code=["word_vectors.probes"], libraries=["gensim", "matplotlib", "scikit-learn", "scipy"])
+@stage(libraries=["gensim", "numpy", "safetensors", "jieba", "matplotlib", "scikit-learn", "scipy"])
 def probe_vectors(out: Path, corpus: Corpus, trained: TrainedVectors, probe: ProbeParams) -> VectorReport:
     """Nearest words, analogies, agreement with people, a picture."""
     from apf_tasks.word_vectors import probes
@@ -37,8 +40,8 @@ def probe_vectors(out: Path, corpus: Corpus, trained: TrainedVectors, probe: Pro
 
 
 @stage(
-    code=["word_vectors.packaging", "word_vectors.served"],
-    libraries=["mlflow", "safetensors"],
+    code=["word_vectors.served"],
+    libraries=["mlflow", "safetensors", "numpy", "pandas"],
     identity=registry_identity,
     still_valid=still_registered,
 )

@@ -53,7 +53,7 @@ def test_what_continues_takes_the_same_steps(name: str, tmp_path: Path) -> None:
 
 
 def test_optimizers_without_a_test_above_need_another_device() -> None:
-    kinds = {name: type(TrainParams.model_validate({"optimizer": name}).optimizer).devices for name in NAMES}
+    kinds = {name: type(TrainParams.model_validate({"optimizer": name}).optimizer).made_for for name in NAMES}
     assert {name for name, devices in kinds.items() if devices != ("cuda",)} == set(KEPT)
 
 
