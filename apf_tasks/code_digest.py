@@ -34,8 +34,8 @@ WITHOUT_INFLUENCE = {
     f"apf_tasks.{module}": frozenset(names.split())
     for module, names in {
         "code_digest": "code_digests",
-        "errors": "ApfError CannotTeach DataError Diverged Interrupted ModelError ParamsError PromotionRefused"
-        " RegistryError SourceError portable",
+        "errors": "ApfError CannotTeach DataError Diverged Interrupted ModelError NoModel ParamsError PromotionRefused"
+        " RegistryError SourceError UnfitParams WorkerDied WorkersError fails_trial of_the_system portable",
         "families": "_module",
         "hub": "TIMEOUT_SECONDS _resolve unreachable",
         "model_sources": "_built _check_model_files",

@@ -263,7 +263,7 @@ def _version_identity(
 
 
 @stage(
-    libraries=["torch", *ENCODING, *SCORING, "mlflow"],
+    libraries=["torch", *ENCODING, *SCORING, "mlflow", "safetensors"],
     identity=_version_identity,
 )
 def contend(out: Path, uri: str, rows_of: Split | RawData, family: FamilyParams, runtime: RuntimeParams) -> Contender:
@@ -282,7 +282,7 @@ def _champion_identity(
 
 
 @stage(
-    libraries=["torch", *ENCODING, "scipy", "scikit-learn", "mlflow"],
+    libraries=["torch", *ENCODING, "scipy", "scikit-learn", "mlflow", "safetensors"],
     identity=_champion_identity,
 )
 def measure_drift(

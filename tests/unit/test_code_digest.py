@@ -306,17 +306,17 @@ NOT_IN_KEYS: Mapping[str, str] = {
 }
 """Distribution -> why no key has to name it."""
 NOT_RUN: Mapping[str, str] = {
-    "ingest": "torch transformers jinja2 scikit-learn scipy sacrebleu rouge-score nltk",
-    "split_rows": "torch transformers jinja2 jieba scikit-learn sacrebleu rouge-score nltk",
-    "build_base": "jieba numpy scikit-learn scipy sacrebleu rouge-score nltk",
-    "tokenize": "torch scikit-learn scipy sacrebleu rouge-score nltk",
+    "ingest": "torch transformers jinja2 scikit-learn scipy sacrebleu rouge-score nltk safetensors",
+    "split_rows": "torch transformers jinja2 jieba scikit-learn sacrebleu rouge-score nltk safetensors",
+    "build_base": "jieba numpy scikit-learn scipy sacrebleu rouge-score nltk safetensors",
+    "tokenize": "torch scikit-learn scipy sacrebleu rouge-score nltk safetensors",
     "take_rows": "torch",
-    "select": "torch transformers jinja2",
-    "learning_curve": "torch transformers jinja2",
-    "register": "scikit-learn scipy sacrebleu rouge-score nltk",
+    "select": "torch transformers jinja2 safetensors",
+    "learning_curve": "torch transformers jinja2 safetensors",
+    "register": "scikit-learn scipy sacrebleu rouge-score nltk safetensors",
     "measure_drift": "sacrebleu rouge-score nltk",
-    "train_vectors": "charset-normalizer datasets polib pyarrow",
-    "probe_vectors": "charset-normalizer datasets polib pyarrow",
+    "train_vectors": "charset-normalizer datasets polib pyarrow pandas",
+    "probe_vectors": "charset-normalizer datasets polib pyarrow pandas",
     "register_vectors": "jieba pyarrow",
 }
 """Stage -> distributions that only functions import which it does not call: `ingest` makes no model and no scores, but
