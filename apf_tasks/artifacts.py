@@ -11,8 +11,10 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from apf_tasks.frozen import Frozen
-from apf_tasks.params import ModelParams, SplitName, TrainParams
+from apf_tasks.params.base import Frozen
+from apf_tasks.params.data import SplitName
+from apf_tasks.params.model import ModelParams
+from apf_tasks.params.train import TrainParams
 
 Score = float
 Interval = tuple[float, float]
@@ -286,3 +288,21 @@ class BaseModel(Artifact):
     def describe(self) -> str:
         unknown = f" · {self.unknown_fraction:.2%} unknown" if self.unknown_fraction else ""
         return f"{self.architecture} · {self.parameters:,} parameters · {self.vocab_size:,} tokens{unknown}"
+
+
+class LearningCurve(Artifact):
+    """`curve.json` and `curve.png`: validation scores after training on growing parts of train."""
+
+    metric: str
+    rows: tuple[int, ...]
+    """Train rows of each point, ascending."""
+    scores: tuple[Score, ...]
+    intervals: tuple[Interval, ...]
+    gain: float | None
+    """What twice the rows of the last point would add to the metric; None where the points do not say."""
+    gain_interval: Interval | None
+    verdict: str
+    """One sentence: what would twice the rows bring?"""
+
+    def describe(self) -> str:
+        return self.verdict

@@ -13,6 +13,7 @@ from apf_tasks.artifacts import (
     BaseModel,
     Contender,
     DriftReport,
+    LearningCurve,
     RawData,
     RegisteredModel,
     Rung,
@@ -22,22 +23,15 @@ from apf_tasks.artifacts import (
     TokenizedSplit,
     TrainedModel,
 )
-from apf_tasks.curve_artifact import LearningCurve
-from apf_tasks.frozen import Frozen
-from apf_tasks.params import (
-    DataParams,
-    DriftParams,
-    FamilyParams,
-    ModelParams,
-    RuntimeParams,
-    SelectParams,
-    SplitName,
-    SplitParams,
-    TestParams,
-    TokenizerParams,
-    TrainParams,
-)
-from apf_tasks.stage import Unknown, stage
+from apf_tasks.cache.journal import Unknown
+from apf_tasks.cache.stage import stage
+from apf_tasks.params.base import Frozen
+from apf_tasks.params.data import DataParams, SplitName, SplitParams
+from apf_tasks.params.family import FamilyParams
+from apf_tasks.params.gate import DriftParams
+from apf_tasks.params.model import ModelParams, TokenizerParams
+from apf_tasks.params.search import SelectParams, TestParams
+from apf_tasks.params.train import RuntimeParams, TrainParams
 
 ENCODING = ("transformers", "tokenizers", "sentencepiece", "jinja2", "jieba", "numpy", "pandas", "pyarrow")
 """Distributions that turn rows into tokens."""
@@ -47,13 +41,13 @@ TRAINING = ("torch", *ENCODING, *SCORING, "gguf", "safetensors", "torchao")
 
 def source_identity(data: DataParams, read_as: Frozen) -> dict[str, str]:
     """What the source holds."""
-    from apf_tasks.sources import data_identity
+    from apf_tasks.sources.data import data_identity
 
     return {"content of data.source": data_identity(data)}
 
 
 def _base_identity(*args: Any, **kwargs: Any) -> dict[str, str]:
-    from apf_tasks.model_sources import model_identity
+    from apf_tasks.sources.models import model_identity
 
     model = next(a for a in (*args, *kwargs.values()) if isinstance(a, ModelParams))
     return {"content of model.base": model_identity(model)}
@@ -62,7 +56,7 @@ def _base_identity(*args: Any, **kwargs: Any) -> dict[str, str]:
 def _tokenizer_identity(
     split: Split, model: ModelParams, tokenizer: TokenizerParams, family: FamilyParams
 ) -> dict[str, str]:
-    from apf_tasks.model_sources import tokenizer_identity
+    from apf_tasks.sources.models import tokenizer_identity
 
     return {} if tokenizer.base is None else {"content of tokenizer.base": tokenizer_identity(tokenizer)}
 
@@ -74,7 +68,7 @@ def registry_identity(*args: Any, **kwargs: Any) -> dict[str, str]:
 
 def still_registered(handle: RegisteredModel) -> bool:
     """Whether the registry still has the version."""
-    from apf_tasks import registry
+    from apf_tasks.tracking import registry
 
     return registry.still_registered(handle)
 
@@ -86,7 +80,7 @@ def still_registered(handle: RegisteredModel) -> bool:
 )
 def ingest(out: Path, data: DataParams, family: FamilyParams) -> RawData:
     """Rows of the source, checked and normalised."""
-    from apf_tasks import ingestion
+    from apf_tasks.data import ingestion
 
     return ingestion.ingest(out, data, family)
 
@@ -94,7 +88,7 @@ def ingest(out: Path, data: DataParams, family: FamilyParams) -> RawData:
 @stage(libraries=["pandas", "pyarrow", "numpy", "scipy"], prepares=True)
 def split_rows(out: Path, raw: RawData, split: SplitParams, family: FamilyParams) -> Split:
     """Train, validation and test without a row, or its like, on two sides."""
-    from apf_tasks import splitting
+    from apf_tasks.data import splitting
 
     return splitting.split_rows(out, raw, split, family)
 
@@ -108,7 +102,7 @@ def build_base(
     out: Path, split: Split, model: ModelParams, tokenizer: TokenizerParams, family: FamilyParams
 ) -> BaseModel:
     """Random weights, and a tokenizer from the train split, for a model from scratch."""
-    from apf_tasks import scratch
+    from apf_tasks.models import scratch
 
     return scratch.build_base(out, split, model, tokenizer, family)
 
@@ -128,7 +122,7 @@ def as_model_params(built: BaseModel, model: ModelParams) -> ModelParams:
 )
 def tokenize(out: Path, split: Split, name: SplitName, model: ModelParams, family: FamilyParams) -> TokenizedSplit:
     """One split as token ids and labels."""
-    from apf_tasks import tokenization
+    from apf_tasks.data import tokenization
 
     return tokenization.tokenize(out, split, name, model, family)
 
@@ -149,8 +143,8 @@ def train_model(
     metric: str,
 ) -> TrainedModel:
     """One trial: every parameter updated on train, the best weights by validation."""
-    from apf_tasks import training
-    from apf_tasks.training_state import Trial
+    from apf_tasks.training import train as training
+    from apf_tasks.training.state import Trial
 
     return training.train_model(out, Trial(train, validation, model, family, params, runtime, metric))
 
@@ -168,8 +162,8 @@ def train_rung(
     until: int,
 ) -> Rung:
     """The first part of a trial, to see whether it is worth the rest."""
-    from apf_tasks import rungs
-    from apf_tasks.training_state import Trial
+    from apf_tasks.training import rung as rungs
+    from apf_tasks.training.state import Trial
 
     return rungs.train_rung(out, Trial(train, validation, model, family, params, runtime, metric), until)
 
@@ -177,7 +171,7 @@ def train_rung(
 @stage(libraries=["pyarrow", "pandas", "numpy"])
 def take_rows(out: Path, split: TokenizedSplit, fraction: float) -> TokenizedSplit:
     """A part of the train split; a smaller one is a part of a larger one."""
-    from apf_tasks import subset
+    from apf_tasks.data import subset
 
     return subset.take_rows(out, split, fraction)
 
@@ -191,7 +185,7 @@ def learning_curve(
     intervals: TestParams,
 ) -> LearningCurve:
     """Validation scores over the rows trained on, and what more rows would bring."""
-    from apf_tasks import learning_curve as curve
+    from apf_tasks.evaluation import learning_curve as curve
 
     return curve.learning_curve(out, models, parts, family, intervals)
 
@@ -207,7 +201,7 @@ def select(
     compared: int,
 ) -> Selection:
     """The best candidate on validation."""
-    from apf_tasks import selection
+    from apf_tasks.evaluation import selection
 
     return selection.select(out, models, family, settings, intervals, searched, compared)
 
@@ -228,7 +222,7 @@ def evaluate(
     runtime: RuntimeParams,
 ) -> TestReport:
     """The one test of the chosen model, beside the baselines."""
-    from apf_tasks import evaluation
+    from apf_tasks.evaluation import evaluate as evaluation
 
     return evaluation.evaluate(out, selection, train, test, model, family, settings, runtime)
 
@@ -249,7 +243,7 @@ def register(
     name: str,
 ) -> RegisteredModel:
     """The chosen model in the registry, replayed before."""
-    from apf_tasks import packaging
+    from apf_tasks.serving import register as packaging
 
     return packaging.register(out, selection, report, model, family, runtime, name)
 
@@ -257,7 +251,7 @@ def register(
 def _version_identity(
     uri: str, rows_of: Split | RawData, family: FamilyParams, runtime: RuntimeParams
 ) -> dict[str, str]:
-    from apf_tasks.registry import model_identity
+    from apf_tasks.tracking.registry import model_identity
 
     return {"content of uri": model_identity(uri)}
 
@@ -268,7 +262,7 @@ def _version_identity(
 )
 def contend(out: Path, uri: str, rows_of: Split | RawData, family: FamilyParams, runtime: RuntimeParams) -> Contender:
     """A registered version on the test rows of a split, or on all rows that were read."""
-    from apf_tasks import contender
+    from apf_tasks.evaluation.registered import scores as contender
 
     return contender.contend(out, uri, rows_of, family, runtime)
 
@@ -276,7 +270,7 @@ def contend(out: Path, uri: str, rows_of: Split | RawData, family: FamilyParams,
 def _champion_identity(
     champion: str, then: Split, now: Split, family: FamilyParams, settings: DriftParams, runtime: RuntimeParams
 ) -> dict[str, str]:
-    from apf_tasks.registry import model_identity
+    from apf_tasks.tracking.registry import model_identity
 
     return {"content of champion": model_identity(champion)}
 
@@ -295,6 +289,6 @@ def measure_drift(
     runtime: RuntimeParams,
 ) -> DriftReport:
     """New rows beside those that the champion learned from."""
-    from apf_tasks import drift
+    from apf_tasks.evaluation import drift
 
     return drift.measure_drift(out, champion, then, now, family, settings, runtime)

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from apf_tasks.batching import Examples, collate
-from apf_tasks.network import load_network
-from apf_tasks.runtime import autocast
+from apf_tasks.data.batching import collate
+from apf_tasks.evaluation.predictor import load_network
+from apf_tasks.examples import Examples
+from apf_tasks.runtime.devices import autocast
 from benchmarks.job import Job
 
 COUNTED, SIZE, SECONDS = 16, 2048, 3.0

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from apf_tasks.ingestion import ingest
-from apf_tasks.params_file import load_params
-from apf_tasks.rows import read_rows
-from apf_tasks.sources import package_path
+from apf_tasks.data.ingestion import ingest
+from apf_tasks.data.rows import read_rows
+from apf_tasks.params.file import load_params
+from apf_tasks.sources.data import package_path
 
 PARAMS = Path(__file__).parent / "params"
 ACLSUM = "pypi:aclsum==0.1.2/aclsum/dataset"

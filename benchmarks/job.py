@@ -11,17 +11,19 @@ from typing import Any
 import pandas as pd
 from transformers import AutoModelForCausalLM
 
-from apf_tasks import scratch, tracker
 from apf_tasks.artifacts import Split, TokenizedSplit
-from apf_tasks.ingestion import ingest
-from apf_tasks.model_sources import model_folder
-from apf_tasks.params import ModelParams, Params
-from apf_tasks.params_file import load_params
-from apf_tasks.rows import read_rows
-from apf_tasks.splitting import split_rows
-from apf_tasks.tokenization import tokenize
-from apf_tasks.training import train_model
-from apf_tasks.training_state import Trial
+from apf_tasks.data.ingestion import ingest
+from apf_tasks.data.rows import read_rows
+from apf_tasks.data.splitting import split_rows
+from apf_tasks.data.tokenization import tokenize
+from apf_tasks.models import scratch
+from apf_tasks.params.experiment import Params
+from apf_tasks.params.file import load_params
+from apf_tasks.params.model import ModelParams
+from apf_tasks.sources.models import model_folder
+from apf_tasks.tracking import client as tracker
+from apf_tasks.training.state import Trial
+from apf_tasks.training.train import train_model
 from benchmarks.cases import Case
 
 FILE = "job.json"

@@ -74,9 +74,10 @@ def network_of(case: Case) -> Any:
     import torch
     import transformers
 
-    from apf_tasks.architectures import _values, config_class
-    from apf_tasks.families import family_params, get_family
-    from apf_tasks.network import Network, Place
+    from apf_tasks.evaluation.predictor import Network, Place
+    from apf_tasks.family import get_family
+    from apf_tasks.params.architectures import _values, config_class
+    from apf_tasks.params.family import family_params
 
     heads = {"sentiment": "SequenceClassification", "masked_lm": "MaskedLM", "causal_lm": "CausalLM"}
     sizes = {"hidden_size": case.hidden, "num_layers": case.layers, "num_heads": case.hidden // 64}
@@ -100,7 +101,7 @@ def examples_of(case: Case) -> Any:
     """Random tokens for two forward passes."""
     import numpy as np
 
-    from apf_tasks.batching import Examples, token_table
+    from apf_tasks.examples import Examples, token_table
 
     random = np.random.default_rng(0)
     ids = random.integers(5, case.vocabulary, (2 * case.rows, case.length)).tolist()
@@ -117,7 +118,7 @@ def examples_of(case: Case) -> Any:
 
 def params_of(case: Case) -> tuple[Any, Any]:
     """How the case trains and runs."""
-    from apf_tasks.params import RuntimeParams, TrainParams
+    from apf_tasks.params.train import RuntimeParams, TrainParams
 
     told = {"optimizer": case.optimizer, "step_in_backward": case.step_in_backward, "epochs": 1}
     told |= {"max_grad_norm": None} if case.step_in_backward else {}
@@ -128,7 +129,7 @@ def params_of(case: Case) -> tuple[Any, Any]:
 
 def predicted(case: Case) -> dict[str, Any]:
     """Bytes by part, and how long it took."""
-    from apf_tasks.memory_plan import predict_step
+    from apf_tasks.planning.memory import predict_step
 
     started = time.perf_counter()
     memory = predict_step(lambda: network_of(case), examples_of(case), *params_of(case), "cpu")
@@ -139,9 +140,10 @@ def measured(case: Case) -> dict[str, Any]:
     """Peak of the process in bytes over two steps that really train, without what loading left."""
     import torch
 
-    from apf_tasks.joined_optimizer import build_optimizer
-    from apf_tasks.loop import train_steps
-    from apf_tasks.runtime import peak_memory_gib, recompute, reset_peak_memory
+    from apf_tasks.runtime.devices import peak_memory_gib, reset_peak_memory
+    from apf_tasks.training.activation_checkpointing import recompute
+    from apf_tasks.training.loop import train_steps
+    from apf_tasks.training.optim.optimizers import build_optimizer
 
     params, runtime = params_of(case)
     params = params.model_copy(update={"epochs": 2})
@@ -175,7 +177,8 @@ def rows(apart: bool) -> None:
     """Print the lines of all such cases."""
     import transformers
 
-    from apf_tasks import memory_plan, pretrained
+    from apf_tasks.models import pretrained
+    from apf_tasks.planning import memory as memory_plan
 
     assert memory_plan
     assert pretrained

@@ -19,13 +19,14 @@ from typing import Any
 import pandas as pd
 import torch
 
-from apf_tasks.batching import Examples, token_table
 from apf_tasks.errors import ApfError
-from apf_tasks.families import family_params
-from apf_tasks.network import Network, load_network
-from apf_tasks.onnx_export import Exported, export_network
-from apf_tasks.onnx_replay import TOLERANCE, batch_of
-from apf_tasks.params import FamilyParams, ModelParams, RuntimeParams, TokenizerParams
+from apf_tasks.evaluation.predictor import Network, load_network
+from apf_tasks.examples import Examples, token_table
+from apf_tasks.params.family import FamilyParams, family_params
+from apf_tasks.params.model import ModelParams, TokenizerParams
+from apf_tasks.params.train import RuntimeParams
+from apf_tasks.serving.onnx.export import Exported, export_network
+from apf_tasks.serving.onnx.replay import TOLERANCE, batch_of
 
 ENCODERS = ("bert", "roberta", "distilbert", "deberta-v2", "electra", "modernbert")
 DECODERS = ("gpt2", "qwen2", "qwen3", "llama")
@@ -55,9 +56,9 @@ def rows_of(count: int) -> pd.DataFrame:
 
 def base(folder: Path, architecture: str, hidden: int, layers: int) -> Path:
     """A model folder with weights of the size that training gives them: outputs of a layer as large as its inputs."""
-    from apf_tasks.architectures import convention
-    from apf_tasks.scratch import random_model, save_base
-    from apf_tasks.tokenizer_training import train_tokenizer
+    from apf_tasks.models.scratch import random_model, save_base
+    from apf_tasks.models.tokenizer import train_tokenizer
+    from apf_tasks.params.architectures import convention
 
     sizes = {"hidden_size": hidden, "num_layers": layers, "num_heads": hidden // 16, "intermediate_size": 4 * hidden}
     model = ModelParams(init="scratch", architecture=architecture, sizes=sizes, max_tokens=MAX_TOKENS)

@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from apf_tasks import tracking
-from apf_tasks.params import TrainParams
-from apf_tasks.training import train_model
-from apf_tasks.training_state import Trial, set_up
+from apf_tasks.params.train import TrainParams
+from apf_tasks.tracking import run_logger as tracking
+from apf_tasks.training.state import Trial, set_up
+from apf_tasks.training.train import train_model
 from benchmarks.cases import Case
 from benchmarks.job import Job, prepare
 

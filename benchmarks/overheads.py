@@ -40,7 +40,7 @@ def apf_run(params: Path, folder: Path, overrides: Mapping[str, Any]) -> tuple[f
     given = [f"{name}={json.dumps(value)}" for name, value in overrides.items()]
     environment = os.environ | {"APF_MLRUNS": str(folder), "HF_HUB_OFFLINE": "1"}
     began = time.time()
-    command = [sys.executable, "-m", "flows.cli", "run", str(params), *given, "--json"]
+    command = [sys.executable, "-m", "flows.cli.main", "run", str(params), *given, "--json"]
     said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     return time.time() - began, began, json.loads(said)
 
@@ -134,8 +134,8 @@ def checkpoints_of(case: str, threads: int, repeats: int) -> Results:
 
 
 def _our_checkpoints(job: Job, folder: Path, repeats: int) -> tuple[float, ...]:
-    from apf_tasks.training import checkpoints
-    from apf_tasks.training_state import set_up
+    from apf_tasks.training.state import set_up
+    from apf_tasks.training.train import checkpoints
 
     training = set_up(folder / "ours", job.trial)
     steps = training.steps_to_come()
@@ -182,7 +182,7 @@ def _trainer_checkpoints(job: Job, folder: Path, repeats: int) -> float:
 @contextmanager
 def servers(folder: Path) -> Iterator[None]:
     """MLflow's and Prefect's UIs over a folder within the block, as `apf ui` starts them."""
-    command = [sys.executable, "-m", "flows.cli", "ui"]
+    command = [sys.executable, "-m", "flows.cli.main", "ui"]
     environment = os.environ | {"APF_MLRUNS": str(folder)}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

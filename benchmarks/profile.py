@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch.profiler import ProfilerActivity, profile
 
-from apf_tasks.training_state import set_up
+from apf_tasks.training.state import set_up
 from benchmarks.cases import CASES
 from benchmarks.job import Job, prepare
 

@@ -22,8 +22,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from apf_tasks import store
-from apf_tasks.params_file import load_params
+from apf_tasks.cache import store
+from apf_tasks.params.file import load_params
 from benchmarks.cases import CASES
 
 UNITS = {

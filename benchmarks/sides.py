@@ -24,16 +24,16 @@ def peak_memory_mib() -> float:
     """Peak resident memory of this process in MiB."""
     import torch
 
-    from apf_tasks.runtime import peak_memory_gib
+    from apf_tasks.runtime.devices import peak_memory_gib
 
     return peak_memory_gib(torch.device("cpu")) * 1024
 
 
 def ours(job: Job) -> Measures:
     """The train stage as it is, without Prefect; then the evaluation of the model it wrote."""
-    from apf_tasks.batching import Examples
-    from apf_tasks.network import load_network, predict_rows, score, scores_of
-    from apf_tasks.training import train_model
+    from apf_tasks.evaluation.predictor import load_network, predict_rows, score, scores_of
+    from apf_tasks.examples import Examples
+    from apf_tasks.training.train import train_model
 
     params = job.params
     with tempfile.TemporaryDirectory() as folder:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transformers import Trainer
 
-    from apf_tasks.params import TrainParams
+    from apf_tasks.params.train import TrainParams
 
 
 def pad_to_the_longest(collator: Any, max_tokens: int) -> None:

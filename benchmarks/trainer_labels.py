@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from apf_tasks.families import IGNORE_INDEX
+from apf_tasks.examples import IGNORE_INDEX
 from benchmarks.job import Job
 from benchmarks.trainer_side import Task
 
@@ -40,7 +40,7 @@ def ner(job: Job) -> Task:
     from datasets import Dataset
     from transformers import AutoModelForTokenClassification, AutoTokenizer, DataCollatorForTokenClassification
 
-    from apf_tasks.families._entity_decoding import tag_names
+    from apf_tasks.families.ner.decoding import tag_names
 
     tokenizer, tags = AutoTokenizer.from_pretrained(job.folder), tag_names(job.train.label_names)
     number = {tag: i for i, tag in enumerate(tags)}
@@ -53,7 +53,7 @@ def ner(job: Job) -> Task:
         return Dataset.from_dict({**found, "labels": labels, "words": [len(row) for row in words]})
 
     def predict(trainer: Any, examples: Dataset) -> list[list[str]]:
-        from apf_tasks.metrics.entities import repair_bio
+        from apf_tasks.evaluation.metrics.entities import repair_bio
 
         output = trainer.predict(examples)
         best = output.predictions.argmax(-1)  # (N, T)

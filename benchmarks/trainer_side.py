@@ -178,11 +178,11 @@ def _in_order(predictions: Sequence[Any], order: np.ndarray, examples: Dataset) 
 def _score(job: Job, rows: pd.DataFrame, predictions: Sequence[Any] | None, model: Any) -> float:
     """The first metric; of a language model by this project's evaluation, because losses over other cuts, and other
     hidden words, do not compare."""
-    from apf_tasks.batching import Examples
-    from apf_tasks.families import get_family
-    from apf_tasks.network import Network, Place, predict_rows, scores_of
-    from apf_tasks.pretrained import load_base
-    from apf_tasks.runtime import choose_precision
+    from apf_tasks.evaluation.predictor import Network, Place, predict_rows, scores_of
+    from apf_tasks.examples import Examples
+    from apf_tasks.family import get_family
+    from apf_tasks.models.pretrained import load_base
+    from apf_tasks.runtime.devices import choose_precision
 
     family, names = get_family(job.params.family), job.train.label_names
     if predictions is None:

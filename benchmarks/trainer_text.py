@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from apf_tasks.families import IGNORE_INDEX
+from apf_tasks.examples import IGNORE_INDEX
 from benchmarks.job import Job
 from benchmarks.trainer_side import Task
 
@@ -115,8 +115,8 @@ def _instructions(job: Job) -> Task:
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForSeq2Seq
 
-    from apf_tasks.families._chat import DEFAULT_TEMPLATE
-    from apf_tasks.families.causal_lm import SAMPLES
+    from apf_tasks.families.causal_lm.chat import DEFAULT_TEMPLATE
+    from apf_tasks.families.causal_lm.family import SAMPLES
 
     tokenizer = AutoTokenizer.from_pretrained(job.folder)
     tokenizer.chat_template = DEFAULT_TEMPLATE

@@ -7,11 +7,9 @@ import sys
 from typing import Any
 
 from apf_tasks.artifacts import DriftReport
-from apf_tasks.champion import champion_split, champion_uri
-from apf_tasks.params import Params
-from apf_tasks.params_file import load_params
-from apf_tasks.stages import ingest, measure_drift, split_rows
-from flows.environment import prepare
+from apf_tasks.params.file import load_params
+from apf_tasks.pipelines import drifted
+from flows.orchestration.settings import prepare
 
 prepare()  # prefect reads its settings when it is imported
 
@@ -38,15 +36,7 @@ def drift(params: str, overrides: dict[str, Any] | None = None) -> DriftReport:
     return report
 
 
-def drifted(params: Params) -> DriftReport:
-    """The stages of the comparison. Raises RegistryError where there is no champion, or its rows are elsewhere."""
-    champion, then = champion_uri(params.model_name), champion_split(params.model_name)
-    raw = ingest(params.data, params.family)
-    now = split_rows(raw, params.split, params.family)
-    return measure_drift(champion, then, now, params.family, params.drift, params.runtime)
-
-
 if __name__ == "__main__":
-    from flows.cli import main
+    from flows.cli.main import main
 
     sys.exit(main(["drift", *sys.argv[1:]]))

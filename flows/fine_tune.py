@@ -6,12 +6,12 @@ import sys
 from typing import Any
 
 from apf_tasks.artifacts import RegisteredModel
-from apf_tasks.params_file import load_params, origin
-from apf_tasks.recording import record, recorded
-from apf_tasks.warm_start import as_tag, meant_now, pinned
-from flows.environment import prepare
-from flows.pipeline import pipeline
-from flows.planned import forget, planned, say
+from apf_tasks.params.file import load_params, origin
+from apf_tasks.pipelines import pipeline
+from apf_tasks.planning.plan import forget, planned, say
+from apf_tasks.promotion.warm_start import as_tag, meant_now, pinned
+from apf_tasks.runs.record import record, recorded
+from flows.orchestration.settings import prepare
 
 prepare()  # prefect reads its settings when it is imported
 
@@ -38,6 +38,6 @@ def fine_tune(
 
 
 if __name__ == "__main__":
-    from flows.cli import main
+    from flows.cli.main import main
 
     sys.exit(main(["run", *sys.argv[1:]]))

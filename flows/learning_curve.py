@@ -6,11 +6,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from apf_tasks.curve_artifact import LearningCurve
-from apf_tasks.params_file import load_params, origin
-from apf_tasks.recording import record, recorded
-from flows.curve_pipeline import FRACTIONS, curve_pipeline
-from flows.environment import prepare
+from apf_tasks.artifacts import LearningCurve
+from apf_tasks.params.file import load_params, origin
+from apf_tasks.pipelines import FRACTIONS, curve_pipeline
+from apf_tasks.runs.record import record, recorded
+from flows.orchestration.settings import prepare
 
 prepare()  # prefect reads its settings when it is imported
 
@@ -30,6 +30,6 @@ def learning_curve(
 
 
 if __name__ == "__main__":
-    from flows.cli import main
+    from flows.cli.main import main
 
     sys.exit(main(["curve", *sys.argv[1:]]))

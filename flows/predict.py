@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from apf_tasks.scoring import Scored, score_file
-from flows.environment import prepare
+from apf_tasks.serving.predict_file import Scored, score_file
+from flows.orchestration.settings import prepare
 
 prepare()  # prefect reads its settings when it is imported
 
@@ -23,6 +23,6 @@ def predict(model: str, file: str, output: str) -> Scored:
 
 
 if __name__ == "__main__":
-    from flows.cli import main
+    from flows.cli.main import main
 
     sys.exit(main(["predict", *sys.argv[1:]]))

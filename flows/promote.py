@@ -7,17 +7,18 @@ import logging
 import sys
 from typing import Any
 
-from apf_tasks import tracker, tracking
 from apf_tasks.errors import ParamsError, PromotionRefused, RegistryError
-from apf_tasks.gate import Verdict
-from apf_tasks.params import Params
-from apf_tasks.past_runs import past_run
-from apf_tasks.promotion import CHALLENGER, champion_of
-from apf_tasks.promotion import promote as move_champion
-from apf_tasks.registry import APPROVAL_TAG, GATE_TAG, aliases_of
-from flows.environment import prepare
-from flows.gate import judged
-from flows.notify import failure_told, tell
+from apf_tasks.params.experiment import Params
+from apf_tasks.promotion.gate import Verdict
+from apf_tasks.promotion.judge import judged
+from apf_tasks.tracking import client as tracker
+from apf_tasks.tracking import run_logger as tracking
+from apf_tasks.tracking.champion import CHALLENGER, champion_of
+from apf_tasks.tracking.champion import promote as move_champion
+from apf_tasks.tracking.past_runs import past_run
+from apf_tasks.tracking.registry import APPROVAL_TAG, GATE_TAG, aliases_of
+from flows.orchestration.notify import failure_told, tell
+from flows.orchestration.settings import prepare
 
 prepare()  # prefect reads its settings when it is imported
 
@@ -100,6 +101,6 @@ def _record(name: str, version: int, verdict: Verdict) -> None:
 
 
 if __name__ == "__main__":
-    from flows.cli import main
+    from flows.cli.main import main
 
     sys.exit(main(["promote", *sys.argv[1:]]))

@@ -9,16 +9,18 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from apf_tasks import registry, store, tracking
 from apf_tasks.artifacts import TestReport
+from apf_tasks.cache import store
+from apf_tasks.cache.journal import Journal, journal
 from apf_tasks.errors import RegistryError
-from apf_tasks.model_sources import REGISTRY
-from apf_tasks.params_file import RUNS
-from apf_tasks.past_runs import PREDICTIONS, PastRun, artifact, metrics_of
-from apf_tasks.provenance import PARAMS
-from apf_tasks.repeated import Repeated, same_predictions
-from apf_tasks.stage import Journal, journal
-from apf_tasks.word_vectors.params import Experiment, WordVectorParams
+from apf_tasks.params.file import RUNS, Experiment
+from apf_tasks.params.word_vectors import WordVectorParams
+from apf_tasks.runs.rerun import Repeated, same_predictions
+from apf_tasks.tracking import registry
+from apf_tasks.tracking import run_logger as tracking
+from apf_tasks.tracking.past_runs import PREDICTIONS, PastRun, artifact, metrics_of
+from apf_tasks.tracking.provenance import PARAMS
+from apf_tasks.tracking.registry import REGISTRY
 from flows.fine_tune import fine_tune
 from flows.word_vectors import word_vectors
 

@@ -8,18 +8,17 @@ from typing import Any, Literal
 
 from apf_tasks.artifacts import RegisteredModel
 from apf_tasks.errors import RegistryError
-from apf_tasks.frozen import Frozen
-from apf_tasks.gate import Verdict
-from apf_tasks.params import Params
-from apf_tasks.params_file import load_params, origin
-from apf_tasks.promotion import champion_of
-from apf_tasks.recording import record, recorded
-from apf_tasks.warm_start import as_tag, meant_last, meant_now, pinned
-from flows.drift import drifted
-from flows.environment import prepare
-from flows.notify import failure_told, tell
-from flows.pipeline import pipeline
-from flows.planned import planned
+from apf_tasks.params.base import Frozen
+from apf_tasks.params.experiment import Params
+from apf_tasks.params.file import load_params, origin
+from apf_tasks.pipelines import drifted, pipeline
+from apf_tasks.planning.plan import planned
+from apf_tasks.promotion.gate import Verdict
+from apf_tasks.promotion.warm_start import as_tag, meant_last, meant_now, pinned
+from apf_tasks.runs.record import record, recorded
+from apf_tasks.tracking.champion import champion_of
+from flows.orchestration.notify import failure_told, tell
+from flows.orchestration.settings import prepare
 from flows.promote import through_the_gate
 
 prepare()  # prefect reads its settings when it is imported
@@ -99,6 +98,6 @@ def _promoted(registered: RegisteredModel, experiment: Params, reason: str) -> R
 
 
 if __name__ == "__main__":
-    from flows.cli import main
+    from flows.cli.main import main
 
     sys.exit(main(["retrain", *sys.argv[1:]]))

@@ -6,13 +6,12 @@ import sys
 from typing import Any
 
 from apf_tasks.artifacts import RegisteredModel
-from apf_tasks.params_file import origin
-from apf_tasks.recording import recorded
-from apf_tasks.word_vectors.params import load_word_vectors
-from apf_tasks.word_vectors.recording import record
-from flows.environment import prepare
-from flows.planned import forget, planned, say
-from flows.word_vector_pipeline import word_vector_pipeline
+from apf_tasks.params.file import load_word_vectors, origin
+from apf_tasks.pipelines import word_vector_pipeline
+from apf_tasks.planning.plan import forget, planned, say
+from apf_tasks.runs.record import recorded
+from apf_tasks.word_vectors.record import record
+from flows.orchestration.settings import prepare
 
 prepare()  # prefect reads its settings when it is imported
 
@@ -38,6 +37,6 @@ def word_vectors(
 
 
 if __name__ == "__main__":
-    from flows.cli import main
+    from flows.cli.main import main
 
     sys.exit(main(["run", *sys.argv[1:]]))

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from apf_tasks import tracker, tracking
+from apf_tasks.tracking import client as tracker
+from apf_tasks.tracking import run_logger as tracking
 from tests.databases import Databases
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -40,7 +41,7 @@ def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
 @pytest.fixture(scope="session")
 def prefect_server(databases: Databases) -> Iterator[None]:
     """A real Prefect server over a temporary database, for tests that run stages as tasks."""
-    from flows.environment import prepare
+    from flows.orchestration.settings import prepare
 
     os.environ["APF_MLRUNS"] = os.environ.get("APF_MLRUNS", "/tmp/apf-tests")
     os.environ["PREFECT_SERVER_REGISTER_BLOCKS_ON_START"] = "false"  # saving a block registers it

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from apf_tasks import store, tracker
+from apf_tasks.cache import store
+from apf_tasks.tracking import client as tracker
 
 PREFECT = """
 import asyncio

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.environment import START_SECONDS
+from apf_tasks.serving._processes import START_SECONDS
 from tests.databases import Databases
 
 

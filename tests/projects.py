@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from apf_tasks.stage import Journal, journal
-from flows.cli import main
+from apf_tasks.cache.journal import Journal, journal
+from flows.cli.main import main
 
 
 def run(**overrides: Any) -> Journal:

@@ -28,12 +28,13 @@ def learns(cases: list[tuple[str, Path]]) -> list[dict[str, Any]]:
     import pandas as pd
     import torch
 
-    from apf_tasks.batching import collate
-    from apf_tasks.families import family_params, get_family
-    from apf_tasks.params import ModelParams
-    from apf_tasks.pretrained import load_base
-    from apf_tasks.ranks import here
-    from apf_tasks.sharding import gathered, shard, whole
+    from apf_tasks.data.batching import collate
+    from apf_tasks.family import get_family
+    from apf_tasks.models.pretrained import load_base
+    from apf_tasks.params.family import family_params
+    from apf_tasks.params.model import ModelParams
+    from apf_tasks.runtime.ranks import here
+    from apf_tasks.runtime.sharding import gathered, shard, whole
     from tests.tiny import review_rows
 
     found, ranks, device = [], here(), torch.device("cpu")

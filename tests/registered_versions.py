@@ -7,7 +7,7 @@ import tarfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from apf_tasks import tracker
+from apf_tasks.tracking import client as tracker
 
 ARCHIVE = Path(__file__).parent / "fixtures" / "registered-versions.tar.xz"
 NAMES = ("sentiment", "word-vectors")

@@ -88,10 +88,10 @@ def tiny_model(
 
     `tokenizer` is wordpiece, bpe or unigram; what the architecture is usually published with when None.
     """
-    from apf_tasks.architectures import convention
-    from apf_tasks.params import ModelParams, TokenizerParams
-    from apf_tasks.scratch import random_model, save_base
-    from apf_tasks.tokenizer_training import train_tokenizer
+    from apf_tasks.models.scratch import random_model, save_base
+    from apf_tasks.models.tokenizer import train_tokenizer
+    from apf_tasks.params.architectures import convention
+    from apf_tasks.params.model import ModelParams, TokenizerParams
 
     usual = {"bert": "wordpiece", "roberta": "bpe", "causal": "bpe", "t5": "unigram"}[convention(architecture)]
     kind = TokenizerParams.model_validate({"train": tokenizer or usual, "vocab_size": vocab_size})

@@ -12,9 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from apf_tasks.families import Checked, Columns, Evidence, Family, Prediction
-from apf_tasks.families._generation import write
-from apf_tasks.families._seq2seq import WritingParams, encode, load_model, loss
+from apf_tasks.examples import Columns
+from apf_tasks.families._text_to_text.generation import write
+from apf_tasks.families._text_to_text.seq2seq import WritingParams, encode, load_model, loss
+from apf_tasks.family import Checked, Evidence, Family, Prediction
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from apf_tasks.pretrained import Base
+    from apf_tasks.models.pretrained import Base
 
 COLUMNS = (("document", "summary"), ("text", "summary"), ("article", "highlights"), ("source", "target"))
 """Names that data sets give to a document and its summary."""
@@ -125,14 +126,14 @@ def statistics(
     references: Sequence[Any], predictions: Sequence[Any], label_names: Sequence[str], params: SummarizationParams
 ) -> np.ndarray:
     """(N, 5): one, then the F-measures of each ROUGE."""
-    from apf_tasks.metrics.generation import rouge_statistics
+    from apf_tasks.evaluation.metrics.generation import rouge_statistics
 
     return rouge_statistics(references, predictions, params.language)
 
 
 def scores(sums: np.ndarray) -> dict[str, np.ndarray]:
     """Mean ROUGE F-measures from sums (..., 5)."""
-    from apf_tasks.metrics.generation import rouge_scores
+    from apf_tasks.evaluation.metrics.generation import rouge_scores
 
     return rouge_scores(sums)
 
@@ -172,7 +173,7 @@ def details(
     params: SummarizationParams,
 ) -> dict[str, Any]:
     """Length of the summaries and how much of them is copied, beside the same of the references."""
-    from apf_tasks.metrics.generation import length_and_copy
+    from apf_tasks.evaluation.metrics.generation import length_and_copy
 
     documents, found = list(rows["document"]), [str(p["prediction"]) for p in predictions]
     return {

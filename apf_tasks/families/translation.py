@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import model_validator
 
-from apf_tasks.families import Checked, Columns, Evidence, Family, Prediction
-from apf_tasks.families._generation import write
-from apf_tasks.families._seq2seq import WritingParams, encode, load_model, loss
+from apf_tasks.examples import Columns
+from apf_tasks.families._text_to_text.generation import write
+from apf_tasks.families._text_to_text.seq2seq import WritingParams, encode, load_model, loss
+from apf_tasks.family import Checked, Evidence, Family, Prediction
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from apf_tasks.pretrained import Base
+    from apf_tasks.models.pretrained import Base
 
 logger = logging.getLogger("apf")
 
@@ -153,14 +154,14 @@ def statistics(
     references: Sequence[Any], predictions: Sequence[Any], label_names: Sequence[str], params: TranslationParams
 ) -> np.ndarray:
     """(N, 28): the counts that BLEU and chrF are made of."""
-    from apf_tasks.metrics.generation import translation_statistics
+    from apf_tasks.evaluation.metrics.generation import translation_statistics
 
     return translation_statistics([[text] for text in references], predictions, params.target_language)
 
 
 def scores(sums: np.ndarray) -> dict[str, np.ndarray]:
     """Corpus BLEU and chrF, 0 to 100, from sums (..., 28)."""
-    from apf_tasks.metrics.generation import translation_scores
+    from apf_tasks.evaluation.metrics.generation import translation_scores
 
     return translation_scores(sums)
 
@@ -195,7 +196,7 @@ def details(
     params: TranslationParams,
 ) -> dict[str, Any]:
     """How BLEU and chrF were computed, and what a program would miss in the translations."""
-    from apf_tasks.metrics.generation import signatures
+    from apf_tasks.evaluation.metrics.generation import signatures
 
     sources, found = list(rows["source"]), [str(p["prediction"]) for p in predictions]
     settings = signatures(params.target_language)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from apf_tasks.artifacts import Artifact
-from apf_tasks.word_vectors.params import VectorsParams
+from apf_tasks.params.word_vectors import VectorsParams
 
 
 class Corpus(Artifact):

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from apf_tasks import words
+from apf_tasks.cache.fingerprints import fingerprint_files
 from apf_tasks.errors import DataError
-from apf_tasks.params import DataParams
-from apf_tasks.progress import progress
-from apf_tasks.reading import Rejected, Table, read_source
-from apf_tasks.store import fingerprint_files
+from apf_tasks.params.data import DataParams
+from apf_tasks.params.word_vectors import CorpusParams
+from apf_tasks.runtime.progress import progress
+from apf_tasks.sources.formats.table import Rejected, Table
+from apf_tasks.sources.reading import read_source
 from apf_tasks.word_vectors.artifacts import Corpus
-from apf_tasks.word_vectors.params import CorpusParams
 
 SENTENCES, HELD_OUT, REJECTED = "sentences.txt", "held_out.txt", "rejected.jsonl"
 MAX_SENTENCE_WORDS = 10_000

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from apf_tasks.cache.fingerprints import fingerprint_files
 from apf_tasks.errors import DataError
-from apf_tasks.store import fingerprint_files
+from apf_tasks.models.word_vectors import WordVectors, analogy, analogy_rank, nearest, read_word_vectors, similarity
+from apf_tasks.params.word_vectors import ProbeParams
 from apf_tasks.word_vectors.artifacts import Corpus, TrainedVectors, VectorReport
-from apf_tasks.word_vectors.params import ProbeParams
 from apf_tasks.word_vectors.picture import draw_map
-from apf_tasks.word_vectors.similarity import WordVectors, analogy, analogy_rank, nearest, read_word_vectors, similarity
 from apf_tasks.word_vectors.training import EPOCHS
 
 REPORT, NEAREST, ANALOGIES = "report.json", "nearest.csv", "analogies.csv"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from apf_tasks.artifacts import RegisteredModel
-from apf_tasks.params import DataParams
-from apf_tasks.stage import stage
+from apf_tasks.cache.stage import stage
+from apf_tasks.params.data import DataParams
+from apf_tasks.params.word_vectors import CorpusParams, ProbeParams, VectorsParams
 from apf_tasks.stages import registry_identity, source_identity, still_registered
 from apf_tasks.word_vectors.artifacts import Corpus, TrainedVectors, VectorReport
-from apf_tasks.word_vectors.params import CorpusParams, ProbeParams, VectorsParams
 
 
 @stage(
@@ -49,6 +49,6 @@ def register_vectors(
     out: Path, corpus: Corpus, trained: TrainedVectors, report: VectorReport, name: str
 ) -> RegisteredModel:
     """The vectors in the registry, replayed before."""
-    from apf_tasks.word_vectors import packaging
+    from apf_tasks.word_vectors import register as packaging
 
     return packaging.register_vectors(out, corpus, trained, report, name)

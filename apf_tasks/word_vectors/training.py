@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from apf_tasks.cache.fingerprints import fingerprint_files
 from apf_tasks.errors import CannotTeach
-from apf_tasks.frozen import dotted
-from apf_tasks.progress import progress
-from apf_tasks.store import fingerprint_files
-from apf_tasks.tracking import TrialRun, trial_run
+from apf_tasks.models.word2vec import new_model, table_of, train
+from apf_tasks.models.word_vectors import VECTORS, VOCABULARY, write_word_vectors
+from apf_tasks.params.base import dotted
+from apf_tasks.params.word_vectors import VectorsParams
+from apf_tasks.runtime.progress import progress
+from apf_tasks.tracking.run_logger import TrialRun, trial_run
 from apf_tasks.word_vectors.artifacts import Corpus, TrainedVectors
-from apf_tasks.word_vectors.context_test import ContextScores, ContextTest, draw_test, frequency_accuracy, score_test
 from apf_tasks.word_vectors.corpus import HELD_OUT, SENTENCES
-from apf_tasks.word_vectors.params import VectorsParams
-from apf_tasks.word_vectors.similarity import VECTORS, VOCABULARY, write_word_vectors
-from apf_tasks.word_vectors.word2vec import new_model, table_of, train
+from apf_tasks.word_vectors.held_out import ContextScores, ContextTest, draw_test, frequency_accuracy, score_test
 
 if TYPE_CHECKING:
     from gensim.models import Word2Vec

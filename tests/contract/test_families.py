@@ -13,17 +13,21 @@ import pytest
 import torch
 import yaml
 
-from apf_tasks import scratch
-from apf_tasks.batching import Examples, choose, collate, token_table
+from apf_tasks.data.batching import collate
+from apf_tasks.data.ingestion import ingest
+from apf_tasks.data.rows import read_rows
+from apf_tasks.data.splitting import split_rows
 from apf_tasks.errors import ParamsError
-from apf_tasks.families import Columns, Evidence, Family, family_names, get_family
-from apf_tasks.ingestion import ingest
-from apf_tasks.loop import train_steps
-from apf_tasks.network import Network, Place, load_network, predict_rows, score, scores_of
-from apf_tasks.params import FamilyParams, ModelParams, Params, RuntimeParams
-from apf_tasks.params_file import load_params
-from apf_tasks.rows import read_rows
-from apf_tasks.splitting import split_rows
+from apf_tasks.evaluation.predictor import Network, Place, load_network, predict_rows, score, scores_of
+from apf_tasks.examples import Columns, Examples, choose, token_table
+from apf_tasks.family import Evidence, Family, get_family
+from apf_tasks.models import scratch
+from apf_tasks.params.experiment import Params
+from apf_tasks.params.family import FamilyParams, family_names
+from apf_tasks.params.file import load_params
+from apf_tasks.params.model import ModelParams
+from apf_tasks.params.train import RuntimeParams
+from apf_tasks.training.loop import train_steps
 from tests.conftest import PROJECT
 
 SMOKE = [p for p in sorted((PROJECT / "params" / "smoke").glob("*.yaml")) if "family" in yaml.safe_load(p.read_text())]

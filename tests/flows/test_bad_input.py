@@ -10,11 +10,11 @@ import pytest
 import torch
 import yaml
 
-from apf_tasks import store
 from apf_tasks.artifacts import Artifact
+from apf_tasks.cache import store
+from apf_tasks.cache.stage import stage
 from apf_tasks.errors import StoreError
-from apf_tasks.stage import stage
-from flows.cli import main
+from flows.cli.main import main
 from tests.tiny import review_rows, tiny_bert, write_jsonl
 
 pytestmark = pytest.mark.usefixtures("prefect_server")

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from apf_tasks import registry
 from apf_tasks.artifacts import RegisteredModel, TrainedModel
-from apf_tasks.ingestion import ingest
-from apf_tasks.params import Params
-from apf_tasks.params_file import load_params
-from apf_tasks.rows import read_rows
-from apf_tasks.splitting import split_rows
-from apf_tasks.stage import Journal, journal
+from apf_tasks.cache.journal import Journal, journal
+from apf_tasks.data.ingestion import ingest
+from apf_tasks.data.rows import read_rows
+from apf_tasks.data.splitting import split_rows
+from apf_tasks.params.experiment import Params
+from apf_tasks.params.file import load_params
+from apf_tasks.tracking import registry
 from tests.conftest import PROJECT
 
 PRETRAINED = {"model.init": "pretrained", "model.architecture": None, "model.sizes": {}, "tokenizer.train": None}

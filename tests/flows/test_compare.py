@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 
-from apf_tasks import store, tracker, tracking
+from apf_tasks.cache import store
+from apf_tasks.cache.journal import journal
 from apf_tasks.errors import RegistryError
-from apf_tasks.params_file import load_params
-from apf_tasks.past_runs import past_run
-from apf_tasks.provenance import Provenance
-from apf_tasks.stage import journal
-from apf_tasks.then_and_now import then_and_now
-from flows.cli import main
+from apf_tasks.params.file import load_params
+from apf_tasks.runs.differences import then_and_now
+from apf_tasks.tracking import client as tracker
+from apf_tasks.tracking import run_logger as tracking
+from apf_tasks.tracking.past_runs import past_run
+from apf_tasks.tracking.provenance import Provenance
+from flows.cli.main import main
 from tests.conftest import PROJECT
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -211,7 +213,7 @@ def test_what_a_run_records(project: Path, runs: dict[str, str]) -> None:
     assert len(stages) == 10
     trained = stages["train_model", ""]
     assert trained.inputs["train.learning_rate"] == 2e-3
-    assert {"apf_tasks.training", "apf_tasks.loop"} <= trained.code.keys()
+    assert {"apf_tasks.training.train", "apf_tasks.training.loop"} <= trained.code.keys()
     assert {"python", "cpu", "threads", "torch", "transformers"} <= trained.environment.keys()
     assert stages["split_rows", ""].inputs["content of raw"] == stages["ingest", ""].handle["fingerprint"]
     assert tracker.client().get_run(runs["good"]).data.tags["apf.params_file"] == PARAMS

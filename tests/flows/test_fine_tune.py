@@ -12,12 +12,13 @@ import pandas as pd
 import pytest
 import yaml
 
-from apf_tasks import code_digest, store, tracker
 from apf_tasks.artifacts import RawData, Selection, TestReport, TrainedModel
-from apf_tasks.params_file import load_params
-from apf_tasks.stage import Journal, journal
-from flows.cli import main
-from flows.pipeline import pipeline
+from apf_tasks.cache import code_digest, store
+from apf_tasks.cache.journal import Journal, journal
+from apf_tasks.params.file import load_params
+from apf_tasks.pipelines import pipeline
+from apf_tasks.tracking import client as tracker
+from flows.cli.main import main
 from tests.projects import handle, run, work_in_copy
 from tests.tiny import review_rows, tiny_bert, write_jsonl
 
@@ -167,7 +168,7 @@ def test_a_comment_in_the_code_reuses_and_an_expression_does_not(
     with journal(dry=True) as other:
         pipeline(params)
     assert {v.stage for v in other.visits if v.status == "runs"} == {"train_model", "select", "evaluate", "register"}
-    assert "code of apf_tasks.schedules changed" in [v.reason for v in other.visits]
+    assert "code of apf_tasks.training.optim.schedules changed" in [v.reason for v in other.visits]
 
 
 def test_a_deleted_registry_entry_is_registered_again(project: Path) -> None:
@@ -181,7 +182,7 @@ def test_a_deleted_registry_entry_is_registered_again(project: Path) -> None:
 def test_the_model_loads_with_auto_classes_and_predicts_a_file(project: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from apf_tasks.registry import download_model
+    from apf_tasks.tracking.registry import download_model
 
     folder = download_model("models:/reviews@champion")
     assert AutoModelForSequenceClassification.from_pretrained(folder).config.id2label == {0: "negative", 1: "positive"}

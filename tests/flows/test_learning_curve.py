@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from apf_tasks import tracker
-from apf_tasks.params_file import load_params
-from apf_tasks.stage import journal
-from flows.cli import main
-from flows.pipeline import pipeline
-from flows.plan_output import estimated
+from apf_tasks.cache.journal import journal
+from apf_tasks.params.file import load_params
+from apf_tasks.pipelines import pipeline
+from apf_tasks.tracking import client as tracker
+from flows.cli.main import main
+from flows.cli.runs.plan import estimated
 from tests.conftest import PROJECT
 
 NER = ["params/smoke/ner.yaml", "train.epochs=2", "test.resamples=200"]

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from apf_tasks import code_digest, families, tracker
+from apf_tasks import families
 from apf_tasks.artifacts import TestReport
-from apf_tasks.stage import journal
-from flows.cli import main
+from apf_tasks.cache import code_digest
+from apf_tasks.cache.journal import journal
+from apf_tasks.tracking import client as tracker
+from flows.cli.main import main
 from tests.tiny import review_rows, write_jsonl
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -25,8 +27,8 @@ from dataclasses import replace
 import pandas as pd
 
 from apf_tasks.families import Checked, Family
-from apf_tasks.families._targets import one_label
-from apf_tasks.params import FamilyParams, ModelParams
+from apf_tasks.families.classification.targets import one_label
+from apf_tasks.params.experiment import FamilyParams, ModelParams
 
 
 class WordCountParams(FamilyParams):
@@ -55,7 +57,7 @@ def family(params: WordCountParams) -> Family:
         return {"input_ids": ids, "labels": labels, "truncated": [False] * len(rows)}
 
     def load_model(folder, model: ModelParams, label_names):
-        from apf_tasks.pretrained import load_pretrained
+        from apf_tasks.models.pretrained import load_pretrained
 
         return load_pretrained(folder, model, "AutoModelForSequenceClassification", **target.outputs(label_names))
 

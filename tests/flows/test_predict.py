@@ -14,11 +14,13 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from apf_tasks import row_chunks, scoring, tracker
 from apf_tasks.errors import DataError
-from apf_tasks.onnx_export import Exported
-from apf_tasks.scoring import score_file
-from flows.registry_output import print_exported
+from apf_tasks.serving import _row_chunks as row_chunks
+from apf_tasks.serving import predict_file as scoring
+from apf_tasks.serving.onnx.export import Exported
+from apf_tasks.serving.predict_file import score_file
+from apf_tasks.tracking import client as tracker
+from flows.cli.registry._output import print_exported
 from tests.conftest import PROJECT
 from tests.projects import apf
 from tests.tiny import review_rows

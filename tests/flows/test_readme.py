@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.cli import main
+from flows.cli.main import main
 from tests.tiny import review_rows, tiny_bert, write_jsonl
 
 PROJECT = Path(__file__).parents[2]

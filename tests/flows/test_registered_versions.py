@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 
 import apf_tasks
-from apf_tasks.code_model import ask_logged
 from apf_tasks.errors import DataError, RegistryError
-from apf_tasks.registered_model import load_registered
-from apf_tasks.scoring import score_file
-from flows.similar import similar
+from apf_tasks.evaluation.registered.model import load_registered
+from apf_tasks.serving.predict_file import score_file
+from apf_tasks.tracking.models import ask_logged
+from apf_tasks.word_vectors.similar import similar
 from tests.registered_versions import NAMES, Old, restore
 
 

@@ -18,10 +18,11 @@ import yaml
 from prefect.settings import PREFECT_API_URL
 from safetensors.torch import load_file
 
-from apf_tasks import store, tracker
 from apf_tasks.artifacts import Rung, Selection, TrainedModel
+from apf_tasks.cache import store
+from apf_tasks.cache.journal import Journal
 from apf_tasks.errors import ApfError
-from apf_tasks.stage import Journal
+from apf_tasks.tracking import client as tracker
 from tests.databases import Databases
 from tests.projects import handles, run, work_in_copy
 from tests.tiny import review_rows, tiny_bert, write_jsonl
@@ -216,7 +217,7 @@ def test_killed_in_the_middle_it_ends_in_the_same_selection(
     environment = os.environ | {"APF_MLRUNS": str(tmp_path / "killed"), "PYTHONPATH": str(Path(__file__).parents[2])}
     environment["PREFECT_API_URL"] = PREFECT_API_URL.value()
     os.environ["APF_MLRUNS"] = environment["APF_MLRUNS"]
-    command = [sys.executable, "-m", "flows.cli", "run", "reviews.yaml"]
+    command = [sys.executable, "-m", "flows.cli.main", "run", "reviews.yaml"]
     for rungs in (1, 5):
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 240

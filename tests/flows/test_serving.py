@@ -18,9 +18,9 @@ from typing import Any, NoReturn
 import pandas as pd
 import pytest
 
-from apf_tasks import tracker
-from apf_tasks.registered_model import load_registered
-from apf_tasks.scoring import score_file
+from apf_tasks.evaluation.registered.model import load_registered
+from apf_tasks.serving.predict_file import score_file
+from apf_tasks.tracking import client as tracker
 from tests.conftest import PROJECT
 from tests.registered_versions import NAMES, Old, restore
 

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from apf_tasks.artifacts import RegisteredModel, Split, TestReport
-from apf_tasks.families import get_family
-from apf_tasks.params_file import load_params
-from apf_tasks.stage import journal
-from flows.cli import main
+from apf_tasks.cache.journal import journal
+from apf_tasks.family import get_family
+from apf_tasks.params.file import load_params
+from flows.cli.main import main
 from tests.conftest import PROJECT
 from tests.contract.test_families import SMOKE
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from prefect import flow
 
-from apf_tasks import stage as stage_module
-from apf_tasks import store
 from apf_tasks.artifacts import Artifact
+from apf_tasks.cache import journal, store
+from apf_tasks.cache.fingerprints import fingerprint_files
+from apf_tasks.cache.history import of_experiment
+from apf_tasks.cache.journal import Unknown, journal
+from apf_tasks.cache.stage import stage
 from apf_tasks.errors import StoreError
-from apf_tasks.history import of_experiment
-from apf_tasks.params import SplitParams
-from apf_tasks.stage import Unknown, journal, stage
-from apf_tasks.store import fingerprint_files
+from apf_tasks.params.data import SplitParams
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -157,7 +157,7 @@ def test_no_room_is_a_store_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 def test_labels_reach_the_function() -> None:
-    assert stage_module.current_label() == ""
+    assert journal.current_label() == ""
     with journal() as done:
         count.labelled("trial 1")(write("x", SplitParams()))
     assert [v.label for v in done.visits] == ["", "trial 1"]

@@ -12,17 +12,17 @@ import pandas as pd
 import pytest
 import yaml
 
-from apf_tasks import tracker
 from apf_tasks.artifacts import RegisteredModel
+from apf_tasks.cache.journal import Journal, journal
 from apf_tasks.errors import DataError, RegistryError
-from apf_tasks.registered_model import load_registered
-from apf_tasks.stage import Journal, journal
+from apf_tasks.evaluation.registered.model import load_registered
+from apf_tasks.models.word_vectors import nearest, read_word_vectors, similarity
+from apf_tasks.params.file import load_word_vectors
+from apf_tasks.pipelines import word_vector_pipeline
+from apf_tasks.tracking import client as tracker
 from apf_tasks.word_vectors.artifacts import TrainedVectors, VectorReport
-from apf_tasks.word_vectors.params import load_word_vectors
-from apf_tasks.word_vectors.similarity import nearest, read_word_vectors, similarity
-from flows.cli import main
-from flows.similar import similar
-from flows.word_vector_pipeline import word_vector_pipeline
+from apf_tasks.word_vectors.similar import similar
+from flows.cli.main import main
 from tests.conftest import PROJECT
 from tests.projects import handle
 

@@ -14,11 +14,12 @@ import psutil
 import pytest
 import yaml
 
-from apf_tasks import store, tracker
 from apf_tasks.artifacts import Selection, TrainedModel
-from apf_tasks.device_slots import device_of_its_own
+from apf_tasks.cache import store
 from apf_tasks.errors import ParamsError, WorkersError
-from apf_tasks.params import RuntimeParams
+from apf_tasks.params.train import RuntimeParams
+from apf_tasks.runtime.device_slots import device_of_its_own
+from apf_tasks.tracking import client as tracker
 from tests.projects import handles, run
 from tests.tiny import review_rows, tiny_bert, write_jsonl
 
@@ -110,8 +111,8 @@ def test_an_unknown_kind_of_workers_is_said(project: Path, monkeypatch: pytest.M
 def test_each_trial_has_a_place_of_its_own() -> None:
     code = """
 import torch
-from apf_tasks.device_slots import device_of_its_own
-from apf_tasks.params import RuntimeParams
+from apf_tasks.runtime.device_slots import device_of_its_own
+from apf_tasks.params.experiment import RuntimeParams
 
 torch.set_num_threads(4)
 with device_of_its_own(RuntimeParams(device="cpu"), 2) as place:

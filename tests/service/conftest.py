@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from apf_tasks import outbox
+from apf_tasks.tracking import outbox
 from tests.conftest import PROJECT
 from tests.databases import Databases
 from tests.service.tracking_server import Proxy, Server

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from apf_tasks import outbox, tracker, tracking
 from apf_tasks.errors import RegistryError
+from apf_tasks.tracking import client as tracker
+from apf_tasks.tracking import outbox
+from apf_tasks.tracking import run_logger as tracking
 from tests.projects import apf
 from tests.service.tracking_server import Server
 

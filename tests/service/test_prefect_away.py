@@ -13,11 +13,11 @@ from types import FrameType
 
 import pytest
 
-from apf_tasks import store
-from apf_tasks.registry import aliases_of
-from flows import environment
-from flows.environment import repeat_lost_ctrl_c
-from flows.servers import free_port
+from apf_tasks.cache import store
+from apf_tasks.serving._processes import free_port
+from apf_tasks.tracking.registry import aliases_of
+from flows.orchestration import settings as environment
+from flows.orchestration._interrupts import repeat_lost_ctrl_c
 from tests.databases import Databases
 from tests.projects import apf
 from tests.service.test_team import answers

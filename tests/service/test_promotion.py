@@ -12,16 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from apf_tasks import promotion, tracker
 from apf_tasks.errors import PromotionRefused, RegistryError
-from apf_tasks.promotion import Move, enter, history, log_file, promote, replay, rollback
-from apf_tasks.registry import aliases_of
+from apf_tasks.tracking import champion as promotion
+from apf_tasks.tracking import client as tracker
+from apf_tasks.tracking.champion import Move, enter, history, log_file, promote, replay, rollback
+from apf_tasks.tracking.registry import aliases_of
 
 NAME = "reviews"
 
 PROCESSES = multiprocessing.get_context("forkserver")
 STORES = ["mlflow.store.tracking.sqlalchemy_store", "mlflow.store.model_registry.sqlalchemy_store"]
-PROCESSES.set_forkserver_preload(["mlflow", *STORES, "apf_tasks.promotion", "pytest"])
+PROCESSES.set_forkserver_preload(["mlflow", *STORES, "apf_tasks.tracking.champion", "pytest"])
 """They are forked from one that has imported MLflow, which each would need seconds for."""
 
 

@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 import yaml
 
-from apf_tasks import tracker
-from apf_tasks.champion import champion_split
+from apf_tasks.data.rows import read_rows
 from apf_tasks.errors import ParamsError, PromotionRefused, SourceError
-from apf_tasks.params import Params
-from apf_tasks.params_file import load_params
-from apf_tasks.past_runs import artifact, past_run
-from apf_tasks.promotion import history
-from apf_tasks.registry import aliases_of
-from apf_tasks.rows import read_rows
+from apf_tasks.params.experiment import Params
+from apf_tasks.params.file import load_params
+from apf_tasks.promotion.champion_rows import champion_split
+from apf_tasks.tracking import client as tracker
+from apf_tasks.tracking.champion import history
+from apf_tasks.tracking.past_runs import artifact, past_run
+from apf_tasks.tracking.registry import aliases_of
 from flows.promote import promote
 from flows.retrain import retrain
 from tests.conftest import PROJECT

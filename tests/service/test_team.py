@@ -23,7 +23,7 @@ import yaml
 from prefect.utilities.templating import apply_values
 from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
 
-from flows.servers import free_port
+from apf_tasks.serving._processes import free_port
 from tests.conftest import PROJECT
 from tests.projects import apf
 from tests.service.test_up import prefect, wait_until

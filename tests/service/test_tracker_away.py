@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from apf_tasks import store, tracker, tracking
 from apf_tasks.artifacts import Selection
+from apf_tasks.cache import store
 from apf_tasks.errors import RegistryError
+from apf_tasks.tracking import client as tracker
+from apf_tasks.tracking import run_logger as tracking
 from tests.projects import handle, run
 from tests.service.tracking_server import Proxy
 from tests.tiny import review_rows, tiny_bert, write_jsonl

@@ -18,7 +18,7 @@ import psutil
 import pytest
 import yaml
 
-from apf_tasks.registry import aliases_of
+from apf_tasks.tracking.registry import aliases_of
 from tests.databases import Databases
 from tests.tiny import review_rows, write_jsonl
 

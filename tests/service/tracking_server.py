@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from flows.servers import free_port
+from apf_tasks.serving._processes import free_port
 
 BIN = Path(sys.executable).parent
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from apf_tasks import checkpoints
-from apf_tasks.checkpoints import Checkpoints, Progress, load_checkpoint
-from apf_tasks.optimizers import NAMES, AdamW, decay_groups
-from apf_tasks.params import TrainParams
-from apf_tasks.store import WORK
-from apf_tasks.weights import save_best
+from apf_tasks.cache.store import WORK
+from apf_tasks.params.optimizers import NAMES, AdamW, decay_groups
+from apf_tasks.params.train import TrainParams
+from apf_tasks.training import checkpoints
+from apf_tasks.training.checkpoints import Checkpoints, Progress, load_checkpoint
+from apf_tasks.training.weights import save_best
 
 Setting = tuple[BertForSequenceClassification, torch.optim.Optimizer]
 KEPT = ("adamw", "adafactor", "sgd", "muon")

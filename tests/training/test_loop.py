@@ -15,15 +15,18 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
-from apf_tasks.batching import Examples, collate, token_table
+from apf_tasks.data.batching import collate
 from apf_tasks.errors import Diverged, ModelError
-from apf_tasks.families import Prediction, get_family
-from apf_tasks.joined_optimizer import build_optimizer
-from apf_tasks.loop import train_steps
-from apf_tasks.network import Network, Place, predict_rows
-from apf_tasks.params import FamilyParams, ModelParams, RuntimeParams, TrainParams
-from apf_tasks.pretrained import load_base
-from apf_tasks.schedules import total_steps
+from apf_tasks.evaluation.predictor import Network, Place, predict_rows
+from apf_tasks.examples import Examples, token_table
+from apf_tasks.family import Prediction, get_family
+from apf_tasks.models.pretrained import load_base
+from apf_tasks.params.family import FamilyParams
+from apf_tasks.params.model import ModelParams
+from apf_tasks.params.train import RuntimeParams, TrainParams
+from apf_tasks.training.loop import train_steps
+from apf_tasks.training.optim.optimizers import build_optimizer
+from apf_tasks.training.optim.schedules import total_steps
 from tests.tiny import review_rows, tiny_bert
 
 PLACE = Place(torch.device("cpu"), torch.float32)
@@ -220,7 +223,7 @@ def test_predictions_keep_the_order_of_the_rows(setting: Setting) -> None:
 
 def trajectory(setting: Setting, make: Callable[[PreTrainedModel], torch.optim.Optimizer]) -> torch.Tensor:
     """Ten textbook steps on whole batches in the loop's order: zero_grad, backward, clip, step."""
-    from apf_tasks.batching import epoch_order
+    from apf_tasks.data.batching import epoch_order
 
     model, examples = setting.model(), setting.examples()
     optimizer = make(model)

@@ -10,10 +10,25 @@ from typing import Any
 
 import pytest
 
-from apf_tasks import nodes, store
-from apf_tasks.nodes import ADDRESS, WANTED, Wanted, call_for_nodes, live_calls, meeting_place, next_call, take_number
-from apf_tasks.params import RuntimeParams
-from tests.training.test_ranks import LONGER, alone, folder, same_as_alone  # noqa: F401
+from apf_tasks.cache import store
+from apf_tasks.params.train import RuntimeParams
+from apf_tasks.runtime import _nodes as nodes
+from apf_tasks.runtime._nodes import (
+    ADDRESS,
+    WANTED,
+    Wanted,
+    call_for_nodes,
+    live_calls,
+    meeting_place,
+    next_call,
+    take_number,
+)
+from tests.training.test_ranks import (
+    LONGER,  # noqa: F401
+    alone,  # noqa: F401
+    folder,  # noqa: F401
+    same_as_alone,  # noqa: F401
+)
 from tests.training.test_train_stage import train
 
 TWO = RuntimeParams(device="cpu", nodes=2)
@@ -26,7 +41,7 @@ def test_two_machines_train_as_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(ADDRESS, "127.0.0.1")
-    command = [sys.executable, "-m", "flows.cli", "join", "--patience", "0.5"]
+    command = [sys.executable, "-m", "flows.cli.main", "join", "--patience", "0.5"]
     other = subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     trained = train(folder, tmp_path / "out", params=LONGER, nodes=2)
     same_as_alone(trained, alone)

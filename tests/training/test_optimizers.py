@@ -12,12 +12,12 @@ import torch
 from pydantic import ValidationError
 
 from apf_tasks.errors import Diverged, ParamsError
-from apf_tasks.joined_optimizer import InBackward, build_optimizer, layer_matrices
-from apf_tasks.loop import train_steps
-from apf_tasks.optimizers import SGD, Adafactor, AdamW, Muon
-from apf_tasks.params import RuntimeParams, TrainParams
-from apf_tasks.params_file import load_params
-from apf_tasks.runtime import recompute
+from apf_tasks.params.file import load_params
+from apf_tasks.params.optimizers import SGD, Adafactor, AdamW, Muon
+from apf_tasks.params.train import RuntimeParams, TrainParams
+from apf_tasks.training.activation_checkpointing import recompute
+from apf_tasks.training.loop import train_steps
+from apf_tasks.training.optim.optimizers import InBackward, build_optimizer, layer_matrices
 from tests.conftest import PROJECT
 from tests.training.test_loop import Setting, weights
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from apf_tasks.compiling import GAIN, WAIT_SECONDS, Compiler, pays
 from apf_tasks.errors import ParamsError
-from apf_tasks.joined_optimizer import build_optimizer
-from apf_tasks.loop import train_steps
-from apf_tasks.optimizers import AdamW
-from apf_tasks.params import RuntimeParams, TrainParams
-from apf_tasks.rounded_optimizer import Rounded, rounded
+from apf_tasks.params.optimizers import AdamW
+from apf_tasks.params.train import RuntimeParams, TrainParams
+from apf_tasks.training._compile import GAIN, WAIT_SECONDS, Compiler, pays
+from apf_tasks.training.loop import train_steps
+from apf_tasks.training.optim._bf16 import Rounded, rounded
+from apf_tasks.training.optim.optimizers import build_optimizer
 from tests.training.test_loop import Setting, weights
 
 PURE = RuntimeParams(device="cpu", precision="pure_bf16")

@@ -15,13 +15,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from apf_tasks import tracker, tracking
 from apf_tasks.artifacts import TrainedModel
+from apf_tasks.cache.store import WORK
 from apf_tasks.errors import Interrupted, ParamsError, WorkerDied
-from apf_tasks.launch import CALLER, check_caller, on_devices
-from apf_tasks.params import RuntimeParams
-from apf_tasks.ranks import Ranks
-from apf_tasks.store import WORK
+from apf_tasks.params.train import RuntimeParams
+from apf_tasks.runtime._rank import CALLER
+from apf_tasks.runtime.launch import check_caller, on_devices
+from apf_tasks.runtime.ranks import Ranks
+from apf_tasks.tracking import client as tracker
+from apf_tasks.tracking import run_logger as tracking
 from tests import rank_calls
 from tests.tiny import tiny_model
 from tests.training.test_train_stage import PARAMS, points, prepared, started, train, wait_for

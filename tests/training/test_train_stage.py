@@ -15,14 +15,17 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
-from apf_tasks import tracker, tracking
 from apf_tasks.artifacts import Split, TokenizedSplit, TrainedModel
+from apf_tasks.cache.store import WORK
+from apf_tasks.data.tokenization import tokenize
 from apf_tasks.errors import ModelError
-from apf_tasks.params import FamilyParams, ModelParams, RuntimeParams, TrainParams
-from apf_tasks.store import WORK
-from apf_tasks.tokenization import tokenize
-from apf_tasks.training import train_model
-from apf_tasks.training_state import Trial
+from apf_tasks.params.family import FamilyParams
+from apf_tasks.params.model import ModelParams
+from apf_tasks.params.train import RuntimeParams, TrainParams
+from apf_tasks.tracking import client as tracker
+from apf_tasks.tracking import run_logger as tracking
+from apf_tasks.training.state import Trial
+from apf_tasks.training.train import train_model
 from tests.tiny import review_rows, tiny_bert
 
 FAMILY = FamilyParams(name="sentiment")

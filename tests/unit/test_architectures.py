@@ -11,9 +11,9 @@ import torch
 from transformers import AutoConfig
 
 from apf_tasks.errors import ModelError
-from apf_tasks.params import ModelParams
-from apf_tasks.pretrained import Base, load_base, load_pretrained, load_tokenizer, resize_for
-from apf_tasks.weights import check_moved, load_best, parameter_digests, save_best, unique_weights
+from apf_tasks.models.pretrained import Base, load_base, load_pretrained, load_tokenizer, resize_for
+from apf_tasks.params.model import ModelParams
+from apf_tasks.training.weights import check_moved, load_best, parameter_digests, save_best, unique_weights
 from tests.tiny import DECODERS, ENCODER_DECODERS, ENCODERS, review_rows, tiny_bert, tiny_model
 
 HEADS = {

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from apf_tasks.baselines import is_unspaced, majority_label, tfidf_logistic_regression
+from apf_tasks.families.classification.baselines import majority_label, tfidf_logistic_regression
+from apf_tasks.words import is_unspaced
 
 ENGLISH = {
     "good": ["a wonderful film", "warm and funny", "I loved it"],

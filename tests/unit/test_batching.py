@@ -6,16 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from apf_tasks.batching import (
-    Examples,
-    collate,
-    collate_packed,
-    count_targets,
-    epoch_order,
-    micro_batches,
-    pack,
-    token_table,
-)
+from apf_tasks.data.batching import collate, collate_packed, epoch_order, micro_batches, pack
+from apf_tasks.examples import Examples, count_targets, token_table
 
 
 def lengths(count: int = 1000) -> np.ndarray:

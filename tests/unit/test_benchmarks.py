@@ -78,8 +78,8 @@ def test_a_checkpoint_is_measured_on_both_sides(tmp_path: Path, monkeypatch: pyt
 
 
 def test_every_family_is_compared() -> None:
-    from apf_tasks.families import family_names
-    from apf_tasks.params_file import load_params
+    from apf_tasks.params.family import family_names
+    from apf_tasks.params.file import load_params
 
     assert {load_params(case.params).family.name for case in CASES.values()} == set(family_names())
 

@@ -10,17 +10,19 @@ import pandas as pd
 import pytest
 import torch
 
-from apf_tasks.batching import Examples, token_table
 from apf_tasks.errors import ModelError
-from apf_tasks.families import IGNORE_INDEX, Columns, Family, Prediction, causal_lm, get_family
-from apf_tasks.families._chat import DEFAULT_TEMPLATE, Chat
-from apf_tasks.families._conversations import prompt_of, turns_of
-from apf_tasks.families.causal_lm import SAMPLES, CausalLMParams
-from apf_tasks.loop import train_steps
-from apf_tasks.network import WRITING_TOKENS, Network, Place, predict_and_tune, predict_rows, scores_of
-from apf_tasks.packaging import REPLAYED_ROWS
-from apf_tasks.params import ModelParams, TrainParams
-from apf_tasks.pretrained import Base, load_base
+from apf_tasks.evaluation.predictor import WRITING_TOKENS, Network, Place, predict_and_tune, predict_rows, scores_of
+from apf_tasks.examples import IGNORE_INDEX, Columns, Examples, token_table
+from apf_tasks.families.causal_lm import family as causal_lm
+from apf_tasks.families.causal_lm.chat import DEFAULT_TEMPLATE, Chat
+from apf_tasks.families.causal_lm.conversations import prompt_of, turns_of
+from apf_tasks.families.causal_lm.family import SAMPLES, CausalLMParams
+from apf_tasks.family import Family, Prediction, get_family
+from apf_tasks.models.pretrained import Base, load_base
+from apf_tasks.params.model import ModelParams
+from apf_tasks.params.train import TrainParams
+from apf_tasks.serving.register import REPLAYED_ROWS
+from apf_tasks.training.loop import train_steps
 from tests.tiny import tiny_bert, tiny_model
 
 DOCUMENTS = get_family(CausalLMParams(name="causal_lm"))

@@ -20,12 +20,13 @@ import pytest
 from packaging.utils import canonicalize_name
 from pydantic import BaseModel
 
-from apf_tasks import code_digest, stages
-from apf_tasks.code_digest import PARTS, VALUES, WITHOUT_INFLUENCE, Code, Use, code_digests, followed
-from apf_tasks.families import family_names
-from apf_tasks.model_params import ModelParams
-from apf_tasks.params import FamilyParams
-from apf_tasks.stage import Stage
+from apf_tasks import stages
+from apf_tasks.cache import code_digest
+from apf_tasks.cache._code_syntax import Code, Use
+from apf_tasks.cache.code_digest import PARTS, VALUES, WITHOUT_INFLUENCE, code_digests, followed
+from apf_tasks.cache.stage import Stage
+from apf_tasks.params.family import FamilyParams, family_names
+from apf_tasks.params.model import ModelParams
 from apf_tasks.word_vectors import stages as word_vector_stages
 
 STAGES: dict[str, Stage[..., Any]] = {
@@ -69,8 +70,13 @@ def test_an_expression_counts(package: Path) -> None:
 
 def test_imports_are_followed_and_reporting_is_not(package: Path) -> None:
     modules = code_digests(["training"], "sentiment").keys()
-    assert {"apf_tasks.training", "apf_tasks.loop", "apf_tasks.schedules", "apf_tasks.families.sentiment"} <= modules
-    assert not {"apf_tasks.tracking", "apf_tasks.progress", "apf_tasks.errors"} & modules
+    assert {
+        "apf_tasks.training.train",
+        "apf_tasks.training.loop",
+        "apf_tasks.training.optim.schedules",
+        "apf_tasks.families.classification.family",
+    } <= modules
+    assert not {"apf_tasks.tracking.run_logger", "apf_tasks.runtime.progress", "apf_tasks.errors"} & modules
     before = code_digests(["training"], "sentiment")
     edit(package / "progress.py", "LINE_SECONDS = 10", "LINE_SECONDS = 20")
     assert code_digests(["training"], "sentiment") == before
@@ -215,11 +221,17 @@ def test_methods_and_properties_of_values_count_where_they_are_asked_for(package
 
 def test_a_name_from_elsewhere_is_followed_to_its_definition(package: Path) -> None:
     (package / "shown").mkdir()
-    (package / "shown" / "__init__.py").write_text("from apf_tasks.store import fingerprint_files as fingerprint\n")
-    edit(package / "subset.py", "from apf_tasks.rows", "from apf_tasks.shown import fingerprint\nfrom apf_tasks.rows")
+    (package / "shown" / "__init__.py").write_text(
+        "from apf_tasks.cache.store import fingerprint_files as fingerprint\n"
+    )
+    edit(
+        package / "subset.py",
+        "from apf_tasks.data.rows",
+        "from apf_tasks.shown import fingerprint\nfrom apf_tasks.data.rows",
+    )
     (package / "more").mkdir()
     (package / "more" / "__init__.py").write_text("from ..shown import fingerprint\n")
-    edit(package / "selection.py", "from apf_tasks.rows", "from apf_tasks import more\nfrom apf_tasks.rows")
+    edit(package / "selection.py", "from apf_tasks.data.rows", "from apf_tasks import more\nfrom apf_tasks.data.rows")
     edit(
         package / "selection.py",
         "def select(",
@@ -232,7 +244,7 @@ def test_a_name_from_elsewhere_is_followed_to_its_definition(package: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "statement", ["import apf_tasks.store", "from apf_tasks.store import *", "from . import store"]
+    "statement", ["import apf_tasks.cache.store", "from apf_tasks.cache.store import *", "from . import store"]
 )
 def test_no_way_to_import_hides_a_definition(package: Path, statement: str) -> None:
     edit(package / "schedules.py", "import math", f"{statement}\nimport math")
@@ -290,7 +302,7 @@ def test_all_fields_of_a_model_are_in_keys() -> None:
     """So what `as_model_params` makes of a built model decides the key by itself."""
     built = stages.BaseModel.model_construct(path=Path("stages/build_base/0123"), fingerprint="f")
     made = stages.as_model_params(built, ModelParams(init="scratch", architecture="bert"))
-    inputs = importlib.import_module("apf_tasks.stage")._inputs({"model": made})
+    inputs = importlib.import_module("apf_tasks.cache.stage")._inputs({"model": made})
     assert inputs.keys() >= {f"model.{name}" for name in ModelParams.model_fields if name != "sizes"}
     assert (inputs["model.base"], inputs["model.init"]) == ("stages:build_base/0123", "pretrained")
     assert "model.sizes" in inputs
@@ -340,6 +352,6 @@ def test_keys_name_the_libraries_that_code_imports(stage: str) -> None:
 
 
 def test_a_library_that_is_not_installed_is_in_the_key_as_that() -> None:
-    from apf_tasks.provenance import installed_version
+    from apf_tasks.cache.environment import installed_version
 
     assert installed_version("no-such-distribution") == "not installed"

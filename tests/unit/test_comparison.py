@@ -9,19 +9,21 @@ import pandas as pd
 import pytest
 import yaml
 
-from apf_tasks import code_digest
-from apf_tasks.comparison import Predicted, compare, shared_rows
+from apf_tasks.cache import code_digest
+from apf_tasks.cache.environment import environment
+from apf_tasks.data.rows import write_rows
 from apf_tasks.errors import DataError
-from apf_tasks.families import family_params, get_family
-from apf_tasks.metrics.bootstrap import paired_bootstrap
-from apf_tasks.params import FamilyParams, TestParams
-from apf_tasks.params_file import load_params, written_in
-from apf_tasks.provenance import Provenance, StageFacts, environment, params_yaml
-from apf_tasks.repeated import Alike, same_predictions
-from apf_tasks.rows import write_rows
+from apf_tasks.evaluation.comparison import Predicted, compare, shared_rows
+from apf_tasks.evaluation.metrics.bootstrap import paired_bootstrap
+from apf_tasks.family import get_family
+from apf_tasks.params._yaml import params_yaml
+from apf_tasks.params.family import FamilyParams, family_params
+from apf_tasks.params.file import load_experiment, load_params, written_in
+from apf_tasks.params.search import TestParams
+from apf_tasks.runs.differences import then_and_now, where_it_ran
+from apf_tasks.runs.rerun import Alike, same_predictions
 from apf_tasks.stages import ingest, select
-from apf_tasks.then_and_now import then_and_now, where_it_ran
-from apf_tasks.word_vectors.params import load_experiment
+from apf_tasks.tracking.provenance import Provenance, StageFacts
 from tests.conftest import PROJECT
 
 SETTINGS = TestParams(resamples=1000)
@@ -193,7 +195,11 @@ def lines(folder: Path, *stages: StageFacts) -> dict[str, tuple[str, str]]:
 
 def test_what_is_the_same_today_and_what_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    code = {**code_digest.code_digests(select.code, "sentiment"), "apf_tasks.selection": "0", "apf_tasks.old": "1"}
+    code = {
+        **code_digest.code_digests(select.code, "sentiment"),
+        "apf_tasks.evaluation.selection": "0",
+        "apf_tasks.old": "1",
+    }
     here = environment()
     elsewhere = {**here, "cpu": "another", "torch": "1.0"}
     found = lines(tmp_path, facts(), facts(stage="select", code=code, environment=elsewhere))
@@ -226,7 +232,7 @@ def test_a_run_is_repeated_where_its_files_are(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(here)
     monkeypatch.delenv("APF_MLRUNS")
     with where_it_ran(recorded, params) as folder:
-        from apf_tasks import store
+        from apf_tasks.cache import store
 
         assert folder == Path.cwd() == there
         assert store.root() == here / "mlruns"

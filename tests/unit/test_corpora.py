@@ -13,9 +13,10 @@ import pytest
 from pydantic import ValidationError
 
 from apf_tasks.errors import DataError, SourceError
-from apf_tasks.params import DataParams
-from apf_tasks.reading import Table, read_source
-from apf_tasks.sources import data_files, data_identity
+from apf_tasks.params.data import DataParams
+from apf_tasks.sources.data import data_files, data_identity
+from apf_tasks.sources.formats.table import Table
+from apf_tasks.sources.reading import read_source
 from tests.archives import make_zip, tar
 
 

@@ -8,8 +8,8 @@ import random
 import numpy as np
 import pytest
 
-from apf_tasks.drift import _told_apart, _words, stability_index
-from apf_tasks.embeddings import energy_distance
+from apf_tasks.evaluation._embeddings import energy_distance
+from apf_tasks.evaluation.drift import _told_apart, _words, stability_index
 from tests.tiny import review_rows
 
 

@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import dropout, scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
-from apf_tasks.dropout import cheap_draws
+from apf_tasks.training._dropout import cheap_draws
 
 CPU = torch.device("cpu")
 MANY = 400_000

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from apf_tasks.estimates import Training, count_parameters, estimate
-from apf_tasks.params import ModelParams, TrainParams
-from apf_tasks.params_file import load_params
-from apf_tasks.stage import journal
-from apf_tasks.usual_rates import USUAL, kind_of, unusual_rates
-from flows.pipeline import pipeline
-from flows.plan_output import estimated
+from apf_tasks.cache.journal import journal
+from apf_tasks.params.file import load_params
+from apf_tasks.params.model import ModelParams
+from apf_tasks.params.train import TrainParams
+from apf_tasks.pipelines import pipeline
+from apf_tasks.planning._usual_rates import USUAL, kind_of, unusual_rates
+from apf_tasks.planning.estimates import Training, count_parameters, estimate
+from flows.cli.runs.plan import estimated
 from tests.conftest import PROJECT
 from tests.projects import apf
 from tests.tiny import review_rows, write_jsonl
@@ -122,7 +123,7 @@ def test_a_trial_that_is_compared_on_its_way_counts_once(tmp_path: Path) -> None
 def test_a_plan_with_estimates_needs_no_torch(tmp_path: Path) -> None:
     base(tmp_path / "base")
     script = (
-        "import sys; from flows.cli import main\n"
+        "import sys; from flows.cli.main import main\n"
         f"try: main(['plan', {str(params_in(tmp_path))!r}])\n"
         "except SystemExit: pass\n"
         "print(sorted({'torch', 'transformers', 'mlflow', 'prefect', 'pandas'} & set(sys.modules)))"

@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 
 from apf_tasks.artifacts import Contender
-from apf_tasks.gate import judge
-from apf_tasks.params import Params
-from apf_tasks.rows import write_rows
+from apf_tasks.data.rows import write_rows
+from apf_tasks.params.experiment import Params
+from apf_tasks.promotion.gate import judge
 
 
 def contender(folder: Path, uri: str, predictions: list[str]) -> Contender:

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from apf_tasks.errors import ModelError, SourceError
-from apf_tasks.model_sources import model_folder, model_identity
-from apf_tasks.params import ModelParams
-from apf_tasks.pretrained import load_base, load_pretrained
+from apf_tasks.models.pretrained import load_base, load_pretrained
+from apf_tasks.params.model import ModelParams
+from apf_tasks.sources.models import model_folder, model_identity
 from tests.tiny import tiny_model
 
 TEMPLATE = "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}{{ eos_token }}{% endfor %}"

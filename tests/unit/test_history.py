@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from apf_tasks import store
-from apf_tasks.history import count, explain, note, of_experiment
-from apf_tasks.store import Record
+from apf_tasks.cache import fingerprints, store
+from apf_tasks.cache.history import count, explain, note, of_experiment
+from apf_tasks.cache.store import Record
 
 STAGE = "train_model"
 _watching: list[list[str]] = []
@@ -44,7 +44,7 @@ def opened(below: Path) -> Iterator[list[str]]:
 def called(rate: float, more: dict[str, Any] | None = None) -> Record:
     inputs = {f"train.field{n}": n for n in range(20)} | {"train.learning_rate": rate} | (more or {})
     code = {f"apf_tasks.module{n}": f"{n:032x}" for n in range(20)}
-    key = store.digest([STAGE, inputs])
+    key = fingerprints.digest([STAGE, inputs])
     return Record(stage=STAGE, key=key, inputs=inputs, code=code, libraries={"torch": "2.8"}, seconds=1)
 
 

@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 
 from apf_tasks.artifacts import RawData
+from apf_tasks.data.ingestion import ingest
 from apf_tasks.errors import DataError, ParamsError, SourceError
-from apf_tasks.ingestion import ingest
-from apf_tasks.params import DataParams, FamilyParams
+from apf_tasks.params.data import DataParams
+from apf_tasks.params.family import FamilyParams
 
 
 class Place:

@@ -13,14 +13,17 @@ import torch
 import torch.nn.functional as F
 from transformers import PreTrainedModel
 
-from apf_tasks.batching import Examples, collate, collate_packed, token_table
-from apf_tasks.families import IGNORE_INDEX, Columns, Evidence, Family, _lm, _lm_head, get_family
-from apf_tasks.families.causal_lm import CausalLMParams
-from apf_tasks.families.masked_lm import MaskedLMParams
-from apf_tasks.loop import packs_alike
-from apf_tasks.network import Network, Place
-from apf_tasks.params import ModelParams
-from apf_tasks.pretrained import Base, load_base
+from apf_tasks.data.batching import collate, collate_packed
+from apf_tasks.evaluation.predictor import Network, Place
+from apf_tasks.examples import IGNORE_INDEX, Columns, Examples, token_table
+from apf_tasks.families._language_model import head as _lm_head
+from apf_tasks.families._language_model import scoring as _lm
+from apf_tasks.families.causal_lm.family import CausalLMParams
+from apf_tasks.families.masked_lm.family import MaskedLMParams
+from apf_tasks.family import Evidence, Family, get_family
+from apf_tasks.models.pretrained import Base, load_base
+from apf_tasks.params.model import ModelParams
+from apf_tasks.training.packing import packs_alike
 from tests.tiny import DECODERS, ENCODERS, review_rows, tiny_model
 
 CPU = torch.device("cpu")

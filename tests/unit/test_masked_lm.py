@@ -11,14 +11,16 @@ import pandas as pd
 import pytest
 import torch
 
-from apf_tasks.batching import Examples, collate, token_table
+from apf_tasks.data.batching import collate
 from apf_tasks.errors import ModelError
-from apf_tasks.families import IGNORE_INDEX, Columns, Evidence, get_family
-from apf_tasks.families._masking import fixed_targets, hidden_tokens, word_of_character
-from apf_tasks.families.masked_lm import MaskedLMParams, _filled
-from apf_tasks.network import Network, Place, predict_rows, scores_of
-from apf_tasks.params import FamilyParams, ModelParams
-from apf_tasks.pretrained import Base, load_base
+from apf_tasks.evaluation.predictor import Network, Place, predict_rows, scores_of
+from apf_tasks.examples import IGNORE_INDEX, Columns, Examples, token_table
+from apf_tasks.families.masked_lm.family import MaskedLMParams, _filled
+from apf_tasks.families.masked_lm.masking import fixed_targets, hidden_tokens, word_of_character
+from apf_tasks.family import Evidence, get_family
+from apf_tasks.models.pretrained import Base, load_base
+from apf_tasks.params.family import FamilyParams
+from apf_tasks.params.model import ModelParams
 from tests.tiny import review_rows, tiny_bert, tiny_model
 
 TEXTS = [row["text"] for row in review_rows()]

@@ -10,17 +10,18 @@ from typing import Any
 import pytest
 import torch
 
-from apf_tasks.batching import Examples, token_table
-from apf_tasks.device_memory import GPUS, check_device, memory_bytes
 from apf_tasks.errors import ParamsError
-from apf_tasks.fake_tensors import tracked
-from apf_tasks.families import family_params, get_family
-from apf_tasks.loop import packs_alike
-from apf_tasks.memory_changes import changes_that_fit
-from apf_tasks.memory_plan import APART, KERNELS, Memory, heaviest, predict, predict_step
-from apf_tasks.network import Network, Place
-from apf_tasks.params import RuntimeParams, TrainParams
-from apf_tasks.training_state import Trial
+from apf_tasks.evaluation.predictor import Network, Place
+from apf_tasks.examples import Examples, token_table
+from apf_tasks.family import get_family
+from apf_tasks.params.family import family_params
+from apf_tasks.params.train import RuntimeParams, TrainParams
+from apf_tasks.planning._fake_tensors import tracked
+from apf_tasks.planning._memory_advice import changes_that_fit
+from apf_tasks.planning.devices import GPUS, check_device, memory_bytes
+from apf_tasks.planning.memory import APART, KERNELS, Memory, heaviest, predict, predict_step
+from apf_tasks.training.packing import packs_alike
+from apf_tasks.training.state import Trial
 from tests.conftest import PROJECT
 from tests.projects import apf
 
@@ -166,11 +167,11 @@ def test_devices_have_names_and_sizes() -> None:
 def test_a_plan_predicts_and_says_what_would_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from apf_tasks.params_file import load_params
-    from apf_tasks.stage import journal
-    from flows.memory_output import plan_memory, print_memory
-    from flows.pipeline import pipeline
-    from flows.plan_output import estimate
+    from apf_tasks.cache.journal import journal
+    from apf_tasks.params.file import load_params
+    from apf_tasks.pipelines import pipeline
+    from apf_tasks.planning.estimates import estimate
+    from flows.cli.runs._memory import plan_memory, print_memory
 
     monkeypatch.setenv("APF_MLRUNS", str(tmp_path / "mlruns"))
     file = str(PROJECT / "params" / "smoke" / "sentiment.yaml")

@@ -7,8 +7,8 @@ import pytest
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
 from apf_tasks.errors import DataError
-from apf_tasks.metrics.bootstrap import bootstrap, paired_bootstrap
-from apf_tasks.metrics.classification import classification_scores, confusion_statistics, per_label
+from apf_tasks.evaluation.metrics.bootstrap import bootstrap, paired_bootstrap
+from apf_tasks.evaluation.metrics.classification import classification_scores, confusion_statistics, per_label
 
 NAMES = ["a", "b"]
 
@@ -80,7 +80,7 @@ def test_bootstrap_interval_of_an_accuracy_is_the_binomial_one() -> None:
 def test_pieces_of_the_weight_matrix_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     statistics = confusion_statistics(["a", "b"] * 50, ["a", "a"] * 50, NAMES)
     whole = bootstrap(statistics, classification_scores, 300, 0, 0.95)
-    monkeypatch.setattr("apf_tasks.metrics.bootstrap.WEIGHTS_AT_ONCE", 700)
+    monkeypatch.setattr("apf_tasks.evaluation.metrics.bootstrap.WEIGHTS_AT_ONCE", 700)
     assert bootstrap(statistics, classification_scores, 300, 0, 0.95) == whole
 
 

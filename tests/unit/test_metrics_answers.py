@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from apf_tasks.errors import DataError
-from apf_tasks.metrics.answers import (
+from apf_tasks.evaluation.metrics.answers import (
     ALWAYS_ANSWER,
     NEVER_ANSWER,
     Language,

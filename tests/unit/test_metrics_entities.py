@@ -8,7 +8,7 @@ from seqeval.metrics.v1 import precision_recall_fscore_support
 from seqeval.scheme import IOB2, Entities
 
 from apf_tasks.errors import DataError
-from apf_tasks.metrics.entities import (
+from apf_tasks.evaluation.metrics.entities import (
     bio_problem,
     bioes_to_bio,
     entity_scores,

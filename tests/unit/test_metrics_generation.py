@@ -10,8 +10,8 @@ import sacrebleu
 from rouge_score.rouge_scorer import RougeScorer
 
 from apf_tasks.errors import DataError
-from apf_tasks.metrics.bootstrap import bootstrap
-from apf_tasks.metrics.generation import (
+from apf_tasks.evaluation.metrics.bootstrap import bootstrap
+from apf_tasks.evaluation.metrics.generation import (
     CharacterTokenizer,
     Language,
     length_and_copy,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from apf_tasks.errors import DataError
-from apf_tasks.metrics.language import language_scores, language_statistics, ngram_nll, unigram_nll
+from apf_tasks.evaluation.metrics.language import language_scores, language_statistics, ngram_nll, unigram_nll
 
 
 def test_two_rows_by_hand() -> None:

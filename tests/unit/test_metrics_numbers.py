@@ -17,9 +17,9 @@ from sklearn.metrics import (
 from sklearn.preprocessing import MultiLabelBinarizer
 
 from apf_tasks.errors import DataError
-from apf_tasks.metrics.bootstrap import ScoresFunction
-from apf_tasks.metrics.multilabel import multilabel_scores, multilabel_statistics
-from apf_tasks.metrics.regression import regression_scores, regression_statistics
+from apf_tasks.evaluation.metrics.bootstrap import ScoresFunction
+from apf_tasks.evaluation.metrics.multilabel import multilabel_scores, multilabel_statistics
+from apf_tasks.evaluation.metrics.regression import regression_scores, regression_statistics
 
 NAMES = ["a", "b", "c", "d"]
 

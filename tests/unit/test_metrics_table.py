@@ -8,24 +8,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from apf_tasks.families import family_names, get_family
-from apf_tasks.metrics.answers import answer_scores
-from apf_tasks.metrics.classification import classification_scores
-from apf_tasks.metrics.entities import entity_scores
-from apf_tasks.metrics.generation import rouge_scores, translation_scores
-from apf_tasks.metrics.language import language_scores
-from apf_tasks.metrics.multilabel import multilabel_scores
-from apf_tasks.metrics.regression import regression_scores
-from apf_tasks.metrics.table import LOWER_IS_BETTER, groups, table
-from apf_tasks.params import Params
-from apf_tasks.word_vectors.params import load_experiment
+from apf_tasks.evaluation.metrics.answers import answer_scores
+from apf_tasks.evaluation.metrics.classification import classification_scores
+from apf_tasks.evaluation.metrics.entities import entity_scores
+from apf_tasks.evaluation.metrics.generation import rouge_scores, translation_scores
+from apf_tasks.evaluation.metrics.language import language_scores
+from apf_tasks.evaluation.metrics.multilabel import multilabel_scores
+from apf_tasks.evaluation.metrics.regression import regression_scores
+from apf_tasks.evaluation.metrics.table import LOWER_IS_BETTER, groups, table
+from apf_tasks.family import get_family
+from apf_tasks.params.experiment import Params
+from apf_tasks.params.family import family_names
+from apf_tasks.params.file import load_experiment
 
 PROJECT = Path(__file__).parents[2]
 
 
 def test_the_page_is_as_generated() -> None:
     page = (PROJECT / "docs" / "METRICS.md").read_text()
-    assert page == table(), "run: python -m apf_tasks.metrics.table > docs/METRICS.md"
+    assert page == table(), "run: python -m apf_tasks.evaluation.metrics.table > docs/METRICS.md"
 
 
 def test_the_versions_are_the_locked_ones() -> None:

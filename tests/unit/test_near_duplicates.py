@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from apf_tasks.near_duplicates import Shingles
+from apf_tasks.data._near_duplicates import Shingles
 
 
 def test_shingles_of_three_texts_by_hand() -> None:

@@ -12,16 +12,17 @@ import pandas as pd
 import pytest
 import torch
 
-from apf_tasks.batching import Examples, collate, token_table
-from apf_tasks.corpora.word_tag import read_word_tag
-from apf_tasks.families import Checked, Columns, Evidence, Family, get_family
-from apf_tasks.families._entity_decoding import best_legal, tag_names
+from apf_tasks.data.batching import collate
+from apf_tasks.evaluation.predictor import score, scores_of
+from apf_tasks.examples import Columns, Examples, token_table
 from apf_tasks.families._text_words import WordCut, cut, joined, located
-from apf_tasks.families._word_pieces import encode_words, frame_of, windows
-from apf_tasks.families.ner import NerParams
-from apf_tasks.network import score, scores_of
-from apf_tasks.params import ModelParams
-from apf_tasks.pretrained import Base, load_base
+from apf_tasks.families.ner.decoding import best_legal, tag_names
+from apf_tasks.families.ner.params import NerParams
+from apf_tasks.families.ner.word_pieces import encode_words, frame_of, windows
+from apf_tasks.family import Checked, Evidence, Family, get_family
+from apf_tasks.models.pretrained import Base, load_base
+from apf_tasks.params.model import ModelParams
+from apf_tasks.sources.formats.word_tag import read_word_tag
 from tests.tiny import ENCODERS, tiny_model
 
 ENGLISH = ["Ada Lovelace was born in London.", "Techno-based bands from Japan, e.g. Osc-Dis, met U.S. fans."] * 20

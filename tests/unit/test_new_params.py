@@ -12,16 +12,18 @@ from typing import Any
 import pytest
 import yaml
 
+from apf_tasks.data.ingestion import ingest
 from apf_tasks.errors import ApfError, DataError, ParamsError, SourceError
-from apf_tasks.ingestion import ingest
-from apf_tasks.new_params import default_path, draft, write
-from apf_tasks.new_params.names import language_of, plain_name
-from apf_tasks.new_params.page import entry, flow
-from apf_tasks.new_params.settings import MINILM, SMOLLM
-from apf_tasks.new_params.source import has_header
-from apf_tasks.params import Params
-from apf_tasks.params_file import Loader, load_params
-from flows.cli import main
+from apf_tasks.params._yaml import Loader
+from apf_tasks.params.experiment import Params
+from apf_tasks.params.file import load_params
+from apf_tasks.quickstart import draft
+from apf_tasks.quickstart.names import language_of, plain_name
+from apf_tasks.quickstart.page import entry, flow
+from apf_tasks.quickstart.settings import MINILM, SMOLLM
+from apf_tasks.quickstart.source import has_header
+from apf_tasks.quickstart.write import default_path, write
+from flows.cli.main import main
 from tests.tiny import review_rows
 
 COUNT = 120

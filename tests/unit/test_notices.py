@@ -8,8 +8,8 @@ import socket
 import pytest
 
 from apf_tasks.errors import ParamsError
-from apf_tasks.notices import resolved
-from apf_tasks.notify_params import NotifyParams
+from apf_tasks.params.gate import NotifyParams
+from apf_tasks.promotion.notices import resolved
 
 
 def test_an_address_may_stand_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,7 +20,7 @@ def test_an_address_may_stand_in_the_environment(monkeypatch: pytest.MonkeyPatch
 
 
 def test_what_cannot_be_sent_is_a_warning(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    from flows.notify import failure_told, tell
+    from flows.orchestration.notify import failure_told, tell
 
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))  # bound, and nobody listens

@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from apf_tasks.errors import ExportError
-from apf_tasks.families import family_params
-from apf_tasks.onnx_export import MODEL, RECORD, _folder, check_exportable, check_target
-from apf_tasks.onnx_replay import TOLERANCE, replay
+from apf_tasks.params.family import family_params
+from apf_tasks.serving.onnx.export import MODEL, RECORD, _folder, check_exportable, check_target
+from apf_tasks.serving.onnx.replay import TOLERANCE, replay
 from benchmarks.onnx_architectures import base, family_of, network_of, served_rows, tried
 
 
@@ -85,7 +85,7 @@ def test_a_folder_is_whole_or_not_there(tmp_path: Path) -> None:
     assert list((tmp_path / "out").iterdir()) == []
 
     killed = (
-        "import os, signal, sys; from pathlib import Path; from apf_tasks.onnx_export import _folder\n"
+        "import os, signal, sys; from pathlib import Path; from apf_tasks.serving.onnx.export import _folder\n"
         "with _folder(Path(sys.argv[1]), False) as folder:\n"
         "    (folder / 'model.onnx').write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
     )

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from apf_tasks.errors import SourceError
-from apf_tasks.package_index import cache_folder, fetch, shown
-from apf_tasks.pip_settings import _by_priority, pip_settings
-from apf_tasks.unpacking import members
+from apf_tasks.sources._pip_settings import _by_priority, pip_settings
+from apf_tasks.sources.archives import members
+from apf_tasks.sources.package_index import cache_folder, fetch, shown
 from tests.archives import make_zip, tar
 
 VADER_SHA256 = "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"
@@ -226,13 +226,13 @@ def test_without_configuration_pips_own_index_is_asked(monkeypatch: pytest.Monke
 
 
 def test_pip_is_asked_in_a_process_of_its_own() -> None:
-    said = "import sys; from apf_tasks.pip_settings import pip_settings; pip_settings(); print('pip' in sys.modules)"
+    said = "import sys; from apf_tasks.sources._pip_settings import pip_settings; pip_settings(); print('pip' in sys.modules)"
     asked = subprocess.run([sys.executable, "-c", said], env={"PIP_CONFIG_FILE": os.devnull}, capture_output=True)
     assert asked.stdout.split() == [b"False"], asked.stderr.decode()
 
 
 def test_a_full_disk_says_so() -> None:
-    from apf_tasks.package_index import cannot_write
+    from apf_tasks.sources.package_index import cannot_write
 
     error = cannot_write(OSError(28, "No space left on device"), "package p==1", Path("/nowhere/at/all"))
     assert "GiB free. Free some space, or point APF_CACHE at another disk" in str(error)

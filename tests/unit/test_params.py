@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from apf_tasks.errors import ParamsError
-from apf_tasks.params_file import find_params, grid, load_params, parse_overrides, with_trial
-from apf_tasks.word_vectors.params import load_experiment
+from apf_tasks.params.file import find_params, grid, load_experiment, load_params, parse_overrides, with_trial
 
 PROJECT = Path(__file__).parents[2]
 SHIPPED = sorted((PROJECT / "params").rglob("*.yaml"))

@@ -9,15 +9,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from apf_tasks.artifacts import TokenizedSplit, TrainedModel
-from apf_tasks.curve_artifact import LearningCurve
-from apf_tasks.families import get_family
-from apf_tasks.learning_curve import learning_curve
-from apf_tasks.metrics.bootstrap import bootstrap
-from apf_tasks.params import FamilyParams, ModelParams, TestParams, TrainParams
-from apf_tasks.power_law import EXPONENTS, extrapolate, fit
-from apf_tasks.rows import read_rows, write_rows
-from apf_tasks.score_scale import scale_of
+from apf_tasks.artifacts import LearningCurve, TokenizedSplit, TrainedModel
+from apf_tasks.data.rows import read_rows, write_rows
+from apf_tasks.evaluation._power_law import EXPONENTS, extrapolate, fit
+from apf_tasks.evaluation._score_scale import scale_of
+from apf_tasks.evaluation.learning_curve import learning_curve
+from apf_tasks.evaluation.metrics.bootstrap import bootstrap
+from apf_tasks.family import get_family
+from apf_tasks.params.family import FamilyParams
+from apf_tasks.params.model import ModelParams
+from apf_tasks.params.search import TestParams
+from apf_tasks.params.train import TrainParams
 
 SENTIMENT, INTERVALS = FamilyParams(name="sentiment"), TestParams(resamples=400)
 SIZES = np.asarray([100.0, 200, 400, 800, 1600])

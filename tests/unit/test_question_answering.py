@@ -14,19 +14,27 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from apf_tasks.batching import Examples, collate, token_table
+from apf_tasks.data.batching import collate
 from apf_tasks.errors import ModelError
-from apf_tasks.families import Evidence, Family, get_family
-from apf_tasks.families._answer_report import best_overlap_sentence, first_sentence, question_kind, sentences
-from apf_tasks.families._answers import NOWHERE, Answer, nearest, place_answers, target
-from apf_tasks.families._windows import best_spans, encode_windows, frame_of, log_probabilities, texts_of, windows
-from apf_tasks.families.question_answering import QuestionAnsweringParams
-from apf_tasks.metrics.answers import ALWAYS_ANSWER
-from apf_tasks.model_params import ModelParams
-from apf_tasks.network import Network, Place, predict_rows
-from apf_tasks.params import DataParams
-from apf_tasks.pretrained import Base, load_base
-from apf_tasks.reading import read_source
+from apf_tasks.evaluation.metrics.answers import ALWAYS_ANSWER
+from apf_tasks.evaluation.predictor import Network, Place, predict_rows
+from apf_tasks.examples import Examples, token_table
+from apf_tasks.families.question_answering.answers import NOWHERE, Answer, nearest, place_answers, target
+from apf_tasks.families.question_answering.family import QuestionAnsweringParams
+from apf_tasks.families.question_answering.report import best_overlap_sentence, first_sentence, question_kind, sentences
+from apf_tasks.families.question_answering.windows import (
+    best_spans,
+    encode_windows,
+    frame_of,
+    log_probabilities,
+    texts_of,
+    windows,
+)
+from apf_tasks.family import Evidence, Family, get_family
+from apf_tasks.models.pretrained import Base, load_base
+from apf_tasks.params.data import DataParams
+from apf_tasks.params.model import ModelParams
+from apf_tasks.sources.reading import read_source
 from tests.tiny import ENCODERS, tiny_model
 
 PROJECT = Path(__file__).parents[2]

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from apf_tasks.errors import ApfError, DataError
-from apf_tasks.params import DataParams
-from apf_tasks.reading import read_file
-from apf_tasks.row_chunks import Row, chunks
+from apf_tasks.params.data import DataParams
+from apf_tasks.serving._row_chunks import Row, chunks
+from apf_tasks.sources.reading import read_file
 
 TEXTS = ["plain", 'with "quotes"', "two\nlines", "好电影,真的", "", "a,b", "tab here", "line sep"]
 

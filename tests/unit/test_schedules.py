@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from apf_tasks.schedules import factor
+from apf_tasks.training.optim.schedules import factor
 
 
 @pytest.mark.parametrize(

@@ -15,19 +15,22 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from apf_tasks.architectures import build_config, convention, problem_with
 from apf_tasks.artifacts import Split
+from apf_tasks.cache.journal import Unknown
+from apf_tasks.data.rows import write_rows
+from apf_tasks.data.texts import training_texts
 from apf_tasks.errors import CannotTeach, ModelError, ParamsError, StoreError
-from apf_tasks.model_sources import model_folder, model_identity
-from apf_tasks.params import FamilyParams, ModelParams, TokenizerParams
-from apf_tasks.params_file import validate
-from apf_tasks.pretrained import load_base, load_pretrained
-from apf_tasks.rows import write_rows
-from apf_tasks.scratch import build_base, random_model, training_texts, unknown_fraction
-from apf_tasks.stage import Unknown
+from apf_tasks.models.config import build_config
+from apf_tasks.models.pretrained import load_base, load_pretrained
+from apf_tasks.models.scratch import build_base, random_model, unknown_fraction
+from apf_tasks.models.tokenizer import train_tokenizer
+from apf_tasks.params.architectures import convention, problem_with
+from apf_tasks.params.family import FamilyParams
+from apf_tasks.params.file import validate
+from apf_tasks.params.model import ModelParams, TokenizerParams
+from apf_tasks.sources.models import model_folder, model_identity
 from apf_tasks.stages import as_model_params
 from apf_tasks.stages import build_base as build_base_stage
-from apf_tasks.tokenizer_training import train_tokenizer
 from tests.tiny import TINY_SIZES, review_rows
 
 CHINESE = ["我们今天去北京看电影，导演非常有名。", "这部电影的故事很感人，演员的表演也不错！", "北京的电影院很大。"]

@@ -8,8 +8,8 @@ import torch
 from pydantic import ValidationError
 
 from apf_tasks.errors import ParamsError
-from apf_tasks.families import Family, get_family
-from apf_tasks.families.sentiment import SentimentParams
+from apf_tasks.families.classification.family import SentimentParams
+from apf_tasks.family import Family, get_family
 
 
 def family(**options: object) -> Family:
@@ -85,7 +85,7 @@ def test_class_weights() -> None:
 
 
 def test_weights_enter_the_loss() -> None:
-    from apf_tasks.families._targets import one_label
+    from apf_tasks.families.classification.targets import one_label
 
     logits = torch.tensor([[0.0, 1.0], [2.0, 0.0]])
     batch = {"labels": torch.tensor([[0], [0]]), "class_weights": torch.tensor([3.0, 1.0])}

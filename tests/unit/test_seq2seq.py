@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 import torch
 
-from apf_tasks.batching import collate
+from apf_tasks.data.batching import collate
 from apf_tasks.errors import ModelError, ParamsError
-from apf_tasks.families import IGNORE_INDEX, Columns
-from apf_tasks.families._generation import decode, write
-from apf_tasks.families._lm_head import head_of
-from apf_tasks.families._seq2seq import encode, end_tokens, load_model, loss, prompt_tokens, set_languages
+from apf_tasks.examples import IGNORE_INDEX, Columns
+from apf_tasks.families._language_model.head import head_of
+from apf_tasks.families._text_to_text.generation import decode, write
+from apf_tasks.families._text_to_text.seq2seq import encode, end_tokens, load_model, loss, prompt_tokens, set_languages
 from apf_tasks.families.translation import TranslationParams
-from apf_tasks.params import ModelParams
-from apf_tasks.pretrained import Base, load_base
-from apf_tasks.weights import check_moved, parameter_digests
+from apf_tasks.models.pretrained import Base, load_base
+from apf_tasks.params.model import ModelParams
+from apf_tasks.training.weights import check_moved, parameter_digests
 from tests.tiny import DECODERS, ENCODER_DECODERS, tiny_bert, tiny_model
 
 CPU = torch.device("cpu")
@@ -328,7 +328,7 @@ def test_many_rows_are_written_in_parts(tmp_path: Path, monkeypatch: pytest.Monk
     batch = batch_of(encode(SOURCES, None, base, params()), base)
     with torch.inference_mode():
         whole = write(model, batch, base, params())
-        monkeypatch.setattr("apf_tasks.families._generation.TOKENS_AT_ONCE", 1)
+        monkeypatch.setattr("apf_tasks.families._text_to_text.generation.TOKENS_AT_ONCE", 1)
         assert write(model, batch, base, params()) == whole
 
 

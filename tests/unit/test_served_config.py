@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from apf_tasks import served_config
 from apf_tasks.errors import ParamsError, RegistryError
-from apf_tasks.families import family_params
-from apf_tasks.params import ModelParams, RuntimeParams
-from apf_tasks.served_config import ServedConfig, read_config
+from apf_tasks.evaluation.registered import recorded_config as served_config
+from apf_tasks.evaluation.registered.recorded_config import ServedConfig, read_config
+from apf_tasks.params.family import family_params
+from apf_tasks.params.model import ModelParams
+from apf_tasks.params.train import RuntimeParams
 
 WHERE = "models:/reviews/1"
 SENTIMENT = family_params("sentiment").model_validate({"name": "sentiment", "pairs": True})

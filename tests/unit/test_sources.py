@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from apf_tasks import hub
 from apf_tasks.errors import DataError, ModelError, SourceError
-from apf_tasks.model_sources import model_folder, model_identity
-from apf_tasks.params import DataParams, ModelParams
-from apf_tasks.sources import data_files, data_identity, parse_pypi
+from apf_tasks.params.data import DataParams
+from apf_tasks.params.model import ModelParams
+from apf_tasks.sources import hub
+from apf_tasks.sources.data import data_files, data_identity, parse_pypi
+from apf_tasks.sources.models import model_folder, model_identity
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

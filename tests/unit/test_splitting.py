@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 
 from apf_tasks.artifacts import RawData, Split
+from apf_tasks.data.splitting import comparable_texts, split_rows
 from apf_tasks.errors import CannotTeach, DataError
-from apf_tasks.params import FamilyParams, SplitParams
-from apf_tasks.splitting import comparable_texts, split_rows
+from apf_tasks.params.data import SplitParams
+from apf_tasks.params.family import FamilyParams
 
 SENTIMENT = FamilyParams(name="sentiment")
 METHODS = ["hash", "random", "stratified", "group", "time"]

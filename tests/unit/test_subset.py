@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 
 from apf_tasks.artifacts import TokenizedSplit
-from apf_tasks.batching import Examples, save_tokens
+from apf_tasks.cache.fingerprints import fingerprint_files
+from apf_tasks.data.rows import read_rows, write_rows
+from apf_tasks.data.subset import chosen_rows, take_rows
 from apf_tasks.errors import CannotTeach
-from apf_tasks.rows import read_rows, write_rows
-from apf_tasks.store import fingerprint_files
-from apf_tasks.subset import chosen_rows, take_rows
+from apf_tasks.examples import Examples, save_tokens
 
 ROWS = pd.DataFrame({"row_id": [f"r{i}" for i in range(20)], "text": [f"text {i}" for i in range(20)]})
 WINDOWS = [1 + i % 3 for i in range(20)]

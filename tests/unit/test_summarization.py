@@ -10,11 +10,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from apf_tasks.batching import Examples, token_table
-from apf_tasks.families import Checked, Evidence, Family, get_family
+from apf_tasks.data.ingestion import ingest
+from apf_tasks.examples import Examples, token_table
 from apf_tasks.families.summarization import SummarizationParams, beginning
-from apf_tasks.ingestion import ingest
-from apf_tasks.params import DataParams
+from apf_tasks.family import Checked, Evidence, Family, get_family
+from apf_tasks.params.data import DataParams
 from tests.tiny import write_jsonl
 
 NO_TOKENS = Examples(token_table({"input_ids": [[1]], "labels": [[1]]}))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from apf_tasks.errors import DataError
-from apf_tasks.text_encoding import read_text
+from apf_tasks.sources.text_encoding import read_text
 
 CHINESE = "text,label\n这家酒店的房间很干净，服务也不错。,1\n电影太无聊了，看到一半就睡着了,0\n物流很快，给个好评,1\n"
 

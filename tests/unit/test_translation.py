@@ -12,11 +12,11 @@ import pytest
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
-from apf_tasks.batching import Examples, token_table
-from apf_tasks.families import Evidence, Family, get_family
+from apf_tasks.data.ingestion import ingest
+from apf_tasks.examples import Examples, token_table
 from apf_tasks.families.translation import PLACEHOLDERS, TranslationParams, lost_placeholders, nearest
-from apf_tasks.ingestion import ingest
-from apf_tasks.params import DataParams
+from apf_tasks.family import Evidence, Family, get_family
+from apf_tasks.params.data import DataParams
 from tests.tiny import write_jsonl
 
 NO_TOKENS = Examples(token_table({"input_ids": [[1]], "labels": [[1]]}))

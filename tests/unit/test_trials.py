@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from apf_tasks.params import Params
-from apf_tasks.params_file import load_params
-from apf_tasks.search_params import HalvingParams
-from apf_tasks.trials import Draws, draws, expected_steps, label, rung_count, rung_step, survivors
+from apf_tasks.params.experiment import Params
+from apf_tasks.params.file import load_params
+from apf_tasks.params.search import HalvingParams
+from apf_tasks.search.halving import expected_steps, rung_count, rung_step, survivors
+from apf_tasks.search.trials import Draws, draws, label
 
 THIRDS = HalvingParams(eta=3, min_steps=16)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from apf_tasks import unpacking
 from apf_tasks.errors import SourceError
-from apf_tasks.unpacking import members
+from apf_tasks.sources import archives as unpacking
+from apf_tasks.sources.archives import members
 from tests.archives import link, make_zip, tar
 
 

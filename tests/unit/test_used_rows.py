@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from apf_tasks.params import ModelParams
-from apf_tasks.pretrained import load_pretrained
-from apf_tasks.used_rows import used_rows
+from apf_tasks.models.pretrained import load_pretrained
+from apf_tasks.params.model import ModelParams
+from apf_tasks.training._embedding_gradients import used_rows
 from tests.tiny import tiny_model
 
 HEADS = {

@@ -15,16 +15,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from apf_tasks.baselines import averaged_vectors_logistic_regression
 from apf_tasks.errors import CannotTeach, DataError, ParamsError
-from apf_tasks.params import DataParams, Params
-from apf_tasks.word_vectors import picture
-from apf_tasks.word_vectors.artifacts import Corpus
-from apf_tasks.word_vectors.context_test import NONE, ContextTest, draw_test, frequency_accuracy, score_test
-from apf_tasks.word_vectors.corpus import read_corpus
-from apf_tasks.word_vectors.params import CorpusParams, VectorsParams, WordVectorParams, load_experiment
-from apf_tasks.word_vectors.probes import frequent_words
-from apf_tasks.word_vectors.similarity import (
+from apf_tasks.families.classification.baselines import averaged_vectors_logistic_regression
+from apf_tasks.models.word2vec import new_model, table_of, train
+from apf_tasks.models.word_vectors import (
     WordVectors,
     analogy,
     analogy_rank,
@@ -36,8 +30,16 @@ from apf_tasks.word_vectors.similarity import (
     similarity,
     write_word_vectors,
 )
+from apf_tasks.params.data import DataParams
+from apf_tasks.params.experiment import Params
+from apf_tasks.params.file import load_experiment
+from apf_tasks.params.word_vectors import CorpusParams, VectorsParams, WordVectorParams
+from apf_tasks.word_vectors import picture
+from apf_tasks.word_vectors.artifacts import Corpus
+from apf_tasks.word_vectors.corpus import read_corpus
+from apf_tasks.word_vectors.held_out import NONE, ContextTest, draw_test, frequency_accuracy, score_test
+from apf_tasks.word_vectors.probes import frequent_words
 from apf_tasks.word_vectors.training import train_vectors
-from apf_tasks.word_vectors.word2vec import new_model, table_of, train
 from apf_tasks.words import listed_sentences, normalise, sentences
 from tests.conftest import PROJECT
 
@@ -305,8 +307,8 @@ def test_too_few_words(tmp_path: Path) -> None:
 def test_the_same_vectors_in_every_process() -> None:
     script = f"""
 import hashlib, json
-from apf_tasks.word_vectors.word2vec import new_model, table_of, train
-from apf_tasks.word_vectors.params import VectorsParams
+from apf_tasks.models.word2vec import new_model, table_of, train
+from apf_tasks.params.word_vectors import VectorsParams
 lines = [json.loads(line)["text"].split() for line in open({str(SMOKE / "data" / "word-vectors.jsonl")!r})]
 model = new_model(lines, VectorsParams(dimensions=16, epochs=2))
 train(model, lines)

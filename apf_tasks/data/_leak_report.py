@@ -1,0 +1,78 @@
+"""The leak report: what left the splits, or was kept together, and why, for a person to read.
+
+N rows. A `because` array holds for each row the row that it left for, or -1 where it stayed, (N,).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from apf_tasks.data._near_duplicates import Indices, Mask, Shingles
+
+EXAMPLES = 20
+"""How many of each kind are shown."""
+SHOWN_CHARACTERS = 300
+
+Section = dict[str, Any]
+
+
+def conflict_section(rows: pd.DataFrame, texts: pd.Series[str], conflicts: Mask, label_column: str | None) -> Section:
+    """Texts that occur with several labels: every row with them, and which of these left."""
+    examples = []
+    for text in texts[conflicts].unique()[:EXAMPLES] if label_column else ():
+        same = rows[texts == text]
+        marked = zip(same["row_id"], same["role"], same[label_column], conflicts[same.index], strict=True)
+        described = [{"row": _plain(r), "role": s, "label": str(v), "left_out": bool(c)} for r, s, v, c in marked]
+        examples.append({"text": _cut(text), "rows": described[:EXAMPLES]})
+    meaning = "Rows that left because the same text carries different labels; published test rows that agree stay."
+    return {"count": int(conflicts.sum()), "meaning": meaning, "examples": examples}
+
+
+def duplicate_section(rows: pd.DataFrame, texts: pd.Series[str], because: Indices) -> Section:
+    """Rows whose text is already there: the row that left and the one that stays."""
+    chosen = np.flatnonzero(because >= 0)[:EXAMPLES]
+    ids = rows["row_id"]
+    examples = [{"text": _cut(texts[i]), "left_out": _plain(ids[i]), "kept": _plain(ids[because[i]])} for i in chosen]
+    meaning = "Rows that left because an equal text stays (test before validation before train, then the first)."
+    return {"count": int((because >= 0).sum()), "meaning": meaning, "examples": examples}
+
+
+def near_section(rows: pd.DataFrame, texts: pd.Series[str], because: Indices, shingles: Shingles | None) -> Section:
+    """Rows too similar to one on a more important side: both, and how similar they are."""
+    chosen = np.flatnonzero(because >= 0)[:EXAMPLES]
+    similarity = shingles.jaccard(chosen, because[chosen]) if shingles else np.zeros(len(chosen))
+    examples = [
+        {"left_out": _row(rows, texts, i), "kept": _row(rows, texts, because[i]), "similarity": round(float(s), 3)}
+        for i, s in zip(chosen, similarity, strict=True)
+    ]
+    meaning = "Rows that left because an almost equal text stands on a more important side (Jaccard of shingles)."
+    return {"count": int((because >= 0).sum()), "meaning": meaning, "examples": examples}
+
+
+def group_section(rows: pd.DataFrame, texts: pd.Series[str], group: Indices) -> Section:
+    """Groups of near-duplicates, the biggest first, before any row of them left."""
+    sizes = np.bincount(group)
+    biggest = [g for g in np.argsort(-sizes, kind="stable")[:EXAMPLES] if sizes[g] > 1]
+    examples = []
+    for number in biggest:
+        shown = np.flatnonzero(group == number)[:3]
+        examples.append({"rows": int(sizes[number]), "shown": [_row(rows, texts, i) for i in shown]})
+    meaning = "Groups of almost equal texts, before rows of them left. No two similar rows stand on two sides."
+    return {"count": int((sizes > 1).sum()), "meaning": meaning, "examples": examples}
+
+
+def _row(rows: pd.DataFrame, texts: pd.Series[str], i: int) -> Section:
+    return {"row": _plain(rows["row_id"].iloc[i]), "role": str(rows["role"].iloc[i]), "text": _cut(texts.iloc[i])}
+
+
+def _plain(row_id: Any) -> Any:
+    return row_id.item() if isinstance(row_id, np.generic) else row_id
+
+
+def _cut(text: str) -> str:
+    """The text as it was compared, shortened."""
+    text = text.replace("\x1f", " | ")
+    return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…"

@@ -1,0 +1,272 @@
+"""The first stage: whatever the source is -> one table of checked rows, and the list of those that cannot be used."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from apf_tasks.artifacts import RawData
+from apf_tasks.cache.fingerprints import fingerprint_files
+from apf_tasks.errors import DataError, ParamsError
+from apf_tasks.family import Family, get_family
+from apf_tasks.params.data import DataParams
+from apf_tasks.params.family import FamilyParams
+from apf_tasks.sources.formats.table import Rejected, Table
+from apf_tasks.sources.reading import read_source
+
+ROWS, REJECTED = "rows.parquet", "rejected.jsonl"
+FILE, NUMBER, SOURCE_LABEL = "_file", "_number", "_label"
+LEFT_OUT = "left out"
+FILE_COLUMN = "$file"
+"""A column that every source has: the name of the file that a row is from."""
+EXTRA = ("id", "group", "time")
+"""Columns that any family may have."""
+SHOWN_PLACES = 3
+
+
+def ingest(out: Path, data: DataParams, family: FamilyParams) -> RawData:
+    """Read, normalise, check and write the rows of `data.source`. Raises DataError when too many cannot be used."""
+    kind = get_family(family)
+    _check_names(data, kind)
+    rows, rejected = _read(data, kind)
+    total = len(rows) + len(rejected)
+    outcome, notes = _judge(rows, data, kind)
+    bad = rows[~outcome.isin(["", LEFT_OUT])]
+    places = zip(bad[FILE], bad[NUMBER], outcome[bad.index], strict=True)
+    rejected += [Rejected(str(file), int(number), str(reason)) for file, number, reason in places]
+    rejected.sort(key=lambda r: (r.file, r.row))
+    _refuse_too_many(rejected, total, data, out)
+    checked = rows[outcome == ""]
+    _refuse_none(rows, checked, data, kind)
+    kept = _limit(checked, kind, data.max_rows)
+    table = _arrow_table(kept, kind)
+    pq.write_table(table, out / ROWS, compression="zstd")
+    return RawData(
+        path=out,
+        fingerprint=fingerprint_files(out, [ROWS]),
+        source=_shown_source(data),
+        rows={str(role): int(count) for role, count in kept["role"].value_counts(sort=False).items()},
+        columns=tuple(table.column_names),
+        rejected_rows=len(rejected),
+        left_out_rows=total - len(rejected) - len(kept),
+        notes=notes,
+    )
+
+
+def _shown_source(data: DataParams) -> str:
+    source = data.source
+    return source if isinstance(source, str) else ", ".join(f"{role}: {text}" for role, text in source.items())
+
+
+def _check_names(data: DataParams, kind: Family) -> None:
+    """A column that nobody asks for is a slip of the pen."""
+    known = [*dict.fromkeys((*kind.columns, *(n for s in kind.alternatives for n in s), *kind.optional)), *EXTRA]
+    for name in data.columns:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            do = f"Did you mean {near[0]}?" if near else "Take it out."
+            raise ParamsError("data.columns", "only " + ", ".join(known), repr(name), do)
+
+
+def _read(data: DataParams, kind: Family) -> tuple[pd.DataFrame, list[Rejected]]:
+    """All rows with normalised columns, and what could not even be read."""
+    parts: list[pd.DataFrame] = []
+    rejected: list[Rejected] = []
+    for role, table in read_source(data):
+        rejected += table.rejected
+        if table.numbers or not table.rejected:
+            parts.append(_normalise(table, role, data, kind))
+    columns = ["row_id", *kind.columns, "role", FILE, NUMBER]
+    rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns, dtype=object)
+    return rows.astype(object).where(rows.notna(), None), rejected  # a file may lack what another has
+
+
+def _normalise(table: Table, role: str, data: DataParams, kind: Family) -> pd.DataFrame:
+    """The columns that the family asks for, and `group` and `time` where there are any, as plain Python values."""
+    numbers = table.numbers
+    found: dict[str, Sequence[Any]] = {"row_id": [f"{table.name}:{number}" for number in numbers]}
+    if "id" in data.columns:
+        found["row_id"] = [plain(value) for value in _column(table, "id", data, kind)]
+    optional = [name for name in (*kind.optional, "group", "time") if name in data.columns or name in table.columns]
+    for name in dict.fromkeys((*_asked(table, data, kind), *optional)):
+        found[name] = [plain(value) for value in _column(table, name, data, kind)]
+    found |= {"role": [role] * len(numbers), FILE: [table.name] * len(numbers), NUMBER: numbers}
+    return pd.DataFrame({name: pd.Series(list(values), dtype=object) for name, values in found.items()})
+
+
+def _asked(table: Table, data: DataParams, kind: Family) -> list[str]:
+    """The first of the family's sets of columns that the table has; else the one it has most of."""
+    sets = [list(names) for names in (kind.columns, *kind.alternatives)]
+
+    def there(name: str) -> bool:
+        wanted = data.columns.get(name, name)
+        if isinstance(wanted, int):
+            return 0 <= wanted < len(table.columns)
+        return wanted == FILE_COLUMN or wanted in table.columns or wanted.partition(".")[0] in table.columns
+
+    return max(sets, key=lambda names: (sum(map(there, names)) / len(names), sum(n in data.columns for n in names)))
+
+
+def _column(table: Table, name: str, data: DataParams, kind: Family) -> list[Any]:
+    """The values of the source's column for `name`. Raises DataError that names the columns there are."""
+    wanted = data.columns.get(name, name)
+    if wanted == FILE_COLUMN:
+        return [table.name] * len(table.numbers)
+    if isinstance(wanted, int) and 0 <= wanted < len(table.columns):
+        return table.values(wanted)
+    if str(wanted) in table.columns:
+        if table.columns.count(str(wanted)) > 1:
+            do = f"Write its number instead: data.columns: {{{name}: {table.columns.index(str(wanted))}}}."
+            raise DataError(table.name, f"one column {wanted!r}", "several", do)
+        return table.values(table.columns.index(str(wanted)))
+    outer, dot, inner = str(wanted).partition(".")
+    if dot and outer in table.columns:  # a mapping in a column, as data sets for translation have it
+        found = table.values(table.columns.index(outer))
+        return [value.get(inner) if isinstance(value, dict) else None for value in found]
+    near = difflib.get_close_matches(str(wanted), table.columns, n=1, cutoff=0.5)
+    do = f"Write data.columns: {{{name}: {near[0] if near else 'NAME OR NUMBER'}}}."
+    meaning = {n: what for names in (kind.optional, *kind.alternatives, kind.columns) for n, what in names.items()}
+    expected = f"a column {wanted!r}" + (f" ({meaning[name]})" if name in meaning else "")
+    raise DataError(table.name, expected, "the columns " + (", ".join(table.columns) or "(none)"), do)
+
+
+def plain(value: Any) -> Any:
+    """A scalar as text, missing as None: 1, 1.0 and "1" are one label, though a gap makes pandas write 1.0.
+
+    Lists and objects stay as they are.
+    """
+    if isinstance(value, str):
+        return value if value.strip() else None
+    if value is None or isinstance(value, (list, dict)):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return None if math.isnan(value) else str(int(value)) if value.is_integer() else repr(value)
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def _judge(rows: pd.DataFrame, data: DataParams, kind: Family) -> tuple[pd.Series[str], dict[str, int]]:
+    """Per row "" when it is kept, LEFT_OUT, or the reason why it is rejected; and what was repaired, how often.
+
+    Writes the labels and the family's canonical columns into `rows`.
+    """
+    outcome = _apply_labels(rows, data, kind)
+    for name in sorted(data.columns.keys() & {"id", "group", "time"}):
+        absent = rows["row_id" if name == "id" else name].isna()
+        outcome[absent & (outcome == "")] = f"no {name}"
+    open_rows = outcome[outcome == ""].index
+    checked = kind.check(rows.loc[open_rows].drop(columns=["row_id", "role", FILE, NUMBER]))
+    outcome[open_rows] = checked.reasons
+    for name in dict.fromkeys((*kind.columns, *(n for n in kind.optional if n in checked.rows))):
+        values = dict(zip(checked.rows.index, checked.rows[name], strict=True))
+        rows[name] = pd.Series([values.get(i) for i in rows.index], index=rows.index, dtype=object)
+    return outcome, {what: count for what, count in checked.notes.items() if count}
+
+
+def _apply_labels(rows: pd.DataFrame, data: DataParams, kind: Family) -> pd.Series[str]:
+    if kind.label_column not in rows.columns:
+        return pd.Series("", index=rows.index, dtype=object)
+    rows[SOURCE_LABEL] = rows[kind.label_column]
+    judged = [_label(value, data.labels) for value in rows[SOURCE_LABEL]]
+    rows[kind.label_column] = pd.Series([label for label, _ in judged], index=rows.index, dtype=object)
+    return pd.Series([reason for _, reason in judged], index=rows.index, dtype=object)
+
+
+def _label(value: Any, labels: Mapping[str, tuple[float, float] | str | int]) -> tuple[Any, str]:
+    """(label, "" or why there is none)."""
+    if not isinstance(value, str):
+        return value, ""  # missing, or no single label: the family judges it
+    text = value.strip()
+    if not labels:
+        return text, ""
+    for name, wanted in labels.items():
+        if not isinstance(wanted, tuple) and plain(wanted) == text:
+            return name, ""
+    ranges = {name: wanted for name, wanted in labels.items() if isinstance(wanted, tuple)}
+    if not ranges:
+        return None, LEFT_OUT
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if math.isnan(number):
+        return None, "label is not a number"
+    return next(((name, "") for name, (low, high) in ranges.items() if low <= number <= high), (None, LEFT_OUT))
+
+
+def _refuse_too_many(rejected: Sequence[Rejected], total: int, data: DataParams, out: Path) -> None:
+    """Write the list of rejected rows; stop when it is too long."""
+    lines = [json.dumps({"file": r.file, "row": r.row, "reason": r.reason}, ensure_ascii=False) for r in rejected]
+    (out / REJECTED).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    if not rejected or len(rejected) <= data.max_rejected * total:
+        return
+    reasons = ", ".join(f"{reason}: {n:,}" for reason, n in Counter(r.reason for r in rejected).most_common(5))
+    places = ", ".join(f"{r.file}:{r.row}" for r in rejected[:SHOWN_PLACES])
+    found = f"{len(rejected):,} of {total:,} ({reasons}), first at {places}"
+    do = f"The complete list is {out / REJECTED}. Repair the rows, or raise data.max_rejected."
+    expected = f"at most {data.max_rejected:.1%} unusable rows (data.max_rejected)"
+    raise DataError(f"data.source {_shown_source(data)}", expected, found, do)
+
+
+def _refuse_none(rows: pd.DataFrame, checked: pd.DataFrame, data: DataParams, kind: Family) -> None:
+    """Stop when nothing is left, a label of the params has no rows, or two rows share an id."""
+    where = f"data.source {_shown_source(data)}"
+    if rows.empty:
+        raise DataError(where, "rows", "none", "Check where it comes from, and data.header.")
+    labelled = SOURCE_LABEL in rows.columns
+    present = {label for label in rows[kind.label_column] if isinstance(label, str)} if labelled else set()
+    for label, wanted in data.labels.items() if labelled else ():
+        if label not in present:
+            common = Counter(map(str, rows[SOURCE_LABEL])).most_common(6)
+            found = "none; the values are " + ", ".join(repr(value) for value, _ in common)
+            do = "Correct its value or range, or take it out."
+            raise DataError(f"data.labels, {label!r}", f"rows with {wanted!r}", found, do)
+    if checked.empty:
+        raise DataError(where, "rows that can be used", "none", f"All {len(rows):,} are rejected or left out.")
+    twice = checked["row_id"][checked["row_id"].duplicated()]
+    if len(twice):
+        found = f"{twice.iloc[0]!r} again ({len(twice):,} repeated)"
+        do = "Map another column to data.columns.id, or none: then rows are named by file and number."
+        raise DataError(where, "a different id in every row", found, do)
+
+
+def _limit(rows: pd.DataFrame, kind: Family, max_rows: int | None) -> pd.DataFrame:
+    """The rows with the smallest hash of their text: when data grow, most of the choice stays as it was."""
+    if max_rows is None or len(rows) <= max_rows:
+        return rows
+    texts = zip(*(rows[name] for name in kind.text_columns), strict=True)
+    hashes = [blake2b("\x1f".join(map(str, text)).encode(), digest_size=16).digest() for text in texts]
+    order = sorted(range(len(rows)), key=lambda i: (hashes[i], rows["row_id"].iat[i]))
+    return rows.iloc[sorted(order[:max_rows])]
+
+
+def _arrow_table(rows: pd.DataFrame, kind: Family) -> pa.Table:
+    """Columns in a fixed order, without pandas metadata: the same rows are the same bytes."""
+    extra = [name for name in (*kind.optional, "group", "time") if name in rows.columns]
+    arrays: dict[str, pa.Array] = {}
+    for name in dict.fromkeys(("row_id", *kind.columns, *extra, "role")):
+        values = [None if isinstance(v, float) and math.isnan(v) else v for v in rows[name]]
+        try:
+            arrays[name] = pa.array(_numbers(values) if name == "time" else values)
+        except pa.ArrowException as error:
+            raise DataError(f"column {name}", "values of one kind", str(error), "Make them alike.") from error
+    return pa.table(arrays)
+
+
+def _numbers(values: list[Any]) -> list[Any]:
+    """Times that are all numbers as numbers, since "10" sorts before "9"; dates sort right as text."""
+    try:
+        return [None if value is None else float(value) for value in values]
+    except ValueError:
+        return values

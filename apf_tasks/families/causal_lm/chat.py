@@ -1,0 +1,199 @@
+"""Conversations: which can be used, how they stand as tokens, and how a model answers one.
+
+A text of tokens is made segment by segment, at the borders between what is asked and what is answered: a prompt has the
+same tokens alone, when the model is to answer it, as it had before its answer in training.
+
+B prompts, T tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from apf_tasks.errors import ModelError
+from apf_tasks.examples import IGNORE_INDEX
+from apf_tasks.families.causal_lm.conversations import Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from apf_tasks.models.pretrained import Base
+
+Segment = tuple[str, bool]
+"""A part of a rendered conversation, and whether the model learns to write it."""
+
+DEFAULT_TEMPLATE = (
+    "{%- if bos_token is defined and bos_token and bos_token != eos_token -%}{{ bos_token }}{%- endif -%}"
+    "{%- for message in messages -%}"
+    "{{ '<|' + message['role'] + '|>\n' + message['content'] + eos_token + '\n' }}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{ '<|assistant|>\n' }}{%- endif -%}"
+)
+"""For a tokenizer without a chat template: the role in marks on a line, the content, the end-of-text token."""
+
+
+@dataclass(frozen=True)
+class Chat:
+    """How a tokenizer writes conversations."""
+
+    tokenizer: PreTrainedTokenizerBase
+    mark: str
+    """What stands behind every answer."""
+    stops: tuple[int, ...]
+    """Tokens that end an answer."""
+    appended: tuple[int, ...]
+    """The end of text behind every answer, where `mark` is no token of its own that a model could stop at."""
+
+    @classmethod
+    def of(cls, base: Base) -> Chat:
+        """Gives a tokenizer without a chat template the default one: it is saved with it. Raises ModelError."""
+        tokenizer = base.tokenizer
+        end = tokenizer.eos_token_id
+        if end is None:
+            do = "Choose a model.base whose tokenizer has an eos_token."
+            raise ModelError("instructions", "a token that ends a text", "a tokenizer without one", do)
+        if tokenizer.chat_template is None:
+            tokenizer.chat_template = DEFAULT_TEMPLATE
+        turns = [{"role": "user", "content": "Question"}, {"role": "assistant", "content": "Answer"}]
+        asked, whole = render(tokenizer, turns[:1], open_end=True), render(tokenizer, turns)
+        if not whole.startswith(asked) or "Answer" not in whole[len(asked) :]:
+            do = "Give the tokenizer another chat_template."
+            raise ModelError("chat template", "an answer that begins where its prompt ends", repr(whole), do)
+        mark = whole[len(asked) :].partition("Answer")[2].strip()
+        ids = tokenizer(mark, add_special_tokens=False)["input_ids"]
+        alone = len(ids) == 1
+        return cls(tokenizer, mark, tuple({end, *ids} if alone else {end}), () if alone else (end,))
+
+    def examples(self, messages: list[Message], open_end: bool = False) -> list[list[Segment]]:
+        """The conversation as few texts as possible, in each of which an answer follows what the model sees before it.
+
+        One text, unless the template writes an earlier answer in another way than the last, without its reasoning for
+        example. With `open_end`, only the last text, up to where the model is to answer.
+        """
+        found: list[list[Segment]] = []
+        before = ""
+        answers = [at for at, message in enumerate(messages) if message["role"] == "assistant"]
+        for at in [*answers, *([len(messages)] if open_end else [])]:
+            asked = render(self.tokenizer, messages[:at], open_end=True)
+            if not found or not asked.startswith(before):
+                found.append([])
+                before = ""
+            found[-1].append((asked[len(before) :], False))
+            if at == len(messages):
+                return found[-1:]
+            before = render(self.tokenizer, messages[: at + 1])
+            answer = before[len(asked) :]
+            found[-1] += [(answer.rstrip(), True), (answer[len(answer.rstrip()) :], False)]
+        return found
+
+    def tokens(self, examples: Sequence[Sequence[Segment]]) -> list[tuple[list[int], list[int]]]:
+        """(ids, labels) of each example; all are tokenized in one go."""
+        texts = [text for segments in examples for text, _ in segments]
+        encoded = iter(self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else [])
+        found = []
+        for segments in examples:
+            ids: list[int] = []
+            labels: list[int] = []
+            for _, learned in segments:
+                part = [*next(encoded), *(self.appended if learned else ())]
+                ids += part
+                labels += part if learned else [IGNORE_INDEX] * len(part)
+            found.append((ids, labels))
+        return found
+
+    def text_of(self, ids: list[int]) -> str:
+        """What the model has written, without the marks of its end."""
+        text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return str(text).strip().removesuffix(self.mark).strip()
+
+
+def render(tokenizer: PreTrainedTokenizerBase, messages: list[Message], open_end: bool = False) -> str:
+    """A conversation as the chat template writes it; `open_end` adds what an answer begins with. Raises ModelError."""
+    from jinja2 import TemplateError
+
+    try:
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=open_end))
+    except TemplateError as error:
+        found, do = str(error), "Bring the rows into the form it takes, or choose another model.base."
+        raise ModelError("chat template of the model", "to write a conversation", found, do) from error
+
+
+@dataclass(frozen=True)
+class Example:
+    """Part of a row, as tokens."""
+
+    row: int
+    ids: list[int]
+    labels: list[int]
+    truncated: bool
+
+
+def learnable(chat: Chat, conversations: Sequence[list[Message]], most: int) -> Iterator[Example]:
+    """Every conversation as examples of at most `most` tokens.
+
+    What is too long loses its earliest turns, all but the system message and the last question; then the beginning of
+    the question, down to half of `most`; then the end of the answer.
+    """
+    written = [chat.examples(messages) for messages in conversations]
+    encoded = iter(chat.tokens([segments for examples in written for segments in examples]))
+    for row, (messages, examples) in enumerate(zip(conversations, written, strict=True)):
+        found = [next(encoded) for _ in examples]
+        truncated = False
+        while any(len(ids) > most for ids, _ in found):
+            truncated = True
+            shorter = without_first_turns(messages)
+            if shorter == messages:
+                found = [_cut(ids, labels, most) for ids, labels in found]
+                break
+            messages = shorter
+            found = chat.tokens(chat.examples(messages))
+        for ids, labels in found:
+            yield Example(row, ids, labels, truncated)
+
+
+def _cut(ids: list[int], labels: list[int], most: int) -> tuple[list[int], list[int]]:
+    """Of one question and its answer what `most` tokens hold."""
+    asked = next(at for at, label in enumerate(labels) if label != IGNORE_INDEX)
+    answered = sum(label != IGNORE_INDEX for label in labels)
+    kept = min(asked, max(most - answered, most // 2))
+    return ids[asked - kept :][:most], labels[asked - kept :][:most]
+
+
+def without_first_turns(messages: list[Message]) -> list[Message]:
+    """Without the first question and its answer; unchanged when there is no other question."""
+    first = int(messages[0]["role"] == "system")
+    return messages[:first] + messages[first + 2 :] if len(messages) > first + 2 else messages
+
+
+def answerable(chat: Chat, conversations: Sequence[list[Message]], most: int) -> list[tuple[list[int], bool]]:
+    """Tokens of every prompt up to its answer, and whether they had to be cut at `most`, as `learnable` cuts."""
+    found = chat.tokens([example for messages in conversations for example in chat.examples(messages, open_end=True)])
+    cut: list[tuple[list[int], bool]] = []
+    for messages, (ids, _) in zip(conversations, found, strict=True):
+        truncated = len(ids) > most
+        while len(ids) > most and (shorter := without_first_turns(messages)) != messages:
+            messages = shorter
+            ids, _ = chat.tokens(chat.examples(messages, open_end=True))[0]
+        cut.append((ids[-most:], truncated))
+    return cut
+
+
+def stop_at(model: PreTrainedModel, stops: Sequence[int]) -> None:
+    """Note on the model what it was taught to stop at: it is saved with it, for whoever loads it."""
+    if model.generation_config is not None:
+        model.generation_config.eos_token_id = list(stops)
+
+
+def respond(model: PreTrainedModel, chat: Chat, prompts: Sequence[list[int]], pad_id: int, most: int) -> list[str]:
+    """The most probable continuation of every prompt, token by token, of at most `most` tokens."""
+    import torch
+    from transformers import GenerationConfig
+
+    longest = max(len(ids) for ids in prompts)
+    ids = torch.tensor([[pad_id] * (longest - len(p)) + p for p in prompts], device=model.device)  # (B, T)
+    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=model.device)
+    settings = GenerationConfig(max_new_tokens=most, do_sample=False, eos_token_id=[*chat.stops], pad_token_id=pad_id)  # type: ignore[no-untyped-call]
+    written = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)  # type: ignore[operator]
+    return [chat.text_of(row) for row in written[:, longest:].tolist()]

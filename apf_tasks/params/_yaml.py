@@ -1,0 +1,52 @@
+"""YAML as params files are written: reading and writing."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+if TYPE_CHECKING:
+    from apf_tasks.params.file import Experiment
+
+
+class Loader(yaml.SafeLoader):
+    """YAML where 3e-5 is a number, `no` is a word, and a key written twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """A mapping whose keys are single values, each written once. Raises YAMLError with line and column."""
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise _wrong(key_node, "a mapping or list where a key should stand: quote braces that are text")
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise _wrong(key_node, f"the key {key!r} stands twice")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Any value. Raises YAMLError with line and column, also for 2026-02-30, which looks like a date."""
+        try:
+            return super().construct_object(node, deep)
+        except ValueError as error:
+            raise _wrong(node, f"{error}: quote it if it is a word") from error
+
+
+def _wrong(node: yaml.Node, problem: str) -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what either `Loader` or any reader of YAML 1.1 would not take as text."""
+
+
+_resolvers: dict[str, list[Any]] = defaultdict(list)
+
+
+def params_yaml(experiment: Experiment) -> str:
+    """All params, those left at their defaults too, as a params file that gives the same experiment again."""
+    values = experiment.model_dump(mode="json", by_alias=True)
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=118)

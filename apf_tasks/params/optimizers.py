@@ -1,0 +1,239 @@
+"""Optimizers: one params class each, with `build(model, learning_rate, weight_decay)` and what it may not be used with.
+
+Bytes per parameter are those of the optimizer's state; float32 weights and gradients come on top (4 and 4).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag
+
+from apf_tasks.params.base import Frozen
+
+if TYPE_CHECKING:
+    import torch
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Epsilon = Annotated[float, Field(gt=0)]
+Groups = list[dict[str, Any]]
+
+
+class _Common(Frozen):
+    """What every optimizer says of itself."""
+
+    made_for: ClassVar[tuple[str, ...]] = ("cuda", "mps", "cpu")
+    """Where it is of use."""
+    shards: ClassVar[bool] = False
+    """Whether it works on a part of a tensor (`runtime.shard`)."""
+    by_tensor: ClassVar[bool] = True
+    """Whether it may update each tensor by itself (`train.step_in_backward`)."""
+
+    @property
+    def state_bytes(self) -> float:
+        """Bytes of state per parameter, on the device."""
+        return 8.0
+
+    def over(self, groups: Groups, learning_rate: float) -> torch.optim.Optimizer:
+        """The optimizer of these parameter groups."""
+        raise NotImplementedError
+
+    def build(self, model: torch.nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
+        """The optimizer of all parameters of `model`."""
+        return self.over(decay_groups(model, weight_decay), learning_rate)
+
+
+class _Adam(_Common):
+    """What all kinds of Adam have."""
+
+    name: str
+    """The optimizer."""
+    beta1: Beta = 0.9
+    """Decay of the mean of the gradient."""
+    beta2: Beta = 0.999
+    """Decay of the mean of its square."""
+    epsilon: Epsilon = 1e-8
+    """Added to the denominator."""
+
+
+class AdamW(_Adam):
+    """Adam with decoupled weight decay (Loshchilov & Hutter, ICLR 2019, algorithm 2): torch's, fused. 8 bytes."""
+
+    shards: ClassVar[bool] = True
+
+    name: Literal["adamw"] = "adamw"
+    """The optimizer."""
+
+    def over(self, groups: Groups, learning_rate: float) -> torch.optim.Optimizer:
+        """torch's fused AdamW."""
+        import torch
+
+        betas = (self.beta1, self.beta2)
+        return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=self.epsilon, fused=True)
+
+
+class AdamW8bit(_Adam):
+    """AdamW with moments of 8 bits (Dettmers et al., ICLR 2022): torchao's, on CUDA. 2 bytes."""
+
+    made_for: ClassVar[tuple[str, ...]] = ("cuda",)
+
+    name: Literal["adamw_8bit"]
+    """The optimizer."""
+
+    @property
+    def state_bytes(self) -> float:
+        """Two moments of a byte, and a scale for every 256 of them."""
+        return 2 + 8 / 256
+
+    def over(self, groups: Groups, learning_rate: float) -> torch.optim.Optimizer:
+        """torchao's AdamW8bit. Raises ImportError without torchao."""
+        from torchao.optim import AdamW8bit as Theirs
+
+        betas = (self.beta1, self.beta2)
+        found: torch.optim.Optimizer = Theirs(groups, lr=learning_rate, betas=betas, eps=self.epsilon)
+        return found
+
+
+class OffloadedAdamW(_Adam):
+    """AdamW whose weights and moments lie in the CPU's memory and are updated there: torchao's, for CUDA. 0 bytes."""
+
+    made_for: ClassVar[tuple[str, ...]] = ("cuda",)
+    by_tensor: ClassVar[bool] = False
+
+    name: Literal["adamw_offload"]
+    """The optimizer."""
+
+    @property
+    def state_bytes(self) -> float:
+        """None on the device."""
+        return 0.0
+
+    def over(self, groups: Groups, learning_rate: float) -> torch.optim.Optimizer:
+        """torchao's CPUOffloadOptimizer around torch's fused AdamW. Raises ImportError without torchao."""
+        import torch
+        from torchao.optim import CPUOffloadOptimizer
+
+        betas = (self.beta1, self.beta2)
+        told = {"lr": learning_rate, "betas": betas, "eps": self.epsilon, "fused": True}
+        found: torch.optim.Optimizer = CPUOffloadOptimizer(groups, torch.optim.AdamW, **told)
+        return found
+
+
+class Adafactor(_Common):
+    """Second moments by rows and columns, no first ones (Shazeer & Stern, ICML 2018): transformers'. Nearly 0 bytes."""
+
+    name: Literal["adafactor"]
+    """The optimizer."""
+    decay_exponent: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """The mean of squares decays by 1 - step to the power of minus this (section 7.2)."""
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    """Largest root mean square of an update before the learning rate (section 6)."""
+
+    @property
+    def state_bytes(self) -> float:
+        """A row and a column of each matrix: nearly none."""
+        return 0.0
+
+    def over(self, groups: Groups, learning_rate: float) -> torch.optim.Optimizer:
+        """transformers' Adafactor with the learning rate as it is, not relative to the size of the weights."""
+        from transformers.optimization import Adafactor as Theirs
+
+        told: dict[str, Any] = {"decay_rate": -self.decay_exponent, "clip_threshold": self.clip}
+        fixed: dict[str, Any] = {"scale_parameter": False, "relative_step": False, "warmup_init": False}
+        return Theirs(groups, lr=learning_rate, **told, **fixed)  # type: ignore[no-untyped-call]
+
+
+class SGD(_Common):
+    """Stochastic gradient descent, with Nesterov's momentum if there is momentum: torch's, fused. 4 bytes, or 0.
+
+    Weight decay is part of the gradient here.
+    """
+
+    shards: ClassVar[bool] = True
+
+    name: Literal["sgd"]
+    """The optimizer."""
+    momentum: Beta = 0.9
+    """Decay of the velocity; 0: none is kept."""
+
+    @property
+    def state_bytes(self) -> float:
+        """The velocity, if there is one."""
+        return 4.0 if self.momentum else 0.0
+
+    def over(self, groups: Groups, learning_rate: float) -> torch.optim.Optimizer:
+        """torch's SGD."""
+        import torch
+
+        nesterov = self.momentum > 0
+        return torch.optim.SGD(groups, lr=learning_rate, momentum=self.momentum, nesterov=nesterov, fused=True)
+
+
+class Muon(_Common):
+    """Orthogonalised momentum for the matrices of the layers (Jordan et al. 2024), AdamW for the rest: torch's. 4 bytes
+    for those matrices, 8 for the rest.
+
+    Scaled to the size of AdamW's updates (Liu et al. 2025, arXiv:2502.16982, section 2.2), so its learning rates fit.
+    """
+
+    made_for: ClassVar[tuple[str, ...]] = ("cuda", "mps")
+    by_tensor: ClassVar[bool] = False
+
+    name: Literal["muon"]
+    """The optimizer."""
+    momentum: Beta = 0.95
+    """Decay of the momentum."""
+    iterations: Annotated[int, Field(ge=1, le=20)] = 5
+    """Newton-Schulz iterations of the orthogonalisation."""
+    rest: AdamW = Field(default_factory=AdamW)
+    """For embeddings, heads, biases and norms."""
+
+    def build(self, model: torch.nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
+        """torch's Muon and torch's AdamW as one optimizer."""
+        import torch
+
+        from apf_tasks.training.optim.optimizers import Joined, layer_matrices
+
+        matrices = layer_matrices(model)
+        taken = {id(p) for p in matrices}
+        groups = decay_groups(model, weight_decay)
+        rest = [group | {"params": [p for p in group["params"] if id(p) not in taken]} for group in groups]
+        muon = torch.optim.Muon(
+            matrices,
+            lr=learning_rate,
+            weight_decay=weight_decay,
+            momentum=self.momentum,
+            ns_steps=self.iterations,
+            adjust_lr_fn="match_rms_adamw",
+        )
+        return Joined([muon, self.rest.over(rest, learning_rate)])
+
+
+NAMES = ("adamw", "adamw_8bit", "adamw_offload", "adafactor", "sgd", "muon")
+
+
+def _name(value: Any) -> str:
+    found = value.get("name", "adamw") if isinstance(value, dict) else getattr(value, "name", "adamw")
+    return str(found)
+
+
+Optimizer = Annotated[
+    Annotated[AdamW, Tag("adamw")]
+    | Annotated[AdamW8bit, Tag("adamw_8bit")]
+    | Annotated[OffloadedAdamW, Tag("adamw_offload")]
+    | Annotated[Adafactor, Tag("adafactor")]
+    | Annotated[SGD, Tag("sgd")]
+    | Annotated[Muon, Tag("muon")],
+    Discriminator(_name, custom_error_type="optimizer", custom_error_message=f"expected a name of {', '.join(NAMES)}"),
+    BeforeValidator(lambda value: {"name": value} if isinstance(value, str) else value),
+]
+"""Told apart by `name`, which may stand alone; AdamW where none is given."""
+
+
+def decay_groups(model: torch.nn.Module, weight_decay: float) -> Groups:
+    """Two parameter groups: matrices (decayed) and everything of fewer dimensions (biases, norms: not decayed)."""
+    parameters = list(model.parameters())
+    return [
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+    ]

@@ -1,0 +1,188 @@
+"""What a source holds for a family: its columns, language and lengths, and which rows cannot be used."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from apf_tasks.data.ingestion import FILE_COLUMN
+from apf_tasks.errors import DataError
+from apf_tasks.family import get_family
+from apf_tasks.params.family import family_params
+from apf_tasks.quickstart.columns import Column, columns_of, spread
+from apf_tasks.quickstart.matching import Guess, Match, match
+from apf_tasks.quickstart.names import spoken
+from apf_tasks.quickstart.settings import (
+    Base,
+    Lengths,
+    Option,
+    base_for,
+    held_out,
+    language_of_rows,
+    lengths,
+    options_for,
+    sides,
+)
+from apf_tasks.quickstart.source import Look, look
+from apf_tasks.sources.data import ALL
+
+UNKNOWN_ROWS = 10_000
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What was found out about a source."""
+
+    source: str
+    looked: Look
+    found: Match
+    language: str
+    """Code of the language, or two as `en-zh`."""
+    base: Base
+    lengths: Lengths
+    options: dict[str, Option]
+    rows: dict[str, int]
+    """Role -> rows; `all` where there are no published splits. Empty when nothing was looked at."""
+    tried: int
+    """Rows that went through the family's check."""
+    bad: dict[str, int]
+    """Why rows of these cannot be used -> how many."""
+    unreadable: int
+    """Rows of all that could not even be read."""
+    unused: tuple[str, ...]
+    """Columns of the source that nothing is made of."""
+
+    @property
+    def spoken(self) -> str:
+        """The language in words."""
+        return spoken(self.language)
+
+    @property
+    def bad_share(self) -> float:
+        """Share of the rows that cannot be used, as far as they were looked at."""
+        return sum(self.bad.values()) / max(1, self.tried) + self.unreadable / max(1, sum(self.rows.values()))
+
+    @property
+    def problems(self) -> str:
+        """What is wrong with rows, in one line."""
+        found = self.bad | ({"not to be read": self.unreadable} if self.unreadable else {})
+        return "; ".join(f"{reason}: {count:,}" for reason, count in found.items())
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Label -> file, where the files stand for labels."""
+        column = next((g.source for g in self.found.guesses if g.source.name == FILE_COLUMN), None)
+        return {} if column is None else {Path(name).stem: name for name in column.counts}
+
+    @property
+    def train_rows(self) -> int:
+        """Rows to train on, roughly; a middling number when nothing was looked at."""
+        if not self.rows:
+            return UNKNOWN_ROWS
+        if ALL in self.rows:
+            return round(self.rows[ALL] * (1 - 2 * held_out(self.rows[ALL])))
+        own = self.rows.get("train", 0)
+        missing = 2 - len(self.rows.keys() & {"validation", "test"})
+        return round(own * (1 - missing * held_out(own)))
+
+    @property
+    def train_examples(self) -> int:
+        """The same, counting the windows of a family that reads a long row in several."""
+        windows = self.found.family.reads_labels and self.rows
+        return round(self.train_rows * self.lengths.windows) if windows else self.train_rows
+
+    @property
+    def learned(self) -> Guess | None:
+        """The column that is to be learned."""
+        column = sides(self.found)[1]
+        return next((guess for guess in self.found.guesses if guess.source is column), None)
+
+
+def draft(family: str, source: str, columns: Mapping[str, str] | None = None, encoding: str = "auto") -> Draft:
+    """Look at a source and guess what the family needs. `columns`: the family's column -> the source's, as told.
+
+    Raises ParamsError for an unknown family or column, SourceError and DataError for a source that cannot be read or in
+    which a column is not found.
+    """
+    default = family_params(family)(name=family)
+    looked = look(source, encoding)
+    told = dict(columns or {})
+    if looked.tables:
+        there = columns_of(looked.tables, looked.data.header)
+        if not any(column.sample for column in there):
+            raise DataError(source, "rows", "none", "Check where it comes from.")
+        found = match(family, there, told, source)
+        looked, there, found = _usable_roles(looked, there, found, told, source)
+    else:
+        there, found = [], Match({}, get_family(default), [])
+    language = language_of_rows(found)
+    base = base_for(found.family, language)
+    options = options_for(found, language, base)
+    rows: Counter[str] = Counter()
+    for role, table in looked.tables:
+        rows[str(role)] += len(table.numbers)
+    taken = [guess.source.title for guess in found.guesses]
+    unused = [
+        c.title or repr("")
+        for c in there
+        if c.sample and c.name != FILE_COLUMN and c.title not in taken and "." not in str(c.name)
+    ]
+    tried, bad = _try(found, options)
+    return Draft(
+        source=source,
+        looked=looked,
+        found=found,
+        language=language,
+        base=base,
+        lengths=lengths(found, base),
+        options=options,
+        rows=dict(rows),
+        tried=tried,
+        bad=dict(bad),
+        unreadable=sum(len(table.rejected) for _, table in looked.tables),
+        unused=tuple(title for title in unused if not any(name.startswith(f"{title}.") for name in taken)),
+    )
+
+
+def _usable_roles(
+    looked: Look, there: list[Column], found: Match, told: Mapping[str, str], source: str
+) -> tuple[Look, list[Column], Match]:
+    """Without validation or test files that lack a column: many a published test has no labels."""
+    if isinstance(looked.data.source, str):
+        return looked, there, found
+    needed = [g.source for g in found.guesses if g.column not in (*found.family.optional, "id")]
+    lacking: dict[str, str] = {}
+    for role, table in looked.tables:
+        for column in needed:
+            name = str(column.name).partition(".")[0]
+            absent = int(name) >= len(table.columns) if isinstance(column.name, int) else name not in table.columns
+            if absent and column.title not in table.columns and role != "train":
+                lacking[str(role)] = f"{table.name} has no column {column.title!r}, so it is left out"
+    if not lacking:
+        return looked, there, found
+    roles = {role: text for role, text in looked.data.source.items() if role not in lacking}
+    notes = looked.notes | {"source": "; ".join((looked.notes.get("source", ""), *lacking.values())).lstrip("; ")}
+    data = looked.data.model_copy(update={"source": roles})
+    looked = Look(data, [(role, table) for role, table in looked.tables if role not in lacking], notes)
+    there = columns_of(looked.tables, data.header)
+    return looked, there, match(found.family.name, there, told, source)
+
+
+def _try(found: Match, options: Mapping[str, Option]) -> tuple[int, Counter[str]]:
+    """A sample of the rows through the family's own check: how many, and what is wrong with which number of them."""
+    import pandas as pd
+
+    if not found.guesses:
+        return 0, Counter()
+    params = family_params(found.family.name)
+    given = {name: option.value for name, option in options.items()}
+    family = get_family(params.model_validate({"name": found.family.name, **given}))
+    wanted = [guess for guess in found.guesses if guess.column != "id"]
+    rows = spread(list(zip(*(guess.source.values for guess in wanted), strict=True)))
+    table = pd.DataFrame(
+        {guess.column: pd.Series([row[i] for row in rows], dtype=object) for i, guess in enumerate(wanted)}
+    )
+    reasons = [reason for reason in family.check(table).reasons.tolist() if reason]
+    return len(rows), Counter(reasons)

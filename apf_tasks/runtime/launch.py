@@ -1,0 +1,170 @@
+"""A function on several devices: torchrun starts a rank for each; what the first returns or raises comes back."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+import torch
+
+from apf_tasks.cache import journal
+from apf_tasks.errors import Interrupted, ParamsError, WorkerDied, WorkersError, fails_trial
+from apf_tasks.params.train import RuntimeParams
+from apf_tasks.runtime import _torchrun as agent
+from apf_tasks.runtime import ranks
+from apf_tasks.runtime._nodes import call_for_nodes, meeting_place, next_call, show_life, torchrun_options
+from apf_tasks.runtime._rank import CALL, CALLER, MOMENT, PID, Call, Outcome, _read
+from apf_tasks.runtime.devices import choose_device
+from apf_tasks.runtime.progress import Moment, current_listener, now_and_then, read_moment
+from apf_tasks.runtime.signals import stop_signals
+from apf_tasks.tracking import run_logger as tracking
+
+T = TypeVar("T")
+logger = logging.getLogger("apf")
+
+LOOK_SECONDS = 0.3
+"""How often the ranks are looked at."""
+
+
+def on_devices(runtime: RuntimeParams, function: Callable[..., T], *arguments: Any) -> T:
+    """`function(*arguments)` in as many ranks as `runtime.devices` says; here, when that is one or this is a rank.
+
+    A signal to stop is passed on, and the ranks leave a checkpoint; a second one kills them. Raises what the ranks
+    raised; WorkerDied when one was killed, WorkersError when one ended otherwise, ParamsError when there are too few
+    devices.
+    """
+    if runtime.ranks == 1 or ranks.here().count > 1:
+        return function(*arguments)
+    device = choose_device(runtime).type
+    check_devices(runtime.devices, device)
+    call = Call(
+        function,
+        arguments,
+        device,
+        journal.current_label(),
+        tracking.current_pipeline(),
+        logger.getEffectiveLevel(),
+    )
+    with meeting_place(runtime) as folder:
+        (folder / CALL).write_bytes(pickle.dumps(call))
+        wanted = call_for_nodes(folder, runtime, device)
+        code = run_ranks(folder, torchrun_options(wanted, 0, runtime.devices, device), runtime.devices)
+        outcome = _outcome(folder, runtime.ranks, code)
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome.value  # type: ignore[no-any-return]
+
+
+def check_devices(wanted: int, device: str) -> None:
+    """Raises ParamsError when this machine has not so many."""
+    if device not in ranks.BACKENDS:
+        raise ParamsError("runtime.devices", "one on this kind of device", f"{wanted} on {device}", "Leave it out.")
+    if device == "cuda" and (there := torch.cuda.device_count()) < wanted:
+        raise ParamsError("runtime.devices", f"at most {there}, the CUDA devices here", str(wanted), "Write fewer.")
+
+
+def run_ranks(folder: Path, options: list[str], devices: int, node: int = 0) -> int:
+    """torchrun until it ends; whoever listens is told how far the first rank is. Returns its exit code."""
+    command = [sys.executable, "-c", agent.COMMAND, str(folder), *options]
+    threads = str(max(1, torch.get_num_threads() // devices))
+    said: Moment | None = None
+    listener, told = current_listener() or now_and_then(), 0
+    with _noise(folder, node).open("w") as noise, stop_signals() as stopping:
+        process = subprocess.Popen(
+            command,
+            env=os.environ | {"OMP_NUM_THREADS": threads, "TORCH_CPP_LOG_LEVEL": "ERROR", CALLER: str(os.getpid())},
+            stdout=sys.stderr.fileno(),
+            stderr=noise,
+            start_new_session=True,  # Ctrl-C reaches this process alone, which passes it on once
+        )
+        try:
+            while process.poll() is None:
+                if len(stopping) > told:
+                    _stop(process, folder / f"{PID}-{node}", at_once=told > 0)
+                    told = len(stopping)
+                if node == 0:
+                    show_life(folder)
+                    if (moment := read_moment(folder / MOMENT)) is not None and moment != said:
+                        listener(said := moment)
+                time.sleep(LOOK_SECONDS)
+        finally:
+            process.kill()  # nothing when it has ended
+    return process.returncode
+
+
+def _noise(folder: Path, node: int) -> Path:
+    """What the ranks of a machine write to stderr."""
+    return folder / f"noise-{node}.txt"
+
+
+def _stop(process: subprocess.Popen[bytes], pid: Path, at_once: bool) -> None:
+    """Tell a rank, which tells the others. torchrun would kill them after half a minute: too soon for a large model."""
+    if at_once or not pid.is_file():
+        process.terminate()
+    else:
+        os.kill(int(pid.read_text()), signal.SIGTERM)
+
+
+def _outcome(folder: Path, count: int, code: int) -> Outcome:
+    """What so many ranks left: an error before a value, the first rank before the others."""
+    found = [_read(folder / f"{index}.pickle") for index in range(count)]
+    outcomes = [outcome for outcome in found if outcome is not None]
+    if failed := [outcome for outcome in outcomes if outcome.error is not None]:
+        own = (outcome for outcome in failed if outcome.error is not None and fails_trial(outcome.error))
+        return next(own, failed[0])  # what a rank met before what that made the others meet
+    if code == 0 and found[0] is not None:
+        return found[0]
+    died = _death(_noise(folder, 0).read_text(errors="replace"))
+    where, expected, said = "runtime.devices", f"{count} ranks to finish", f"one that died ({died})"
+    if died.startswith(f"exit code -{signal.SIGKILL.value}"):
+        do = "Killed for want of memory, perhaps: lower train.micro_batch_tokens, or write runtime.shard: true."
+        return Outcome(error=WorkerDied(where, expected, said, do))
+    do = "What was trained is kept: the same command continues from the last checkpoint."
+    return Outcome(error=WorkersError(where, expected, said, do))
+
+
+def _death(noise: str) -> str:
+    """The exit code of the first rank that died, in torchrun's words, and the last line that it wrote itself."""
+    code = re.search(r"exitcode *: *(-?\d+)", noise.rpartition("Root Cause")[2])
+    own = itertools.takewhile(lambda line: "torch/distributed/elastic" not in line, noise.splitlines())
+    last = [line.strip() for line in own if line.strip()][-1:]
+    return ": ".join([f"exit code {code[1]}" if code else "no exit code", *last])
+
+
+def join_calls(patience: float = math.inf) -> int:
+    """Help other machines with their calls, one after the other, until a signal, or `patience` seconds without one.
+
+    Returns how many. The files of a call lie in the folder that the machines share. Raises ParamsError when a call
+    wants more devices than there are here.
+    """
+    known: dict[Path, int] = {}
+    joined = 0
+    with stop_signals() as stopping:
+        while (found := next_call(known, patience, stopping)) is not None:
+            folder, wanted, node = found
+            check_devices(wanted.devices, wanted.device)
+            logger.info("joins %s as machine %d of %d", wanted.address, node + 1, wanted.nodes)
+            options = torchrun_options(wanted, node, wanted.devices, wanted.device)
+            code = run_ranks(folder, options, wanted.devices, node)
+            logger.info("leaves %s%s", wanted.address, f": its ranks here ended with {code}" if code else "")
+            joined += 1
+    return joined
+
+
+def check_caller() -> None:
+    """Raises Interrupted in a rank whose caller has died: another may already be at work in the same folder."""
+    caller = os.environ.get(CALLER)
+    if caller is not None and not psutil.pid_exists(int(caller)):
+        raise Interrupted("training", "a caller that waits for it", "a dead one", "The same command continues.")

@@ -1,0 +1,118 @@
+"""A model whose weights, gradients and optimizer state are divided over the ranks: FSDP2, torch's `fully_shard`.
+
+Rajbhandari et al. 2020, ZeRO: Memory Optimizations Toward Training Trillion Parameter Models, stage 3. What is written
+to disk is whole, so a training goes on with another number of ranks, or with one. Functions that say so are for all
+ranks at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from apf_tasks.runtime.ranks import Ranks
+
+T = TypeVar("T")
+
+
+def shard(model: PreTrainedModel, ranks: Ranks, device: torch.device) -> None:
+    """Divide `model` in place: each layer by itself, then what is left. For all ranks at once.
+
+    Gradients are summed over the ranks, as `Ranks.sum_gradients` does, not averaged.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard  # a second to import, which trainings of one rank do without
+
+    mesh = init_device_mesh(device.type, (ranks.count,))
+    parts = [*layers(model), model]
+    for part in parts:
+        fully_shard(part, mesh=mesh)
+    for part in parts:
+        part.set_gradient_divide_factor(1.0)  # type: ignore[operator]
+        part.set_force_sum_reduction_for_comms(True)  # type: ignore[operator]  # gloo knows no other
+
+
+def as_forward(model: PreTrainedModel, function: Callable[[], T]) -> T:
+    """What `function` gives, called as the forward pass of `model`: of a divided one, what it uses is whole within.
+
+    It must not call the model itself.
+    """
+    if not _is_sharded(model):
+        return function()
+    before = model.__dict__.get("forward")
+    model.forward = function
+    try:
+        found: T = model()
+        return found
+    finally:
+        del model.forward
+        if before is not None:
+            model.forward = before
+
+
+@contextmanager
+def gathered(model: PreTrainedModel) -> Iterator[None]:
+    """Within the block what no layer holds is whole, embeddings and head: writing uses some of it outside of a forward
+    pass. After a first forward pass only. For all ranks at once."""
+    if not _is_sharded(model):
+        yield
+        return
+    divided: Any = model
+    divided.unshard()
+    try:
+        yield
+    finally:
+        divided.reshard()
+
+
+def _is_sharded(model: PreTrainedModel) -> bool:
+    """Whether `shard` has made it one of torch's FSDPModules, also while its weights are whole."""
+    return hasattr(model, "unshard")
+
+
+def layers(model: PreTrainedModel) -> list[nn.Module]:
+    """The modules that transformers says are not to be split, where they stand in a row. (Embeddings may be tied to the
+    head, so they stay with what is left.)"""
+    kinds = set(model._no_split_modules or [])
+    rows = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+    return [layer for row in rows for layer in row if type(layer).__name__ in kinds]
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor with all its parts. For all ranks at once, when it is divided."""
+    return tensor.full_tensor() if is_divided(tensor) else tensor  # type: ignore[attr-defined]
+
+
+def is_divided(value: Any) -> bool:
+    """Whether it is a tensor (torch's DTensor) of which every rank has a part."""
+    return hasattr(value, "full_tensor")
+
+
+def whole_state(state: Any) -> Any:
+    """The same nested state with whole tensors, on the CPU where they were divided. For all ranks at once."""
+    if is_divided(state):
+        return state.full_tensor().cpu()
+    if isinstance(state, dict):
+        return {name: whole_state(value) for name, value in state.items()}
+    return state
+
+
+def load_model_state(model: PreTrainedModel, state: dict[str, torch.Tensor], strict: bool = True) -> None:
+    """Put whole tensors into the model, divided as its own are."""
+    mine = model.state_dict()
+    model.load_state_dict({name: _like(tensor, mine.get(name)) for name, tensor in state.items()}, strict=strict)
+
+
+def _like(value: Any, pattern: torch.Tensor | None) -> Any:
+    """`value`, divided as `pattern` is; what has another shape (a count of steps) stays as it is."""
+    if not is_divided(pattern) or not isinstance(value, torch.Tensor) or value.shape != pattern.shape:  # type: ignore[union-attr]
+        return value
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(pattern, DTensor)
+    return distribute_tensor(value.to(pattern.device), pattern.device_mesh, pattern.placements)

@@ -1,0 +1,115 @@
+"""A folder as an MLflow model whose code is a file of this package, so that nothing is pickled."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pandas as pd
+
+import apf_tasks
+from apf_tasks.errors import RegistryError
+from apf_tasks.tracking import client as tracker
+
+NOT_REGISTERED = "It is not registered. This is a bug in how the model is packaged; please report it."
+
+
+def log_code_model(
+    folder: Path,
+    run_id: str,
+    code: str,
+    inputs: Mapping[str, str],
+    outputs: Mapping[str, str],
+    example: Mapping[str, str],
+    libraries: Sequence[str],
+    optional_inputs: Sequence[str] = (),
+    settings: Mapping[str, int] | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> tuple[str, str]:
+    """Log a folder as a pyfunc whose code is the file `code` of this package. Returns the model's URI and id.
+
+    `inputs` and `outputs` are column -> MLflow type; `settings` are whole numbers that `predict` takes as params;
+    `config` is what the code reads when it is loaded.
+    """
+    tracker.client()
+    import mlflow
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+
+    columns: list[Any] = [ColSpec(kind, name, required=name not in optional_inputs) for name, kind in inputs.items()]
+    answers: list[Any] = [ColSpec(kind, name) for name, kind in outputs.items()]
+    numbers = [ParamSpec(name, DataType.long, default) for name, default in (settings or {}).items()]
+    asked: Any = ParamSchema(numbers) if numbers else None
+    package = _folder(apf_tasks)
+    with mlflow.start_run(run_id=run_id):
+        info = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(package / code),
+            artifacts={"model": str(folder)},
+            code_paths=[str(package)],
+            model_config=dict(config) if config else None,
+            signature=ModelSignature(Schema(columns), Schema(answers), asked),
+            input_example=pd.DataFrame([dict(example)]),
+            pip_requirements=[f"{library}=={version(library).split('+')[0]}" for library in libraries],
+        )
+    return str(info.model_uri), str(info.model_id)
+
+
+def ask_logged(uri: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """What a logged model answers when it is served: by the code logged with it. Raises RegistryError when it does not.
+
+    A process that has imported apf would use its own modules, whatever was logged: they are put aside meanwhile. That
+    takes 0.2 s; another process would import torch first, 6 s.
+    """
+    import mlflow
+
+    with _without_our_modules():
+        try:
+            answers: pd.DataFrame = mlflow.pyfunc.load_model(uri).predict(rows)
+        except Exception as error:  # code that was logged in part fails in every way there is
+            found = f"{type(error).__name__}: {error}"
+            raise RegistryError(f"replay of {uri}", "answers of the logged code", found, NOT_REGISTERED) from error
+        # an editable install finds in the checkout what the logged code lacks
+        if strays := [str(m.__file__) for m in _ours().values() if _folder(apf_tasks) in Path(str(m.__file__)).parents]:
+            raise RegistryError(f"replay of {uri}", "the logged code alone", ", ".join(strays), NOT_REGISTERED)
+    return answers
+
+
+@contextlib.contextmanager
+def _without_our_modules() -> Iterator[None]:
+    """No module of this package counts as imported. At the end all do that did, and none that was imported meanwhile.
+
+    Other threads see the same: they must not import any of it. (The outbox does not.)
+    """
+
+    ours, path, writes_none = _ours(), list(sys.path), sys.dont_write_bytecode
+    _forget(ours)
+    sys.dont_write_bytecode = True  # a logged model stays as it was logged
+    try:
+        yield
+    finally:
+        _forget(_ours())
+        sys.modules.update(ours)
+        sys.path[:], sys.dont_write_bytecode = (
+            path,
+            writes_none,
+        )  # MLflow puts the logged code first, and leaves it there
+
+
+def _ours() -> dict[str, ModuleType]:
+    """The modules of this package that are imported."""
+    return {name: module for name, module in sys.modules.items() if name.partition(".")[0] == apf_tasks.__name__}
+
+
+def _forget(names: Iterable[str]) -> None:
+    for name in names:
+        del sys.modules[name]
+
+
+def _folder(package: ModuleType) -> Path:
+    return Path(str(package.__file__)).parent

@@ -1,0 +1,169 @@
+"""The training loop, a generator. Logging, saving and stopping are the caller's.
+
+B examples, T tokens.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from apf_tasks.errors import Diverged, ModelError
+from apf_tasks.evaluation.predictor import Network, Place
+from apf_tasks.examples import Examples
+from apf_tasks.params.train import TrainParams
+from apf_tasks.runtime.devices import autocast
+from apf_tasks.runtime.sharding import whole
+from apf_tasks.training._dropout import cheap_draws
+from apf_tasks.training._embedding_gradients import used_rows
+from apf_tasks.training.optim.optimizers import InBackward
+from apf_tasks.training.optim.schedules import factor, steps_per_epoch, total_steps
+from apf_tasks.training.step_loader import Batch, Feed, Ready
+
+logger = logging.getLogger("apf")
+
+MICRO_BATCH_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 16384}
+"""Padded tokens per forward pass where the params do not say."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one optimizer step did."""
+
+    step: int
+    """From 1."""
+    epoch: float
+    loss: float
+    """Mean over the targets of the step."""
+    grad_norm: float
+    """L2 norm of the gradient before clipping."""
+    learning_rate: float
+    tokens: int
+    padded_tokens: int
+    seconds: float
+    waited: float
+    """Seconds of these until its rows were there."""
+
+
+def train_steps(
+    network: Network,
+    optimizer: torch.optim.Optimizer,
+    examples: Examples,
+    train: TrainParams,
+    start: int = 0,
+    packed: bool = False,
+    constants: Batch | None = None,
+) -> Generator[Step]:
+    """Yield after every optimizer step, from step `start` + 1 on. Raises Diverged before a bad update is applied."""
+    per_epoch = steps_per_epoch(len(examples), train.batch_size)
+    steps = total_steps(len(examples), train)
+    feed = Feed(network, examples, train, packed, most_tokens(train, network.place.device.type))
+    started = time.perf_counter()
+    for ready in feed.steps(start, steps):
+        waited = time.perf_counter() - started
+        learning_rate = train.learning_rate * factor(train.schedule, ready.step, steps, train.warmup_fraction)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate
+        loss, padded = _gradients_that_fit(feed, ready, optimizer, constants or {})
+        clipped = optimizer.norm() if isinstance(optimizer, InBackward) else _clip(network.model, train.max_grad_norm)
+        norm = float(clipped)
+        _check_finite(loss, norm, ready.step + 1, learning_rate)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        yield Step(
+            step=ready.step + 1,
+            epoch=(ready.step + 1) / per_epoch,
+            loss=loss,
+            grad_norm=norm,
+            learning_rate=learning_rate,
+            tokens=int(examples.lengths[ready.rows].sum()),
+            padded_tokens=int(padded),
+            seconds=time.perf_counter() - started,
+            waited=waited,
+        )
+        started = time.perf_counter()
+
+
+def most_tokens(train: TrainParams, device: str) -> int:
+    """Padded tokens of a forward pass at most, on such a kind of device."""
+    if train.step_in_backward:
+        return sys.maxsize
+    return train.micro_batch_tokens or MICRO_BATCH_TOKENS[device]
+
+
+def _gradients_that_fit(
+    feed: Feed, ready: Ready, optimizer: torch.optim.Optimizer, constants: Batch
+) -> tuple[float, float]:
+    """The gradient of a step; in smaller passes from here on when it does not fit into memory."""
+    while True:
+        try:
+            return _gradients(feed.network, ready, feed.train, constants)
+        except torch.OutOfMemoryError as error:
+            feed.most = _less(feed.most, feed.examples.sizes[ready.rows], feed.train, feed.network.place, error)
+            optimizer.zero_grad(set_to_none=True)
+            ready = feed.cut_again(ready)
+
+
+def _gradients(network: Network, ready: Ready, train: TrainParams, constants: Batch) -> tuple[float, float]:
+    """Add up the gradient of a step, pass by pass. Gives its loss and its padded tokens."""
+    model, place = network.model, network.place
+    loss, padded = torch.zeros((), device=place.device), 0
+    model.train()
+    whole_only = place.sharded or train.step_in_backward  # their hooks are called with the gradient of a tensor
+    rows = used_rows(place.device.type == "cpu" and not whole_only)
+    # weights are cast once, not by every pass
+    with autocast(place.device, place.dtype), cheap_draws(place.device), rows as used:
+        for number, weight, batch in ready.passes:
+            here = {name: tensor.to(place.device, non_blocking=True) for name, tensor in batch.items()}
+            # dropout is the same whoever computes the pass
+            torch.manual_seed(pass_seed(train.seed, ready.step, number))
+            # every target weighs the same, however rows are cut
+            part = network.family.loss(model, here | constants) * (weight / ready.targets)
+            with torch.autocast(place.device.type, enabled=False):
+                part.backward()  # type: ignore[no-untyped-call]
+            used.add()
+            if place.sharded:
+                torch.clear_autocast_cache()  # no rank keeps the weights of the others
+            loss += part.detach()
+            padded += weight * here["input_ids"].numel()
+    whole_loss, whole_padded = place.ranks.total([float(loss), padded])
+    if not place.sharded:
+        place.ranks.sum_gradients(model)
+    return whole_loss, whole_padded
+
+
+def _less(most: int, sizes: np.ndarray, train: TrainParams, place: Place, error: torch.OutOfMemoryError) -> int:
+    """Tokens of a forward pass after one did not fit: half. Raises ModelError when that cannot help."""
+    longest, most = int(sizes.max()), min(most, int(sizes.max()) * len(sizes))
+    if train.step_in_backward or most <= longest or place.ranks.count > 1:
+        found = f"{str(error).splitlines()[0]} (a forward pass of up to {most:,} tokens)"
+        do = "Write runtime.activations=recompute, a smaller model.max_tokens, or train.optimizer.name=adafactor."
+        raise ModelError("training", "a forward and backward pass that fit into memory", found, do) from error
+    logger.warning("           out of memory: from here on at most %s padded tokens in a forward pass", most // 2)
+    return most // 2
+
+
+def pass_seed(seed: int, step: int, number: int) -> int:
+    """Seed of the dropout of one forward pass. A function of where it stands: nothing has to be kept to resume."""
+    return int(np.random.SeedSequence([seed, step, number]).generate_state(1, np.uint64)[0])
+
+
+def _clip(model: PreTrainedModel, most: float | None) -> torch.Tensor:
+    """Scale the gradient down to the L2 norm `most`. Gives the norm before."""
+    return whole(torch.nn.utils.clip_grad_norm_(model.parameters(), most or math.inf))
+
+
+def _check_finite(loss: float, norm: float, step: int, learning_rate: float) -> None:
+    if math.isfinite(loss) and math.isfinite(norm):
+        return
+    found = f"loss {loss}, gradient norm {norm} at learning rate {learning_rate:g}"
+    do = "Lower train.learning_rate, lengthen train.warmup_fraction, or write runtime.precision: fp32."
+    raise Diverged(f"training step {step}", "a finite loss and gradient", found, do)

@@ -1,0 +1,139 @@
+"""A training that is set up: its inputs, and all that the loop needs and changes."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+
+from apf_tasks.artifacts import TokenizedSplit
+from apf_tasks.data.rows import read_rows
+from apf_tasks.evaluation.predictor import Network, load_network
+from apf_tasks.examples import Examples
+from apf_tasks.family import Prediction
+from apf_tasks.params.family import FamilyParams
+from apf_tasks.params.model import ModelParams
+from apf_tasks.params.train import RuntimeParams, TrainParams
+from apf_tasks.runtime.devices import reset_peak_memory, seed_everything
+from apf_tasks.runtime.ranks import Ranks
+from apf_tasks.runtime.sharding import shard
+from apf_tasks.sources.models import model_folder
+from apf_tasks.training.activation_checkpointing import recompute
+from apf_tasks.training.checkpoints import Progress, load_checkpoint
+from apf_tasks.training.loop import Step, train_steps
+from apf_tasks.training.optim.optimizers import build_optimizer
+from apf_tasks.training.optim.schedules import evaluation_interval, total_steps
+from apf_tasks.training.packing import packs_alike
+from apf_tasks.training.weights import parameter_digests
+
+_TRIED: dict[str, bool] = {}
+"""What was found about packing in this process."""
+
+
+class Trial(NamedTuple):
+    """All that decides a training."""
+
+    train: TokenizedSplit
+    validation: TokenizedSplit
+    model: ModelParams
+    family: FamilyParams
+    params: TrainParams
+    runtime: RuntimeParams
+    metric: str
+    """The validation metric that decides which weights are kept."""
+
+
+@dataclass
+class Training:
+    """One trial under way: what the loop needs, and where it stands."""
+
+    out: Path
+    trial: Trial
+    network: Network
+    optimizer: torch.optim.Optimizer
+    examples: Examples
+    packed: bool
+    constants: dict[str, torch.Tensor]
+    validation: Examples
+    validation_rows: pd.DataFrame
+    progress: Progress
+    best: tuple[list[Prediction], dict[str, float]] | None = None
+    """Predictions and settings of the best validation so far; None after a resumption, until there is a better one."""
+    validated: tuple[int, dict[str, float]] = (0, {})
+    """Step and scores of the last validation since the start of this process."""
+
+    @property
+    def params(self) -> TrainParams:
+        """How it is trained."""
+        return self.trial.params
+
+    @property
+    def ranks(self) -> Ranks:
+        """The processes that train together."""
+        return self.network.place.ranks
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        return total_steps(len(self.examples), self.params)
+
+    def steps_to_come(self) -> Generator[Step]:
+        """The loop, from where the training stands."""
+        return train_steps(
+            self.network, self.optimizer, self.examples, self.params, self.progress.step, self.packed, self.constants
+        )
+
+    @property
+    def evaluate_every(self) -> int:
+        """Optimizer steps between validations."""
+        return evaluation_interval(len(self.examples), self.params)
+
+
+def set_up(out: Path, trial: Trial) -> Training:
+    """Load everything, seeded; go to the checkpoint if there is one."""
+    params, model = trial.params, trial.model
+    seed_everything(params.seed)
+    network = load_network(model_folder(model), model, trial.family, trial.train.label_names, trial.runtime)
+    network.model.requires_grad_(True)
+    examples = Examples.of(trial.train)
+    packed = _packs(network, examples, trial)
+    if trial.runtime.precision == "pure_bf16":
+        network.model.to(torch.bfloat16)  # type: ignore[arg-type]
+    if network.place.sharded:
+        shard(network.model, network.place.ranks, network.place.device)
+    reset_peak_memory(network.place.device)
+    recompute(network.model, trial.runtime.activations)
+    optimizer = build_optimizer(network, params, trial.runtime)
+    progress = load_checkpoint(out, network.model, optimizer)
+    return Training(
+        out=out,
+        trial=trial,
+        network=network,
+        optimizer=optimizer,
+        examples=examples,
+        packed=packed,
+        constants=constants_of(network, trial.train),
+        validation=Examples.of(trial.validation),
+        validation_rows=read_rows(trial.validation.path / "rows.parquet"),
+        progress=progress or Progress(initial_digests=parameter_digests(network.model)),
+    )
+
+
+def _packs(network: Network, examples: Examples, trial: Trial) -> bool:
+    """Whether examples are packed: tried once for a base and its rows, not by every rung of a search."""
+    key = trial.model.model_dump_json() + trial.runtime.model_dump_json() + trial.train.fingerprint
+    if key not in _TRIED:
+        _TRIED[key] = network.family.packs and packs_alike(network, examples)
+    return _TRIED[key]
+
+
+def constants_of(network: Network, train: TokenizedSplit) -> dict[str, torch.Tensor]:
+    """What the family wants every training batch to carry."""
+    if network.family.constants is None:
+        return {}
+    found = network.family.constants(read_rows(train.path / "rows.parquet"), network.label_names)
+    return {name: tensor.to(network.place.device) for name, tensor in found.items()}

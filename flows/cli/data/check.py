@@ -1,0 +1,20 @@
+"""`apf check`."""
+
+from __future__ import annotations
+
+from apf_tasks.params.file import load_experiment
+from apf_tasks.params.word_vectors import WordVectorParams
+from flows.cli._app import Overrides, ParamsFile, out
+from flows.cli.main import app
+
+
+@app.command()
+def check(params: ParamsFile, overrides: Overrides = None) -> None:
+    """Check a params file: all problems at once."""
+    experiment = load_experiment(params, overrides or ())
+    if isinstance(experiment, WordVectorParams):
+        settings = experiment.vectors
+        out.print(f"{experiment.name}: fine. Word vectors, {settings.algorithm}, {settings.dimensions} dimensions.")
+        return
+    count = experiment.search.count
+    out.print(f"{experiment.name}: fine. {experiment.family.name}, {experiment.model.origin}, {count} combination(s).")

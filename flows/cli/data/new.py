@@ -1,0 +1,92 @@
+"""`apf new`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from apf_tasks.params.data import DataParams
+from apf_tasks.quickstart.draft import Draft
+from apf_tasks.quickstart.page import counted, flow
+from apf_tasks.sources.data import ALL
+from flows.cli._app import out
+from flows.cli.main import app
+
+
+@app.command()
+def new(
+    family: Annotated[str, typer.Argument(help="What to learn: sentiment, ner, translation, …")],
+    file: Annotated[str, typer.Argument(help="A file, a folder, a pattern in quotes, train.{en,zh}, or hub:NAME.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Where to write the params file.")] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="text=body: which column is which, where a guess fails.")
+    ] = None,
+    encoding: Annotated[str, typer.Option(help="Text encoding of the file.")] = "auto",
+    force: Annotated[bool, typer.Option("--force", help="Replace a params file that exists.")] = False,
+) -> None:
+    """Write a params file for a data file: guess its columns, the model and the settings, and say why."""
+    from apf_tasks.params.file import parse_overrides
+    from apf_tasks.quickstart import draft
+    from apf_tasks.quickstart.write import default_path, refuse_existing, write
+
+    pass
+
+    path = output or default_path(family, file)
+    refuse_existing(path, force)
+    told = {name: str(value) for name, value in parse_overrides(column or ()).items()}
+    found = draft(family, file, told, encoding)
+    write(found, path, force)
+    print_draft(out, found, path)
+
+
+FEW_ROWS = 200
+
+
+def print_draft(out: Console, draft: Draft, path: Path) -> None:
+    """The columns with the reason for each, rows, language, doubts, and the next two commands."""
+    if draft.found.guesses:
+        table = Table("column", "← of the file", "why", "examples", box=None, pad_edge=False)
+        for guess in draft.found.guesses:
+            few = counted(guess.source.few)
+            examples = few if few else "\n".join(guess.source.examples(2, 40))
+            table.add_row(guess.column, escape(str(guess.source.name)), escape(guess.why), escape(examples))
+        out.print(table)
+        out.print()
+    _print_facts(out, draft)
+    for doubt in _doubts(draft):
+        out.print(f"[yellow]{escape(doubt)}[/]")
+    out.print(f"\n{path} is written. Read it, then:")
+    shown = f"'{path}'" if " " in str(path) else path
+    out.print(f"  apf check {shown}\n  apf run {shown}", markup=False, highlight=False)
+
+
+def _print_facts(out: Console, draft: Draft) -> None:
+    if not draft.rows:
+        out.print(f"{draft.source} was not looked at: the columns are the family's own names.", highlight=False)
+        out.print(f"starts from {draft.base.name} ({draft.base.about})", markup=False, highlight=False)
+        return
+    counts = ", ".join(f"{n:,}" if role == ALL else f"{role} {n:,}" for role, n in draft.rows.items())
+    options = "".join(f", {name}: {flow(option.value)}" for name, option in draft.options.items())
+    out.print(f"{counts} rows · {draft.spoken} · {draft.found.family.name}{options}", markup=False, highlight=False)
+    out.print(f"starts from {draft.base.name} ({draft.base.about})", markup=False, highlight=False)
+    if note := draft.looked.notes.get("source"):
+        out.print(f"source: {note}", markup=False, highlight=False)
+    if draft.unused:
+        out.print(f"not used: {', '.join(draft.unused)}", markup=False, highlight=False)
+
+
+def _doubts(draft: Draft) -> list[str]:
+    """What a person should look at before running."""
+    doubts: list[str] = []
+    if draft.bad_share > DataParams.model_fields["max_rejected"].default:
+        doubts.append(f"{draft.bad_share:.0%} of the rows cannot be used: {draft.problems}")
+    if draft.rows and draft.train_examples < FEW_ROWS:
+        doubts.append(f"Only about {draft.train_examples} examples to train on: scores will be uncertain.")
+    if "tag_names" in draft.options:
+        doubts.append("The tags are numbers: put their names into family.tag_names.")
+    return doubts

@@ -1,0 +1,61 @@
+"""The `apf` command: parse, call a flow, print. Everything heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import typer
+from rich.console import Console
+
+from apf_tasks.errors import ApfError, Interrupted
+from flows.cli.registry import registry as registry_cli
+from flows.cli.runs import plan as plan_cli
+from flows.cli.service import service as service_cli
+
+app = typer.Typer(
+    help="Full-parameter fine-tuning: one YAML file in, a tested and registered model out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+for command in (plan_cli.plan, *registry_cli.COMMANDS, *service_cli.COMMANDS):
+    app.command()(command)
+app.add_typer(registry_cli.registry, name="registry")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point. An ApfError is one readable message and exit status 1; 130 after an interruption."""
+    try:
+        app(arguments)
+    except ApfError as error:
+        Console(stderr=True, highlight=False).print(f"[red]{type(error).__name__}[/]", end=" ")
+        print(error, file=sys.stderr)
+        return 130 if isinstance(error, Interrupted) else 1
+    except Exception as error:
+        away = type(error).__module__.startswith("httpx") or "Failed to reach API" in str(error)
+        if not away:  # both are of Prefect's client alone; it asked for a while
+            raise
+        _without_prefect(error)
+    return 0
+
+
+def _without_prefect(error: Exception) -> NoReturn:
+    """Prefect's server has gone away. Its client would now wait for minutes at the exit to tell it so."""
+    url = os.environ.get("PREFECT_API_URL", "of its own")
+    print(
+        f"Prefect's server {url} does not answer ({error}). What was done is stored and in MLflow: the same command, "
+        "with the server back or PREFECT_API_URL unset, finishes and shows it.",
+        file=sys.stderr,
+    )
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

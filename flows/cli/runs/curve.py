@@ -1,0 +1,100 @@
+"""`apf curve`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from apf_tasks.artifacts import LearningCurve
+from apf_tasks.cache.journal import Journal
+from apf_tasks.errors import ParamsError
+from apf_tasks.params.experiment import Params
+from apf_tasks.params.file import load_experiment
+from apf_tasks.params.word_vectors import WordVectorParams
+from apf_tasks.pipelines import first_trial
+from apf_tasks.search.trials import label
+from flows.cli._app import AsJson, Overrides, ParamsFile, out
+from flows.cli.main import app
+
+
+@app.command()
+def curve(
+    params: ParamsFile,
+    overrides: Overrides = None,
+    fractions: Annotated[
+        str, typer.Option(help="Parts of the train split to train on, such as 0.1,0.2,0.5,1.")
+    ] = "0.125,0.25,0.5,1",
+    as_json: AsJson = False,
+) -> None:
+    """What would more labels bring? Train on growing parts of train, score on validation, extrapolate."""
+    from apf_tasks.params.file import parse_overrides
+    from apf_tasks.pipelines import parse_fractions
+    from flows.orchestration._console import console_logging
+    from flows.orchestration.settings import start_together
+
+    experiment, parts = load_experiment(params, overrides or ()), parse_fractions(fractions)
+    if isinstance(experiment, WordVectorParams):
+        raise ParamsError(
+            "apf curve", "rows with something to learn", "word vectors", "Name a params file of a family."
+        )
+    console_logging()
+    from apf_tasks.cache.journal import journal
+
+    pass
+    from flows.learning_curve import learning_curve
+
+    start_together()
+    with journal() as done:
+        learning_curve(params, parse_overrides(overrides or ()), parts)
+    if as_json:
+        print(json.dumps(curve_document(done), ensure_ascii=False))
+    else:
+        print_curve(out, done, experiment)
+
+
+def curve_document(done: Journal) -> dict[str, Any]:
+    """The machine-readable outcome: `curve.json`, where it is, and what was computed."""
+    curve = _curve_of(done)
+    written: dict[str, Any] = json.loads((curve.path / "curve.json").read_text(encoding="utf-8"))
+    stages = {f"{visit.stage} {visit.label}".strip(): visit.status for visit in done.visits}
+    return {"run_id": done.run_id, "stages": stages, "picture": str(curve.path / "curve.png"), "curve": written}
+
+
+def print_curve(out: Console, done: Journal, params: Params) -> None:
+    """A row per part of train, the sentence about twice the rows, and where the picture is."""
+    document = curve_document(done)
+    written = document["curve"]
+    trial, _ = first_trial(params)
+    if trial:
+        said = f"Trained with {label(trial)}, the first trial of the search."
+        out.print(f"{said} A value behind the file's name replaces it.", markup=False)
+    table = Table(
+        *("train rows", "part", "steps", f"validation {written['metric']}", f"{written['confidence']:.0%} interval"),
+        title="Learning curve",
+        title_justify="left",
+    )
+    trainings = [visit for visit in done.visits if visit.stage == "train_model"]
+    for point, visit in zip(written["points"], trainings, strict=True):
+        low, high = point["interval"]
+        table.add_row(
+            *(f"{point['rows']:,}", visit.label, f"{point['optimizer_steps']:,}"),
+            *(f"{point['score']:.4f}", f"{low:.4f} – {high:.4f}"),
+        )
+    for column in (0, 2, 3):
+        table.columns[column].justify = "right"
+    out.print(table)
+    out.print(f"[bold]{written['verdict']}[/]")
+    out.print(written["note"], markup=False)
+    out.print(f"The picture: {document['picture']}", soft_wrap=True, markup=False)
+    reused = sum(visit.status == "reused" for visit in done.visits)
+    trained = sum(visit.status == "ran" for visit in trainings)
+    did = "nothing was computed" if reused == len(done.visits) else f"{trained} trainings ran"
+    out.print(f"run {done.run_id} · {reused} of {len(done.visits)} stages reused; {did}.")
+
+
+def _curve_of(done: Journal) -> LearningCurve:
+    return next(v.handle for v in reversed(done.visits) if isinstance(v.handle, LearningCurve))

@@ -1,0 +1,212 @@
+"""`apf plan`: parse, plan, print."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from apf_tasks.artifacts import TokenizedSplit
+from apf_tasks.cache.journal import Journal, Visit
+from apf_tasks.params.experiment import Params
+from apf_tasks.planning.devices import size
+from apf_tasks.planning.estimates import Estimate, estimate
+
+if TYPE_CHECKING:
+    from apf_tasks.planning.measure import Speed
+    from flows.cli.runs._memory import Planned
+
+import json
+from typing import Annotated
+
+import typer
+
+from apf_tasks.params.file import load_experiment
+from apf_tasks.params.word_vectors import WordVectorParams
+from apf_tasks.planning.devices import check_device
+
+out = Console()
+
+
+def plan(
+    params: Annotated[str, typer.Argument(help="A params file, or the bare name of one in params/.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Dotted overrides: train.learning_rate=3e-5", show_default=False)
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Tokenize the rows, and run a few training steps.")
+    ] = False,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="Tokenize the rows, and predict the peak memory part by part.")
+    ] = False,
+    device: Annotated[
+        str | None, typer.Option(help="The same for this device: cpu, h100-80gb, rtx-4090-24gb, …", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Show what would be reused and what would run, and why. Runs nothing, unless it is to tell time and memory."""
+    from apf_tasks.cache.history import of_experiment
+    from apf_tasks.cache.journal import journal
+    from apf_tasks.pipelines import pipeline, word_vector_pipeline
+    from apf_tasks.promotion.warm_start import meant_now, pinned
+
+    wanted = check_device(device) if device else "cpu" if memory else None
+    experiment = load_experiment(params, overrides or ())
+    prepare = measure or wanted is not None
+    with journal(dry=True, prepare=prepare) as book, of_experiment(experiment.name):
+        if isinstance(experiment, WordVectorParams):
+            word_vector_pipeline(experiment)
+        else:
+            pipeline(pinned(experiment, meant_now(experiment)))
+    pass
+
+    found = None if isinstance(experiment, WordVectorParams) else estimated(book.visits, experiment, measure, wanted)
+    if as_json:
+        print(json.dumps(plan_document(book, found)))
+    else:
+        print_plan(out, book, found, measure)
+
+
+class Estimated(NamedTuple):
+    """An estimate, and the speed where it was measured."""
+
+    estimate: Estimate
+    speed: Speed | None
+    memory: Planned | None = None
+    """The memory part by part, if it was asked for."""
+
+    @property
+    def seconds(self) -> list[float] | None:
+        """Of each training."""
+        return None if self.speed is None else [self.speed.seconds(t) for t in self.estimate.trainings]
+
+
+def estimated(visits: Sequence[Visit], params: Params, measure: bool, device: str | None = None) -> Estimated | None:
+    """What the trainings of a plan would take; None when none would run. Measures only when asked, and when it can.
+
+    With a `device`, also the peak memory there.
+    """
+    found = estimate(visits, params)
+    if found is None:
+        return None
+    planned = None
+    if device is not None and can_measure(found):
+        from flows.cli.runs._memory import plan_memory  # torch: seconds
+
+        planned = plan_memory(found.trainings, device)
+    if not measure or not can_measure(found):
+        return Estimated(found, None, planned)
+    from apf_tasks.planning.measure import measure as warm_up
+
+    return Estimated(found, warm_up(found.trainings[0]), planned)
+
+
+def can_measure(found: Estimate) -> bool:
+    """Whether the rows are tokenized already."""
+    given = found.trainings[0].arguments
+    return isinstance(given["train"], TokenizedSplit) and isinstance(given["validation"], TokenizedSplit)
+
+
+def plan_document(book: Journal, found: Estimated | None) -> dict[str, Any]:
+    """The plan for scripts."""
+    visits = [{name: getattr(v, name) for name in ("stage", "label", "status", "reason")} for v in book.visits]
+    return {"stages": visits, "estimate": _document(found)}
+
+
+def print_plan(out: Console, book: Journal, found: Estimated | None, measure: bool) -> None:
+    """The stages as a table; a line each for steps, time, memory and disk; then the warnings."""
+    table = Table("stage", "call", "", "why", box=None, pad_edge=False)
+    for visit in book.visits:
+        style = "yellow" if visit.status == "runs" else "green"
+        why = visit.handle.describe() if visit.handle else visit.reason
+        table.add_row(visit.stage, visit.label, f"[{style}]{visit.status}[/]", escape(why))
+    out.print(table)
+    count = Counter(visit.status for visit in book.visits)
+    now = f", {count['ran']} ran now" if count["ran"] else ""
+    out.print(f"{count['reused']} stage(s) reused{now}, {count['runs']} would run.")
+    if found is None:
+        return
+    for line in (_steps(found.estimate), _time(found, measure), _memory(found), _disk(found.estimate)):
+        out.print(line, markup=False, highlight=False)
+    if found.memory is not None:
+        from flows.cli.runs._memory import print_memory
+
+        print_memory(out, found.memory)
+    for warning in found.estimate.warnings:
+        out.print(f"Warning: {warning}", style="yellow", markup=False, highlight=False)
+
+
+def _document(found: Estimated | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    known, speed = found.estimate, found.speed
+    return {
+        "trainings": [{"label": t.label, "steps": t.steps, "exact": t.exact} for t in known.trainings],
+        "steps": known.steps,
+        "seconds": found.seconds,
+        "tokens_per_second": None if speed is None else speed.tokens_per_second,
+        "parameters": known.parameters,
+        "trained_bytes": known.trained_bytes,
+        "memory": None if found.memory is None else found.memory.document(),
+        "peak_gib": None if speed is None else speed.peak_gib,
+        "kept_bytes_per_training": known.kept_bytes,
+        "most_bytes": known.most_bytes,
+        "free_bytes": known.free_bytes,
+        "warnings": list(known.warnings),
+    }
+
+
+def _steps(known: Estimate) -> str:
+    count = len(known.trainings)
+    trainings = f"Training: {count} training{'s' if count > 1 else ''}"
+    if known.steps is None:
+        return f"{trainings}; with --measure the rows are split and tokenized to tell the steps."
+    each = sorted({training.steps or 0 for training in known.trainings})
+    steps = f"{each[0]:,}" if len(each) == 1 else f"{each[0]:,} to {each[-1]:,}"
+    about = "" if all(training.exact for training in known.trainings) else "about "
+    in_all = f", {known.steps:,} in all" if count > 1 else ""
+    return f"{trainings} of {about}{steps} optimizer steps{in_all}."
+
+
+def _time(found: Estimated, measure: bool) -> str:
+    if found.speed is None or found.seconds is None:
+        if not measure:
+            return "Time: not measured; with --measure a few steps are run to tell."
+        return "Time: not known before the rows are tokenized, so nothing was measured."
+    each, speed = sorted(found.seconds), found.speed
+    per = _minutes(each[0]) if each[-1] < 1.05 * each[0] else f"{_minutes(each[0])} to {_minutes(each[-1])}"
+    in_all = f" each, {_minutes(sum(each))} in all" if len(each) > 1 else ""
+    validations = max(t.validations or 0 for t in found.estimate.trainings)
+    scored = f"{validations} validations of {speed.validation_seconds:,.1f} s"
+    how = f"{speed.steps} steps measured: {speed.tokens_per_second:,.0f} tokens/s; {scored}"
+    return f"Time: about {per}{in_all} ({how})."
+
+
+def _minutes(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _memory(found: Estimated) -> str:
+    known = found.estimate.trained_bytes
+    if found.speed is not None:
+        return f"Memory: {found.speed.peak_gib:.1f} GiB at the peak of these steps, libraries included."
+    if found.memory is not None:
+        return f"Memory: {size(found.memory.memory.total)} predicted for {found.memory.device}; below, part by part."
+    if known is None:
+        return "Memory: not known before the model is here."
+    parts = f"{size(known)} for {found.estimate.memory_parts}"
+    return f"Memory: {parts}; activations and libraries come on top: --memory tells."
+
+
+def _disk(known: Estimate) -> str:
+    if known.parameters is None or known.kept_bytes is None or known.most_bytes is None:
+        return "Disk: not known before the model is here."
+    kept, most, free = (size(count) for count in (known.kept_bytes, known.most_bytes, known.free_bytes))
+    per = f"{kept} per training for {known.parameters:,} parameters"
+    return f"Disk: about {per}, up to {most} while they run; {free} free."

@@ -1,0 +1,100 @@
+"""`apf run`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from apf_tasks.artifacts import TokenizedSplit
+from apf_tasks.cache.journal import Journal
+from apf_tasks.params.file import load_experiment
+from apf_tasks.params.word_vectors import WordVectorParams
+from apf_tasks.runs.record import test_opened
+from flows.cli._app import AsJson, Overrides, ParamsFile, out
+from flows.cli.main import app
+from flows.cli.runs._search import search_table
+from flows.cli.runs.word_vectors import vectors
+
+
+@app.command()
+def run(params: ParamsFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Run an experiment: reuse what is known, compute the rest, register the chosen model."""
+    from apf_tasks.params.file import parse_overrides
+    from flows.orchestration._console import console_logging
+    from flows.orchestration.settings import start_together
+
+    experiment = load_experiment(params, overrides or ())  # every problem at once, before prefect is even imported
+    if isinstance(experiment, WordVectorParams):
+        vectors(params, overrides, as_json)
+        return
+    console_logging()
+    from apf_tasks.cache.journal import journal
+    from flows.cli.runs._search import shown_live
+    from flows.fine_tune import fine_tune
+
+    pass
+
+    start_together(workers=experiment.search.parallel > 1)
+    with journal() as done, shown_live(done, experiment):
+        fine_tune(params, parse_overrides(overrides or ()))
+    if as_json:
+        print(json.dumps(run_document(done)))
+    else:
+        print_outcome(out, done)
+
+
+def run_document(done: Journal) -> dict[str, Any]:
+    """The machine-readable outcome of a run."""
+    handles = {visit.stage: visit.handle for visit in done.visits}
+    selection, report, registered = (handles[n].model_dump(mode="json") for n in ("select", "evaluate", "register"))  # type: ignore[union-attr]
+    stages: dict[str, str] = {}
+    for visit in done.visits:
+        ran = visit.status == "ran" or stages.get(visit.stage) == "ran"
+        stages[visit.stage] = "ran" if ran else "reused"
+        if visit.label:
+            stages[f"{visit.stage} {visit.label}"] = visit.status
+    tests = [v.handle for v in done.visits if isinstance(v.handle, TokenizedSplit) and v.handle.name == "test"]
+    return {
+        "run_id": done.run_id,
+        "model_uri": registered["model_uri"],
+        "stages": stages,
+        "seconds": {name: round(sum(v.seconds for v in done.visits if v.stage == name), 3) for name in handles},
+        "search": done.trials,
+        "selection": {name: selection[name] for name in ("metric", "compared", "tie_break", "candidates")},
+        "test": {name: report[name] for name in ("metric", "rows", "scores", "intervals", "baselines", "verdict")},
+        "test_opened": test_opened(tests[-1]),
+    }
+
+
+def print_outcome(out: Console, done: Journal) -> None:
+    """Candidates, test scores beside the baselines, and what was reused."""
+    document = run_document(done)
+    selection, test = document["selection"], document["test"]
+    out.print(search_table(done, selection))
+    if selection["compared"] > 1:
+        said = (
+            f"{selection['compared']} trials were compared on the same validation rows: the best of them looks better"
+        )
+        out.print(f"{said} there than it is. The test rows say how good it is.", markup=False)
+    title = f"Test, {test['rows']:,} rows"
+    scores = Table("score", "fine-tuned", "interval", title=title, title_justify="left")
+    for baseline in test["baselines"]:
+        scores.add_column(baseline.replace("_", " "))  # words, so that a narrow terminal can break the line
+    for name, value in test["scores"].items():
+        low, high = test["intervals"][name]
+        others = [f"{baseline[name]:.4f}" for baseline in test["baselines"].values()]
+        scores.add_row(name, f"[bold]{value:.4f}[/]", f"{low:.4f} – {high:.4f}", *others)
+    out.print(scores)
+    out.print(f"The fine-tuned model is {test['verdict']}.", markup=False)
+    if document["test_opened"] > 1:
+        out.print(f"These test rows have scored {document['test_opened']} models by now; each look weakens the next.")
+    ran = [v for v in done.visits if v.status == "ran"]
+    trained = sum(v.stage == "train_model" for v in ran)
+    reused = len(done.visits) - len(ran)
+    did = f"{len(ran)} ran, {trained} of them trainings" if ran else "nothing was computed, nothing was trained"
+    out.print(
+        f"{document['model_uri']} · run {document['run_id']} · {reused} of {len(done.visits)} stages reused; {did}."
+    )

@@ -1,0 +1,119 @@
+"""`apf vectors` and `apf similar`."""
+
+from __future__ import annotations
+
+import csv
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from apf_tasks.artifacts import RegisteredModel
+from apf_tasks.cache.journal import Journal
+from apf_tasks.params.file import load_word_vectors
+from apf_tasks.word_vectors.artifacts import Corpus, TrainedVectors, VectorReport
+from flows.cli._app import AsJson, Overrides, ParamsFile, out
+from flows.cli.main import app
+
+
+@app.command()
+def vectors(params: ParamsFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Train word vectors by a params file with a section `vectors`, and register them. `apf run` does the same."""
+    from apf_tasks.params.file import parse_overrides
+    from flows.orchestration._console import console_logging
+    from flows.orchestration.settings import start_together
+
+    load_word_vectors(params, overrides or ())
+    console_logging()
+    from apf_tasks.cache.journal import journal
+
+    pass
+    from flows.word_vectors import word_vectors
+
+    start_together()
+    with journal() as done:
+        word_vectors(params, parse_overrides(overrides or ()))
+    if as_json:
+        print(json.dumps(word_document(done), ensure_ascii=False))
+    else:
+        print_words(out, done)
+
+
+@app.command()
+def similar(
+    model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS or models:/NAME/VERSION of word vectors")],
+    word: Annotated[str, typer.Argument(help="The word to ask about.")],
+    other: Annotated[str | None, typer.Argument(help="A second word: how similar are they?")] = None,
+    count: Annotated[int, typer.Option("-n", "--count", min=1, help="Nearest words to show.")] = 10,
+) -> None:
+    """Ask word vectors: the nearest words of one word, or the cosine of two."""
+    from apf_tasks.word_vectors.similar import similar as ask
+    from flows.orchestration._console import console_logging
+
+    pass
+
+    console_logging()
+    print_similar(out, word, other, ask(model, word, other, count))
+
+
+def word_document(done: Journal) -> dict[str, Any]:
+    """The machine-readable outcome of a run."""
+    handles = {visit.stage: visit.handle for visit in done.visits}
+    corpus, trained, report, registered = (
+        handles[name].model_dump(mode="json", exclude={"path", "fingerprint", "vectors_fingerprint"})  # type: ignore[union-attr]
+        for name in ("read_corpus", "train_vectors", "probe_vectors", "register_vectors")
+    )
+    return {
+        "run_id": done.run_id,
+        "model_uri": registered["model_uri"],
+        "stages": {visit.stage: visit.status for visit in done.visits},
+        "corpus": corpus,
+        "training": trained,
+        "report": report,
+    }
+
+
+def print_words(out: Console, done: Journal) -> None:
+    """Nearest words, analogies, the numbers, and what was reused."""
+    for visit in done.visits:
+        handle = visit.handle
+        if isinstance(handle, (Corpus, TrainedVectors)):
+            out.print(escape(handle.describe()))
+        if isinstance(handle, TrainedVectors) and handle.held_out_accuracy is not None:
+            rule = f"choosing the more frequent word {handle.frequency_accuracy:.3f}, chance 0.5"
+            out.print(f"Held out: the true word of a context above noise {handle.held_out_accuracy:.3f}; {rule}.")
+        if isinstance(handle, VectorReport):
+            _print_csv(out, handle, "nearest.csv", "Nearest words, with their cosines")
+            _print_csv(out, handle, "analogies.csv", "Analogies")
+            out.print(escape(handle.describe()))
+            out.print(f"The map: {handle.path / 'map.png'}", soft_wrap=True)
+        if isinstance(handle, RegisteredModel):
+            reused = sum(v.status == "reused" for v in done.visits)
+            count = len(done.visits)
+            did = "nothing was computed" if reused == count else f"{count - reused} ran"
+            out.print(f"{handle.model_uri} · run {done.run_id} · {reused} of {count} stages reused; {did}.")
+
+
+def _print_csv(out: Console, report: VectorReport, name: str, title: str) -> None:
+    with (report.path / name).open(encoding="utf-8", newline="") as file:
+        header, *rows = list(csv.reader(file))
+    if not rows:
+        return
+    table = Table(*header, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    out.print(table)
+
+
+def print_similar(out: Console, word: str, other: str | None, found: dict[str, Any]) -> None:
+    """The answer of a served model: the cosine of two words, or the nearest ones of one."""
+    if other is not None:
+        out.print(f"{word} · {other}: {found['similarity']:.4f}", markup=False, highlight=False)
+        return
+    table = Table("", "word", "cosine", box=None, pad_edge=False)
+    for rank, neighbour in enumerate(json.loads(found["nearest"]), start=1):
+        table.add_row(str(rank), escape(neighbour["word"]), f"{neighbour['cosine']:.4f}")
+    out.print(table)

@@ -1,0 +1,67 @@
+"""Local servers over what was recorded, Prefect's and MLflow's; on request with deployments and a worker."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from apf_tasks.cache import store
+from apf_tasks.serving._processes import Started, free_port, start, until_stopped, wait_for
+from flows.orchestration.settings import POOL, SERVER_FILE, prepare, running_server
+
+out = Console()
+
+
+def serve(work: bool = False) -> None:
+    """Start the servers (and with `work` deployments and a worker), print their addresses, run until Ctrl-C."""
+    prepare()
+    with until_stopped([]) as started:
+        _start_mlflow(started)
+        if (url := running_server()) is None:
+            url = _start_prefect(started)
+        else:
+            out.print(f"Prefect     {url.removesuffix('/api')} (was running already)")
+        if work:
+            os.environ["PREFECT_API_URL"] = url  # Prefect reads it at import: without it, it would start another server
+            from flows.orchestration.deployments import deploy
+
+            out.print(deploy())
+            start("worker", ["prefect", "worker", "start", "--pool", POOL, "--type", "process"], started)
+
+
+def _start_mlflow(started: Started) -> None:
+    from apf_tasks.tracking import client as tracker
+
+    tracker.client()
+    uri = tracker.tracking_uri()
+    if uri.startswith("http"):
+        out.print(f"MLflow      {uri} (the team's)")
+        return
+    port = free_port(5000)
+    command = ["mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port)]
+    command += [
+        "--workers",
+        "1",
+    ]  # each takes 0.3 GB, and of several a busy machine kills those that start slowly
+    wait_for(start("mlflow", command, started), f"http://127.0.0.1:{port}/health", "mlflow")
+    out.print(f"MLflow      http://127.0.0.1:{port}")
+
+
+def _start_prefect(started: Started) -> str:
+    port = free_port(4200)
+    process = start("prefect", ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)], started)
+    url = f"http://127.0.0.1:{port}/api"
+    wait_for(process, f"{url}/health", "prefect")
+    (store.root() / SERVER_FILE).write_text(json.dumps({"url": url, "pid": process.pid}))
+    out.print(f"Prefect     http://127.0.0.1:{port}")
+    return url
+
+
+def _forget_server(pids: Sequence[int]) -> None:
+    """Take the address away if the server behind it is one of these."""
+    file = store.root() / SERVER_FILE
+    if file.is_file() and json.loads(file.read_text()).get("pid") in pids:
+        file.unlink()

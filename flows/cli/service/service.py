@@ -1,0 +1,105 @@
+"""The commands of a model in service: servers, retraining, serving."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+out = Console()
+
+
+def retrain(
+    params: Annotated[str, typer.Argument(help="A params file, or the bare name of one in params/.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Dotted overrides: train.learning_rate=3e-5", show_default=False)
+    ] = None,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Ask the gate although nothing is new.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is new.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Train again if data, params or code are new, and let the gate decide who is champion."""
+    from apf_tasks.params.file import load_params, parse_overrides
+    from flows.orchestration._console import console_logging
+    from flows.orchestration.settings import start_together
+
+    load_params(params, overrides or ())
+    console_logging()
+    from flows.cli.registry._output import print_retrained
+    from flows.retrain import retrain as flow
+
+    start_together()
+    found = flow(params, parse_overrides(overrides or ()), refresh, dry_run)
+    if as_json:
+        print(json.dumps(found.model_dump(mode="json")))
+    else:
+        print_retrained(out, found)
+
+
+def drift(
+    params: Annotated[str, typer.Argument(help="A params file, or the bare name of one in params/.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Dotted overrides: drift.psi=0.1", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Compare new rows with those that the champion learned from."""
+    from apf_tasks.params.file import load_params, parse_overrides
+    from flows.orchestration._console import console_logging
+    from flows.orchestration.settings import start_together
+
+    load_params(params, overrides or ())
+    console_logging()
+    from flows.cli.registry._output import print_drift
+    from flows.drift import drift as flow
+
+    start_together()
+    report = flow(params, parse_overrides(overrides or ()))
+    if as_json:
+        print(json.dumps(report.model_dump(mode="json", exclude={"path"})))
+    else:
+        print_drift(out, report)
+
+
+def serve(
+    model: Annotated[str, typer.Argument(help="NAME@ALIAS or NAME/VERSION of a registered model.")],
+    port: Annotated[int, typer.Option(help="Where to listen.")] = 5001,
+    host: Annotated[str, typer.Option(help="Who may ask: 0.0.0.0 for everybody.")] = "127.0.0.1",
+) -> None:
+    """Serve a registered model over HTTP by MLflow's server, until Ctrl-C."""
+    from apf_tasks.serving.server import serve_model
+
+    serve_model(out, model, host, port)
+
+
+def ui() -> None:
+    """Open MLflow's and Prefect's UIs over what was recorded, until Ctrl-C."""
+    from flows.cli.service._servers import serve
+
+    serve()
+
+
+def up() -> None:
+    """Start Prefect, MLflow, the deployments of prefect.yaml and a worker for them, until Ctrl-C."""
+    from flows.cli.service._servers import serve
+
+    serve(work=True)
+
+
+def join(
+    patience: Annotated[float, typer.Option(help="Leave after so many minutes without a call.")] = math.inf,
+) -> None:
+    """Lend this machine to trainings with runtime.nodes, until Ctrl-C. It has to share mlruns with the first one."""
+    from apf_tasks.cache import store
+    from apf_tasks.runtime.launch import join_calls
+    from flows.orchestration._console import console_logging
+
+    console_logging()
+    out.print(f"waits for calls in {store.root() / 'nodes'}")
+    out.print(f"joined {join_calls(patience * 60)}")
+
+
+COMMANDS = (retrain, drift, serve, ui, up, join)

@@ -1,0 +1,92 @@
+"""Telling people what became of a retraining: by a webhook, by a notification block of Prefect, or by both."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from apf_tasks.errors import PromotionRefused
+from apf_tasks.params.gate import Event, NotifyParams
+from apf_tasks.promotion.gate import Verdict
+from apf_tasks.promotion.notices import Notice, post
+from apf_tasks.tracking import client as tracker
+from flows.orchestration.settings import prepare
+
+prepare()  # prefect reads its settings when it is imported
+
+from prefect import runtime  # noqa: E402
+
+logger = logging.getLogger("apf")
+
+
+def tell(
+    notify: NotifyParams,
+    event: Event,
+    model: str,
+    reason: str,
+    version: int | None = None,
+    verdict: Verdict | None = None,
+) -> None:
+    """Send what happened to everybody that the params name. What goes wrong is logged: nothing ends because of it."""
+    if event not in notify.on or not (notify.webhook or notify.block):
+        return
+    try:
+        notice = Notice(
+            event=event,
+            model=model,
+            version=version,
+            champion=None if verdict is None else verdict.champion,
+            reason=reason,
+            gate=() if verdict is None else verdict.rules,
+            mlflow_run=None if version is None else _run_of(model, version),
+            flow_run=runtime.flow_run.ui_url,
+        )
+    except Exception as error:
+        logger.warning("notify     %s: %s", event, type(error).__name__)
+        return
+    for what, send in (("webhook", notify.webhook and _webhook), ("block", notify.block and _block)):
+        if send:
+            _attempt(what, send, notify, notice)
+
+
+def _attempt(what: str, send: Callable[[NotifyParams, Notice], None], notify: NotifyParams, notice: Notice) -> None:
+    try:
+        send(notify, notice)
+    except Exception as error:  # its text may hold the address, and with it a secret
+        logger.warning("notify     the %s was not told that %s (%s)", what, notice.subject, type(error).__name__)
+    else:
+        logger.info("notify     the %s was told that %s", what, notice.subject)
+
+
+@contextlib.contextmanager
+def failure_told(notify: NotifyParams, model: str) -> Iterator[None]:
+    """Tell of what ends the block early. A refusal is told where the gate is asked."""
+    try:
+        yield
+    except PromotionRefused:
+        raise
+    except BaseException as error:
+        tell(notify, "failed", model, f"{type(error).__name__}: {error}")
+        raise
+
+
+def _webhook(notify: NotifyParams, notice: Notice) -> None:
+    post(str(notify.webhook), notice)
+
+
+def _block(notify: NotifyParams, notice: Notice) -> None:
+    from prefect.blocks.abstract import NotificationBlock
+    from prefect.blocks.core import Block
+
+    block: Any = Block.load(str(notify.block))
+    if not isinstance(block, NotificationBlock):
+        raise TypeError(f"{notify.block} is no notification block")
+    with block.raise_on_failure():
+        block.notify(notice.text, notice.subject)  # type: ignore[unused-coroutine]  # done at once outside of asyncio
+
+
+def _run_of(model: str, version: int) -> str | None:
+    """The MLflow run that registered a version."""
+    return str(tracker.client().get_model_version(model, str(version)).run_id or "") or None

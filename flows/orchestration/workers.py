@@ -1,0 +1,215 @@
+"""Trials at the same time: stage calls as Prefect tasks in worker processes, of this machine or of a cluster.
+
+A worker is told the name of a stage and its arguments. What it makes is in the stage store and in MLflow, which all
+workers share; how far it is, it writes into a small file.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.futures import PrefectFuture
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from apf_tasks import stages
+from apf_tasks.cache import history, store
+from apf_tasks.cache.journal import Visit, journal
+from apf_tasks.cache.stage import Stage
+from apf_tasks.errors import Interrupted, WorkerDied, WorkersError, portable
+from apf_tasks.params.train import RuntimeParams
+from apf_tasks.runtime.progress import Listener, current_listener, now_and_then, read_moment, told_to, written_to
+from apf_tasks.tracking import run_logger as tracking
+from flows.orchestration.task_runners import STOP, WORKERS, Pool, environment_kept, interruptible, runner_of
+
+logger = logging.getLogger("apf")
+
+LOOK_SECONDS = 0.5
+"""How often workers are looked at."""
+DEATHS = ("BrokenProcessPool", "KilledWorker", "WorkerCrashedError", "OutOfMemoryError")
+"""What concurrent.futures, Dask and Ray raise where a worker process died."""
+TOLD = ("MLFLOW_", "HF_", "TRANSFORMERS_", "TOKENIZERS_")
+"""A worker, which may live on another machine, is told the environment variables that begin so."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """A stage call for a worker."""
+
+    stage: str
+    label: str
+    arguments: tuple[Any, ...]
+    runtime: RuntimeParams
+    beside: int
+    """Calls at the same time, this one among them: they share the threads."""
+    pipeline: tracking.Pipeline
+    environment: dict[str, str]
+    moment: Path
+    """The file that says how far it is."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a call: the visit of its stage, or what it raised."""
+
+    visit: Visit | None = None
+    error: Exception | None = None
+
+
+@task(name="trial", task_run_name="{title}", cache_policy=NO_CACHE, persist_result=False)
+def work(title: str, call: Call) -> Outcome:
+    """Make one stage call in this process, on a device of its own."""
+    from apf_tasks.runtime.device_slots import device_of_its_own
+
+    os.environ.update(call.environment)
+    stage: Stage[Any, Any] = getattr(stages, call.stage).labelled(call.label)
+    try:
+        with (
+            interruptible(),
+            device_of_its_own(call.runtime, call.beside),
+            tracking.within(call.pipeline),
+            told_to(written_to(call.moment)),
+            journal() as book,
+        ):
+            stage(*call.arguments)
+        return Outcome(visit=book.visits[-1])
+    except KeyboardInterrupt:
+        return Outcome(error=stopped())
+    except Exception as error:
+        return Outcome(error=portable(error))
+
+
+def stopped() -> Interrupted:
+    """The error of a search that was asked to stop."""
+    return Interrupted("search", "to finish", "a request to stop", "The same command continues where it was.")
+
+
+class Workers:
+    """A crew of workers under one Prefect task runner."""
+
+    def __init__(self, parallel: int, runtime: RuntimeParams) -> None:
+        self._parallel, self._runtime = parallel, runtime
+        self._runs = ExitStack()
+        self._started = False
+        self._watched: dict[Path, Listener] = {}
+
+    def __enter__(self) -> Workers:
+        (store.root() / "stages").mkdir(parents=True, exist_ok=True)
+        with ExitStack() as opening:
+            opening.enter_context(environment_kept())
+            folder = opening.enter_context(tempfile.TemporaryDirectory(prefix=".workers-", dir=store.root()))
+            self._folder = Path(folder)
+            with get_client(sync_client=True) as client:  # one server for all: a worker must not start one of its own
+                opening.enter_context(temporary_settings({PREFECT_API_URL: str(client.api_url)}))
+            self._runner = runner_of(self._parallel, self._folder)  # starts with the first call: all may be known
+            self._open = opening.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
+        with self._open:
+            if kind is not None:
+                (self._folder / STOP).touch()
+            self._runs.close()
+
+    def _start_again(self) -> None:
+        self._runs.close()
+        self._runner = self._runs.enter_context(runner_of(self._parallel, self._folder))
+
+    def start(self, stage: Stage[Any, Any], arguments: tuple[Any, ...], beside: int) -> Callable[[], Any]:
+        """Give the call to a worker, unless its result is stored. The last of a search has all threads for itself."""
+        record = stage.record(*arguments)
+        if stage.stored(record.key) is not None:
+            return lambda: stage(*arguments)
+        reason = history.explain(record)
+        logger.info("%-10s runs: %s", stage.title, reason)
+        environment = {name: value for name, value in os.environ.items() if name.startswith(TOLD)}
+        call = Call(
+            stage=stage.name,
+            label=stage.label,
+            arguments=arguments,
+            runtime=self._runtime,
+            beside=beside,
+            pipeline=tracking.current_pipeline(),
+            environment=environment | {"APF_MLRUNS": str(store.root())},
+            moment=self._folder / f"{record.key}.json",
+        )
+        self._watched[call.moment] = now_and_then()
+        return functools.partial(self._result, stage, call, reason, self._submit(call))
+
+    def _submit(self, call: Call) -> PrefectFuture[Any]:
+        parameters = {"title": f"{call.stage} {call.label}".strip(), "call": call}
+        first = not self._started
+        try:
+            if first:
+                self._runner, self._started = self._runs.enter_context(self._runner), True
+            return self._runner.submit(work, parameters)  # type: ignore[no-any-return]  # Dask connects here
+        except Exception as error:
+            if not first:
+                raise
+            said = f"{type(error).__name__}: {error}"
+            raise WorkersError(WORKERS, "workers that answer", said, "Correct it, or unset it.") from error
+
+    def _result(self, stage: Stage[Any, Any], call: Call, reason: str, future: PrefectFuture[Any]) -> Any:
+        try:
+            outcome = self._wait(future)
+        except Exception as error:
+            if not _is_death(error):
+                raise
+            outcome = self._once_more(call, error)
+        finally:
+            self._watched.pop(call.moment, None)
+        if outcome.error is not None:
+            raise outcome.error
+        visit = outcome.visit
+        assert visit is not None
+        return stage.note(visit.status, reason if visit.status == "ran" else "", visit.seconds, visit.handle)
+
+    def _once_more(self, call: Call, error: Exception) -> Outcome:
+        """A pool that lost one worker has lost all calls: this one is made again, with nobody beside it."""
+        if not isinstance(self._runner, Pool):
+            return Outcome(error=_death(error))
+        self._start_again()
+        try:
+            return self._wait(self._submit(call))
+        except Exception as again:
+            if not _is_death(again):
+                raise
+            self._start_again()
+            return Outcome(error=_death(again))
+
+    def _wait(self, future: PrefectFuture[Any]) -> Outcome:
+        """Until the call is made; meanwhile whoever listens is told how far all calls are."""
+        try:
+            while True:
+                try:
+                    return future.result(timeout=LOOK_SECONDS)  # type: ignore[no-any-return]
+                except TimeoutError:
+                    self._tell()
+        except KeyboardInterrupt:  # whenever it comes
+            raise stopped() from None
+
+    def _tell(self) -> None:
+        for path, say in self._watched.items():
+            if (moment := read_moment(path)) is not None and moment.done < moment.total:
+                (current_listener() or say)(moment)
+
+
+def _is_death(error: Exception) -> bool:
+    """Whether a worker process died at its work; anything else is trouble of the cluster or the orchestrator."""
+    return type(error).__name__ in DEATHS
+
+
+def _death(error: Exception) -> WorkerDied:
+    found = " ".join(f"one that died ({type(error).__name__}: {error}".split()).rstrip(".: ") + ")"
+    do = "Killed for want of memory, perhaps: lower train.micro_batch_tokens, or search.parallel."
+    return WorkerDied("worker process", "one that finishes", found, do)
