@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from apf_tasks.examples import Columns
-from apf_tasks.params.family import FamilyParams, _module
+from apf_tasks.params.family import FamilyParams, family_record
 from apf_tasks.params.model import ModelParams
 
 if TYPE_CHECKING:
@@ -156,7 +156,5 @@ def model_inputs(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def get_family(params: FamilyParams) -> Family:
     """The family for these options."""
-    module = _module(params.name)
-    full = params if isinstance(params, module.PARAMS) else module.PARAMS.model_validate(params.model_dump())
-    family: Family = module.family(full)
+    family: Family = family_record(params)
     return family

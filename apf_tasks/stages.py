@@ -102,9 +102,9 @@ def build_base(
     out: Path, split: Split, model: ModelParams, tokenizer: TokenizerParams, family: FamilyParams
 ) -> BaseModel:
     """Random weights, and a tokenizer from the train split, for a model from scratch."""
-    from apf_tasks.models import scratch
+    from apf_tasks.data import base_model
 
-    return scratch.build_base(out, split, model, tokenizer, family)
+    return base_model.build_base(out, split, model, tokenizer, family)
 
 
 def as_model_params(built: BaseModel, model: ModelParams) -> ModelParams:
@@ -165,7 +165,10 @@ def train_rung(
     from apf_tasks.training import rung as rungs
     from apf_tasks.training.state import Trial
 
-    return rungs.train_rung(out, Trial(train, validation, model, family, params, runtime, metric), until)
+    with train_model.at_work(train, validation, model, family, params, runtime, metric) as (key, folder):
+        return rungs.train_rung(
+            out, folder, key, Trial(train, validation, model, family, params, runtime, metric), until
+        )
 
 
 @stage(libraries=["pyarrow", "pandas", "numpy"])
@@ -207,7 +210,7 @@ def select(
 
 
 @stage(
-    code=["baselines"],
+    code=["families.classification.baselines"],
     libraries=["torch", *ENCODING, *SCORING, "gguf", "gensim", "safetensors"],
     identity=_base_identity,
 )
@@ -228,7 +231,7 @@ def evaluate(
 
 
 @stage(
-    code=["served_model"],
+    code=["serving.served_model"],
     libraries=["mlflow", "torch", *ENCODING],
     identity=registry_identity,
     still_valid=still_registered,

@@ -12,11 +12,11 @@ import pandas as pd
 from transformers import AutoModelForCausalLM
 
 from apf_tasks.artifacts import Split, TokenizedSplit
+from apf_tasks.data import base_model
 from apf_tasks.data.ingestion import ingest
 from apf_tasks.data.rows import read_rows
 from apf_tasks.data.splitting import split_rows
 from apf_tasks.data.tokenization import tokenize
-from apf_tasks.models import scratch
 from apf_tasks.params.experiment import Params
 from apf_tasks.params.file import load_params
 from apf_tasks.params.model import ModelParams
@@ -104,7 +104,7 @@ def prepare(
 
 def _base(params: Params, split: Split, out: Path, vocabulary: int | None) -> ModelParams:
     if params.model.init == "scratch":
-        built = scratch.build_base(out, split, params.model, params.tokenizer, params.family)
+        built = base_model.build_base(out, split, params.model, params.tokenizer, params.family)
         folder = built.path / "model"
         if vocabulary is not None:
             model = AutoModelForCausalLM.from_pretrained(folder)

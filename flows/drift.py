@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
-import sys
 from typing import Any
 
 from apf_tasks.artifacts import DriftReport
 from apf_tasks.params.file import load_params
 from apf_tasks.pipelines import drifted
+from apf_tasks.tracking.past_runs import local_params
 from flows.orchestration.settings import prepare
 
 prepare()  # prefect reads its settings when it is imported
 
 from prefect import flow  # noqa: E402
 from prefect.events import emit_event  # noqa: E402
+
+from flows.orchestration.context import on_prefect  # noqa: E402
 
 EVENT = "apf.data.drifted"
 RESOURCE = "apf.experiment."
@@ -27,16 +29,11 @@ def drift(params: str, overrides: dict[str, Any] | None = None) -> DriftReport:
 
     The event `apf.data.drifted` of the resource `apf.experiment.NAME` starts the deployments that wait for it.
     """
-    experiment = load_params(params, overrides or {})
-    report = drifted(experiment)
+    experiment = load_params(local_params(params), overrides or {})
+    with on_prefect():
+        report = drifted(experiment)
     logger.info("drift      %s", report.describe())
     if report.drifted:
         resource = {"prefect.resource.id": RESOURCE + experiment.name, "prefect.resource.name": experiment.name}
         emit_event(EVENT, resource, payload=report.model_dump(mode="json", exclude={"path"}))
     return report
-
-
-if __name__ == "__main__":
-    from flows.cli.main import main
-
-    sys.exit(main(["drift", *sys.argv[1:]]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from apf_tasks.artifacts import RegisteredModel
@@ -11,11 +10,14 @@ from apf_tasks.pipelines import pipeline
 from apf_tasks.planning.plan import forget, planned, say
 from apf_tasks.promotion.warm_start import as_tag, meant_now, pinned
 from apf_tasks.runs.record import record, recorded
+from apf_tasks.tracking.past_runs import local_params
 from flows.orchestration.settings import prepare
 
 prepare()  # prefect reads its settings when it is imported
 
 from prefect import flow  # noqa: E402
+
+from flows.orchestration.context import on_prefect  # noqa: E402
 
 
 @flow(name="fine-tune", flow_run_name="{params}")
@@ -27,17 +29,12 @@ def fine_tune(
     `params` names a file in params/ or a path; `overrides` are dotted, such as {"train.learning_rate": 3e-5}. With
     `dry_run` the plan is logged and nothing runs; with `refresh` every stage runs, known or not.
     """
-    meaning = meant_now(written := load_params(params, overrides or {}))
+    meaning = meant_now(written := load_params(local_params(params), overrides or {}))
     experiment = pinned(written, meaning)
     if dry_run:
         say(planned(experiment, pipeline))
         return None
     if refresh:
         forget(planned(experiment, pipeline))
-    return recorded(experiment, pipeline, record, params_file=origin(params), tags=as_tag(meaning))
-
-
-if __name__ == "__main__":
-    from flows.cli.main import main
-
-    sys.exit(main(["run", *sys.argv[1:]]))
+    with on_prefect():
+        return recorded(experiment, pipeline, record, params_file=origin(params), tags=as_tag(meaning))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,11 +9,14 @@ from apf_tasks.artifacts import LearningCurve
 from apf_tasks.params.file import load_params, origin
 from apf_tasks.pipelines import FRACTIONS, curve_pipeline
 from apf_tasks.runs.record import record, recorded
+from apf_tasks.tracking.past_runs import local_params
 from flows.orchestration.settings import prepare
 
 prepare()  # prefect reads its settings when it is imported
 
 from prefect import flow  # noqa: E402
+
+from flows.orchestration.context import on_prefect  # noqa: E402
 
 
 @flow(name="learning-curve", flow_run_name="{params}")
@@ -25,11 +27,8 @@ def learning_curve(
 
     `params` and `overrides` as in fine_tune; `fractions` ascend, above 0 and up to 1.
     """
-    experiment = load_params(params, overrides or {})
-    return recorded(experiment, lambda found: curve_pipeline(found, tuple(fractions)), record, origin(params), "curve")
-
-
-if __name__ == "__main__":
-    from flows.cli.main import main
-
-    sys.exit(main(["curve", *sys.argv[1:]]))
+    experiment = load_params(local_params(params), overrides or {})
+    with on_prefect():
+        return recorded(
+            experiment, lambda found: curve_pipeline(found, tuple(fractions)), record, origin(params), "curve"
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from apf_tasks.serving.predict_file import Scored, score_file
@@ -20,9 +19,3 @@ def predict(model: str, file: str, output: str) -> Scored:
     `model` is models:/NAME@ALIAS or models:/NAME/VERSION. A run that was cut short is continued by the same call.
     """
     return score_file(model, Path(file), Path(output))
-
-
-if __name__ == "__main__":
-    from flows.cli.main import main
-
-    sys.exit(main(["predict", *sys.argv[1:]]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from typing import Any
 
 from apf_tasks.errors import ParamsError, PromotionRefused, RegistryError
@@ -23,6 +22,8 @@ from flows.orchestration.settings import prepare
 prepare()  # prefect reads its settings when it is imported
 
 from prefect import flow  # noqa: E402
+
+from flows.orchestration.context import on_prefect  # noqa: E402
 
 GATE_FILE = "gate.json"
 logger = logging.getLogger("apf")
@@ -58,7 +59,8 @@ def through_the_gate(
         raise PromotionRefused(
             f"gate for {name}/{version}", "another version than the champion", "the champion itself", "Nothing to do."
         )
-    verdict = judged(name, version, champion, params)
+    with on_prefect():
+        verdict = judged(name, version, champion, params)
     for rule in verdict.rules:
         logger.info("gate       %s: %s (%s)", rule.name, "passed" if rule.passed else "FAILED", rule.found)
     _record(name, version, verdict)
@@ -98,9 +100,3 @@ def _record(name: str, version: int, verdict: Verdict) -> None:
     client.set_model_version_tag(name, str(version), GATE_TAG, said)
     run_id = str(client.get_model_version(name, str(version)).run_id)
     tracking.log_text(run_id, json.dumps(verdict.model_dump(mode="json"), indent=1), GATE_FILE)
-
-
-if __name__ == "__main__":
-    from flows.cli.main import main
-
-    sys.exit(main(["promote", *sys.argv[1:]]))

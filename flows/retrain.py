@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from typing import Any, Literal
 
 from apf_tasks.artifacts import RegisteredModel
@@ -17,6 +16,7 @@ from apf_tasks.promotion.gate import Verdict
 from apf_tasks.promotion.warm_start import as_tag, meant_last, meant_now, pinned
 from apf_tasks.runs.record import record, recorded
 from apf_tasks.tracking.champion import champion_of
+from apf_tasks.tracking.past_runs import local_params
 from flows.orchestration.notify import failure_told, tell
 from flows.orchestration.settings import prepare
 from flows.promote import through_the_gate
@@ -24,6 +24,8 @@ from flows.promote import through_the_gate
 prepare()  # prefect reads its settings when it is imported
 
 from prefect import flow  # noqa: E402
+
+from flows.orchestration.context import on_prefect  # noqa: E402
 
 logger = logging.getLogger("apf")
 
@@ -48,7 +50,7 @@ def retrain(
     `refresh` asks the gate again although nothing has changed; `dry_run` only says what is new. Raises PromotionRefused
     when the gate keeps the champion.
     """
-    experiment = load_params(params, overrides or {})
+    experiment = load_params(local_params(params), overrides or {})
     if dry_run:
         return _retrained(experiment, origin(params), refresh, dry_run)
     with failure_told(experiment.notify, experiment.model_name):
@@ -67,7 +69,8 @@ def _retrained(written: Params, params_file: str, refresh: bool, dry_run: bool =
     logger.info("retrain    %s", reason)
     if dry_run:
         return Retrained(outcome="would retrain", reason=reason)
-    registered = recorded(experiment, _drift_and_pipeline, record, params_file=params_file, tags=as_tag(meaning))
+    with on_prefect():
+        registered = recorded(experiment, _drift_and_pipeline, record, params_file=params_file, tags=as_tag(meaning))
     return _promoted(registered, experiment, reason)
 
 
@@ -95,9 +98,3 @@ def _promoted(registered: RegisteredModel, experiment: Params, reason: str) -> R
     verdict = through_the_gate(name, version, experiment, f"retrained: {reason}", ask=ask)
     outcome: Literal["waiting for approval", "promoted"] = "waiting for approval" if ask else "promoted"
     return Retrained(outcome=outcome, reason=reason, version=version, verdict=verdict)
-
-
-if __name__ == "__main__":
-    from flows.cli.main import main
-
-    sys.exit(main(["retrain", *sys.argv[1:]]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from apf_tasks.artifacts import RegisteredModel
@@ -10,12 +9,15 @@ from apf_tasks.params.file import load_word_vectors, origin
 from apf_tasks.pipelines import word_vector_pipeline
 from apf_tasks.planning.plan import forget, planned, say
 from apf_tasks.runs.record import recorded
+from apf_tasks.tracking.past_runs import local_params
 from apf_tasks.word_vectors.record import record
 from flows.orchestration.settings import prepare
 
 prepare()  # prefect reads its settings when it is imported
 
 from prefect import flow  # noqa: E402
+
+from flows.orchestration.context import on_prefect  # noqa: E402
 
 
 @flow(name="word-vectors", flow_run_name="{params}")
@@ -27,16 +29,11 @@ def word_vectors(
     `params` names a file in params/ or a path; `overrides` are dotted, such as {"vectors.dimensions": 50}. With
     `dry_run` the plan is logged and nothing runs; with `refresh` every stage runs, known or not.
     """
-    experiment = load_word_vectors(params, overrides or {})
+    experiment = load_word_vectors(local_params(params), overrides or {})
     if dry_run:
         say(planned(experiment, word_vector_pipeline))
         return None
     if refresh:
         forget(planned(experiment, word_vector_pipeline))
-    return recorded(experiment, word_vector_pipeline, record, params_file=origin(params))
-
-
-if __name__ == "__main__":
-    from flows.cli.main import main
-
-    sys.exit(main(["run", *sys.argv[1:]]))
+    with on_prefect():
+        return recorded(experiment, word_vector_pipeline, record, params_file=origin(params))

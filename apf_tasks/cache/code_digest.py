@@ -18,37 +18,41 @@ from typing import Any
 
 from apf_tasks.cache._code_syntax import CALLED, WHOLE, Code, Module, Use
 from apf_tasks.cache.fingerprints import digest
+from apf_tasks.params.family import module_name
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]
 
 BASELINES, FAMILIES = "apf_tasks.families.classification.baselines", "apf_tasks.families"
 VALUES = frozenset(
     f"apf_tasks.{name}"
     for name in (
-        "artifacts", "curve_artifact", "families", "frozen", "gate_params", "model_params", "optimizers", "params",
-        "runtime_params", "word_vectors.artifacts", "word_vectors.params",
+        "artifacts", "family", "params.architectures", "params.base", "params.data", "params.experiment",
+        "params.family", "params.gate", "params.model", "params.optimizers", "params.search", "params.train",
+        "params.word_vectors", "word_vectors.artifacts",
     )
 )  # fmt: skip
 """Modules of what stages take and give: handles, params, and the families' record."""
 WITHOUT_INFLUENCE = {
     f"apf_tasks.{module}": frozenset(names.split())
     for module, names in {
-        "code_digest": "code_digests",
+        "cache.code_digest": "code_digests",
+        "cache.fingerprints": "fsync",
+        "cache.journal": "called current_label",
+        "cache.stage": "",
+        "cache.store": "WORK hold no_space root",
         "errors": "ApfError CannotTeach DataError Diverged Interrupted ModelError NoModel ParamsError PromotionRefused"
         " RegistryError SourceError UnfitParams WorkerDied WorkersError fails_trial of_the_system portable",
-        "families": "_module",
-        "hub": "TIMEOUT_SECONDS _resolve unreachable",
-        "model_sources": "_built _check_model_files",
-        "package_index": "cache_folder cannot_write fetch",
-        "params": "Params.metric",
-        "progress": "current_listener now_and_then progress read_moment told_to written_to",
-        "registry": "aliases_of download_model find_version",
-        "sources": "missing",
-        "stage": "called current_label",
+        "params.experiment": "Params.metric",
+        "params.family": "family_module",
+        "runtime.progress": "current_listener now_and_then progress read_moment told_to written_to",
+        "sources.data": "missing",
+        "sources.hub": "TIMEOUT_SECONDS _resolve unreachable",
+        "sources.models": "_built _check_model_files",
+        "sources.package_index": "cache_folder cannot_write fetch",
         "stages": "",
-        "store": "WORK fsync hold no_space prepare root",
-        "tracker": "client",
-        "tracking": "TrialRun current_pipeline current_run trial_run within",
+        "tracking.client": "client",
+        "tracking.registry": "aliases_of download_model find_version",
+        "tracking.run_logger": "TrialRun current_pipeline current_run trial_run within",
         "word_vectors.stages": "",
     }.items()
 }
@@ -89,7 +93,7 @@ def _follow(roots: Iterable[str], family: str | None) -> tuple[dict[Use, Code], 
     wanted = {_root(f"apf_tasks.{name}") for name in roots}
     compares = (BASELINES, WHOLE) in wanted
     if family is not None:
-        wanted.add((f"{FAMILIES}.{family}", WHOLE))
+        wanted.add((module_name(family), WHOLE))
     stamps: dict[str, Stamp] = {}
 
     @cache

@@ -1,7 +1,8 @@
-"""stage(fn) -> a cached Prefect task over a plain function.
+"""stage(fn) -> a cached call of a plain function.
 
 A stage function takes the folder to write into, then handles and params, and returns one handle. A call computes a key
-from all that the function depends on; it returns the stored handle, or runs the function as a Prefect task.
+from all that the function depends on; it returns the stored handle, or runs the function: in this process, or by the
+runner that `stages_run_by` names.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, get_type_hints
@@ -80,11 +82,8 @@ class Stage(Generic[P, R]):
         reason = history.explain(record) if handle is None else ""
         if handle is None:
             logger.info("%-10s runs: %s", self.title, reason)
-        from flows.orchestration.task import as_task  # prefect takes seconds to import, and a plan does without
-
         started = time.perf_counter()
-        task, ran = as_task(self, record)
-        result = task(*args, **kwargs)
+        result, ran = _runner.get()(self, record, args, kwargs)
         history.note(record)
         status = "ran" if ran else "reused"  # by another process, perhaps, while this one waited for the lock
         return self.note(status, reason if ran else "", time.perf_counter() - started, result)
@@ -98,6 +97,13 @@ class Stage(Generic[P, R]):
         libraries = {name: ".".join(installed_version(name).split(".")[:2]) for name in self.libraries}
         key = fingerprints.digest([self.name, inputs, code, libraries])
         return store.Record(stage=self.name, key=key, inputs=inputs, code=code, libraries=libraries, seconds=0)
+
+    @contextmanager
+    def at_work(self, *args: P.args, **kwargs: P.kwargs) -> Iterator[tuple[str, Path]]:
+        """The key of a call and the folder that it works in, under its lock: for a stage that does a part of it."""
+        key = self.record(*args, **kwargs).key
+        with store.hold(key):
+            yield key, store.prepare(self.name, key, self.resumable)
 
     def _named(self, *args: P.args, **kwargs: P.kwargs) -> dict[str, Any]:
         """The arguments of a call by name."""
@@ -127,10 +133,9 @@ class Stage(Generic[P, R]):
                 return cast(R, store.commit(out, handle, record.model_copy(update=made)))
 
     def _run_now(self, record: store.Record, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
-        """Run without a Prefect task, with the same lock."""
+        """Run in this process, though the journal is dry."""
         reason, started = history.explain(record), time.perf_counter()
-        with store.hold(record.key):
-            handle = self.stored(record.key) or self.run(record, args, kwargs)
+        handle, _ = run_here(self, record, args, kwargs)
         history.note(record)
         return self.note("ran", reason, time.perf_counter() - started, handle)
 
@@ -164,6 +169,33 @@ class Stage(Generic[P, R]):
             took = "reused" if status == "reused" else f"{seconds:.1f} s"
             logger.info("%-10s %s: %s", self.title, took, handle.describe())
         return cast(R, handle)
+
+
+Runner = Callable[[Stage[Any, Any], store.Record, tuple[Any, ...], dict[str, Any]], tuple[Any, bool]]
+"""(stage, record, args, kwargs) -> the handle, and whether the function ran (or another process was first)."""
+
+
+def run_here(
+    stage: Stage[Any, R], record: store.Record, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[R, bool]:
+    """Run a stage call in this process, under the lock of its key."""
+    with store.hold(record.key):
+        if (handle := stage.stored(record.key)) is not None:
+            return handle, False
+        return stage.run(record, args, kwargs), True
+
+
+_runner: ContextVar[Runner] = ContextVar("apf_runner", default=run_here)
+
+
+@contextmanager
+def stages_run_by(runner: Runner) -> Iterator[None]:
+    """Within the block stage calls run by `runner`, for example as tasks of Prefect."""
+    token = _runner.set(runner)
+    try:
+        yield
+    finally:
+        _runner.reset(token)
 
 
 def stage(

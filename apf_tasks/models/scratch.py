@@ -6,33 +6,31 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from apf_tasks.artifacts import BaseModel, Split
-from apf_tasks.cache.fingerprints import fingerprint_files
-from apf_tasks.data.texts import training_texts
+from apf_tasks.artifacts import BaseModel
 from apf_tasks.errors import CannotTeach, ModelError
 from apf_tasks.models.config import build_config
 from apf_tasks.models.pretrained import load_tokenizer
 from apf_tasks.models.tokenizer import train_tokenizer
 from apf_tasks.params.architectures import convention, language_models
-from apf_tasks.params.family import FamilyParams
 from apf_tasks.params.model import ModelParams, TokenizerParams
-from apf_tasks.sources.models import tokenizer_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def build_base(
-    out: Path, split: Split, model: ModelParams, tokenizer: TokenizerParams, family: FamilyParams
+    out: Path, texts: Sequence[str], model: ModelParams, tokenizer: TokenizerParams, tokenizer_folder: Path | None
 ) -> BaseModel:
     """A model folder with random weights for `model.architecture` and a tokenizer that knows the train split.
+
+    `texts` are those of the train split; `tokenizer_folder` holds the tokenizer that `tokenizer.base` names, None where
+    one is trained. The fingerprint is empty: whoever stores the folder adds it.
 
     Keeps the head of a language model where the architecture has one, so that pre-training starts from all of it.
     Raises ModelError when sizes and tokenizer do not fit, CannotTeach when the tokenizer does not know the text.
     """
-    texts = training_texts(split, family)
     architecture = str(model.architecture)
-    words = _tokenizer(texts, model, tokenizer, architecture)
+    words = _tokenizer(texts, model, tokenizer, architecture, tokenizer_folder)
     unknown = unknown_fraction(words, texts)
     if unknown > model.max_unknown_fraction:
         expected = f"at most {model.max_unknown_fraction:.0%} unknown tokens (model.max_unknown_fraction)"
@@ -42,7 +40,7 @@ def build_base(
     save_base(network, words, out / "model")
     return BaseModel(
         path=out,
-        fingerprint=fingerprint_files(out, ["model"]),
+        fingerprint="",
         architecture=architecture,
         parameters=network.num_parameters(only_trainable=True),  # Marian's sines are none
         vocab_size=len(words),
@@ -59,15 +57,15 @@ def unknown_fraction(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -
 
 
 def _tokenizer(
-    texts: Sequence[str], model: ModelParams, params: TokenizerParams, architecture: str
+    texts: Sequence[str], model: ModelParams, params: TokenizerParams, architecture: str, folder: Path | None
 ) -> PreTrainedTokenizerBase:
     """The tokenizer that `params` ask for, with `model.added_tokens`."""
-    if params.base is None:
+    if folder is None:
         trained: PreTrainedTokenizerBase = train_tokenizer(texts, params, architecture)
         trained.add_tokens(model.added_tokens)
         return trained
     settings = model.model_copy(update={"init": "pretrained", "base": params.base})
-    found = load_tokenizer(tokenizer_folder(params), settings, needs_offsets=False)
+    found = load_tokenizer(folder, settings, needs_offsets=False)
     if found.eos_token is None and convention(architecture) != "bert":
         do = "Take a tokenizer of such a model, or train one."
         raise ModelError(

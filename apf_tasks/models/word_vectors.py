@@ -130,12 +130,12 @@ def answer_rows(table: WordVectors, rows: pd.DataFrame, count: int = NEAREST) ->
     """What a served model says of rows with `word` and, where there is one, `other`: an answer each."""
     import pandas as pd
 
-    from apf_tasks.data.rows import without_nan
-
     words = rows["word"].fillna("").astype(str)
     others = rows["other"].fillna("").astype(str) if "other" in rows else [""] * len(words)
     answers = [answer(table, word, other, count) for word, other in zip(words, others, strict=True)]
-    return without_nan(pd.DataFrame(answers, columns=["nearest", "similarity", "problem"]))
+    frame = pd.DataFrame(answers, columns=["nearest", "similarity", "problem"])
+    # what is served is JSON, which has no NaN
+    return frame.assign(similarity=frame["similarity"].astype(object).where(frame["similarity"].notna(), None))
 
 
 def nearest_spelling(word: str, known: Sequence[str]) -> str | None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
-if TYPE_CHECKING:
-    from apf_tasks.params.file import Experiment
+from apf_tasks.params.experiment import Params
+from apf_tasks.params.word_vectors import WordVectorParams
 
 
 class Loader(yaml.SafeLoader):
@@ -39,14 +40,32 @@ def _wrong(node: yaml.Node, problem: str) -> yaml.YAMLError:
     return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
 
+Loader.yaml_implicit_resolvers = {
+    first: [
+        (tag, pattern) for tag, pattern in resolvers if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")
+    ]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|false|False)$"), list("tTfF"))
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf)$|^\.nan$"),
+    list("-+0123456789."),
+)
+
+
 class _Dumper(yaml.SafeDumper):
     """Quotes what either `Loader` or any reader of YAML 1.1 would not take as text."""
 
 
 _resolvers: dict[str, list[Any]] = defaultdict(list)
+for _reader in (Loader, yaml.SafeLoader):
+    for _first, _found in _reader.yaml_implicit_resolvers.items():
+        _resolvers[_first] += _found
+_Dumper.yaml_implicit_resolvers = dict(_resolvers)
 
 
-def params_yaml(experiment: Experiment) -> str:
+def params_yaml(experiment: Params | WordVectorParams) -> str:
     """All params, those left at their defaults too, as a params file that gives the same experiment again."""
     values = experiment.model_dump(mode="json", by_alias=True)
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=118)

@@ -13,7 +13,7 @@ from pydantic import Field, SerializeAsAny, field_validator, model_validator
 from apf_tasks.errors import ParamsError
 from apf_tasks.params.base import Frozen
 from apf_tasks.params.data import DataParams, SplitParams
-from apf_tasks.params.family import FamilyParams
+from apf_tasks.params.family import FamilyParams, family_params, family_record
 from apf_tasks.params.gate import DriftParams, GateParams, NotifyParams, RegisterParams
 from apf_tasks.params.model import ModelParams, TokenizerParams
 from apf_tasks.params.search import SearchParams, SelectParams, TestParams
@@ -44,7 +44,6 @@ class Params(Frozen):
     @field_validator("family", mode="before")
     @classmethod
     def _known_family(cls, value: Any) -> Any:
-        from apf_tasks.params.family import family_params  # families import this module for FamilyParams
 
         section = {"name": value} if isinstance(value, str) else value
         if not isinstance(section, dict) or not isinstance(section.get("name"), str):
@@ -56,9 +55,8 @@ class Params(Frozen):
 
     @model_validator(mode="after")
     def _known_metric(self) -> Params:
-        from apf_tasks.family import get_family
 
-        known = get_family(self.family).metrics
+        known = family_record(self.family).metrics
         if self.select.metric is not None and self.select.metric not in known:
             raise ValueError(f"select.metric: expected one of {', '.join(known)}, found {self.select.metric!r}")
         if self.gate.general_text is not None and not any(name.endswith("perplexity") for name in known):
@@ -81,9 +79,8 @@ class Params(Frozen):
     @property
     def metric(self) -> str:
         """The validation metric that decides."""
-        from apf_tasks.family import get_family
 
-        return self.select.metric or get_family(self.family).metrics[0]
+        return self.select.metric or family_record(self.family).metrics[0]
 
     @property
     def model_name(self) -> str:

@@ -16,26 +16,13 @@ from pydantic import BaseModel, ValidationError
 from apf_tasks.errors import ParamsError
 from apf_tasks.params._yaml import Loader
 from apf_tasks.params.experiment import Params
+from apf_tasks.params.family import family_record
 from apf_tasks.params.optimizers import NAMES
 from apf_tasks.params.search import Range
 from apf_tasks.params.word_vectors import WordVectorParams
 
 Trial = dict[str, Any]
 """One point of the search: dotted name -> value."""
-
-
-Loader.yaml_implicit_resolvers = {
-    first: [
-        (tag, pattern) for tag, pattern in resolvers if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")
-    ]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|false|False)$"), list("tTfF"))
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf)$|^\.nan$"),
-    list("-+0123456789."),
-)
 
 
 def load_params(params: str | Path, overrides: Mapping[str, Any] | Sequence[str] = ()) -> Params:
@@ -83,11 +70,7 @@ def origin(params: str) -> str:
 
 
 def find_params(params: str | Path) -> Path:
-    """The file that a path, a bare name or `runs:/RUN_ID` means. Raises ParamsError with the nearest existing name."""
-    if str(params).startswith(RUNS):
-        from apf_tasks.tracking.past_runs import recorded_params  # asks MLflow
-
-        return recorded_params(str(params))
+    """The file that a path or a bare name means. Raises ParamsError with the nearest existing name."""
     candidates = [Path(params), Path("params") / f"{params}.yaml", Path("params") / str(params)]
     for path in candidates:
         if path.is_file():
@@ -135,10 +118,9 @@ def check_search(params: Params, where: str) -> None:
     if problems:
         listed = "\n" + "\n".join(problems) + "\n"
         raise ParamsError(f"{where}: search.space", "values that the sections allow", listed, "Correct the search.")
-    from apf_tasks.family import get_family
 
     depends = [name for name in space if not name.startswith("train.")]
-    if depends and params.metric in get_family(params.family).per_token:
+    if depends and params.metric in family_record(params.family).per_token:
         expected = f"a metric that does not depend on the tokenizer, as {depends[0]} is searched"
         do = "Write select.metric: bits_per_byte where the family has it, or search train.* alone."
         raise ParamsError(f"{where}: select.metric", expected, params.metric, do)

@@ -1,22 +1,20 @@
-"""Optimizers: one params class each, with `build(model, learning_rate, weight_decay)` and what it may not be used with.
+"""The section `train.optimizer`: one class per optimizer, with its options and what it may not be used with.
+
+`training/optim/from_params.py` makes the optimizers themselves.
 
 Bytes per parameter are those of the optimizer's state; float32 weights and gradients come on top (4 and 4).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from apf_tasks.params.base import Frozen
 
-if TYPE_CHECKING:
-    import torch
-
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Epsilon = Annotated[float, Field(gt=0)]
-Groups = list[dict[str, Any]]
 
 
 class _Common(Frozen):
@@ -33,14 +31,6 @@ class _Common(Frozen):
     def state_bytes(self) -> float:
         """Bytes of state per parameter, on the device."""
         return 8.0
-
-    def over(self, groups: Groups, learning_rate: float) -> torch.optim.Optimizer:
-        """The optimizer of these parameter groups."""
-        raise NotImplementedError
-
-    def build(self, model: torch.nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
-        """The optimizer of all parameters of `model`."""
-        return self.over(decay_groups(model, weight_decay), learning_rate)
 
 
 class _Adam(_Common):
@@ -64,13 +54,6 @@ class AdamW(_Adam):
     name: Literal["adamw"] = "adamw"
     """The optimizer."""
 
-    def over(self, groups: Groups, learning_rate: float) -> torch.optim.Optimizer:
-        """torch's fused AdamW."""
-        import torch
-
-        betas = (self.beta1, self.beta2)
-        return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=self.epsilon, fused=True)
-
 
 class AdamW8bit(_Adam):
     """AdamW with moments of 8 bits (Dettmers et al., ICLR 2022): torchao's, on CUDA. 2 bytes."""
@@ -84,14 +67,6 @@ class AdamW8bit(_Adam):
     def state_bytes(self) -> float:
         """Two moments of a byte, and a scale for every 256 of them."""
         return 2 + 8 / 256
-
-    def over(self, groups: Groups, learning_rate: float) -> torch.optim.Optimizer:
-        """torchao's AdamW8bit. Raises ImportError without torchao."""
-        from torchao.optim import AdamW8bit as Theirs
-
-        betas = (self.beta1, self.beta2)
-        found: torch.optim.Optimizer = Theirs(groups, lr=learning_rate, betas=betas, eps=self.epsilon)
-        return found
 
 
 class OffloadedAdamW(_Adam):
@@ -108,16 +83,6 @@ class OffloadedAdamW(_Adam):
         """None on the device."""
         return 0.0
 
-    def over(self, groups: Groups, learning_rate: float) -> torch.optim.Optimizer:
-        """torchao's CPUOffloadOptimizer around torch's fused AdamW. Raises ImportError without torchao."""
-        import torch
-        from torchao.optim import CPUOffloadOptimizer
-
-        betas = (self.beta1, self.beta2)
-        told = {"lr": learning_rate, "betas": betas, "eps": self.epsilon, "fused": True}
-        found: torch.optim.Optimizer = CPUOffloadOptimizer(groups, torch.optim.AdamW, **told)
-        return found
-
 
 class Adafactor(_Common):
     """Second moments by rows and columns, no first ones (Shazeer & Stern, ICML 2018): transformers'. Nearly 0 bytes."""
@@ -133,14 +98,6 @@ class Adafactor(_Common):
     def state_bytes(self) -> float:
         """A row and a column of each matrix: nearly none."""
         return 0.0
-
-    def over(self, groups: Groups, learning_rate: float) -> torch.optim.Optimizer:
-        """transformers' Adafactor with the learning rate as it is, not relative to the size of the weights."""
-        from transformers.optimization import Adafactor as Theirs
-
-        told: dict[str, Any] = {"decay_rate": -self.decay_exponent, "clip_threshold": self.clip}
-        fixed: dict[str, Any] = {"scale_parameter": False, "relative_step": False, "warmup_init": False}
-        return Theirs(groups, lr=learning_rate, **told, **fixed)  # type: ignore[no-untyped-call]
 
 
 class SGD(_Common):
@@ -160,13 +117,6 @@ class SGD(_Common):
     def state_bytes(self) -> float:
         """The velocity, if there is one."""
         return 4.0 if self.momentum else 0.0
-
-    def over(self, groups: Groups, learning_rate: float) -> torch.optim.Optimizer:
-        """torch's SGD."""
-        import torch
-
-        nesterov = self.momentum > 0
-        return torch.optim.SGD(groups, lr=learning_rate, momentum=self.momentum, nesterov=nesterov, fused=True)
 
 
 class Muon(_Common):
@@ -188,26 +138,6 @@ class Muon(_Common):
     rest: AdamW = Field(default_factory=AdamW)
     """For embeddings, heads, biases and norms."""
 
-    def build(self, model: torch.nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
-        """torch's Muon and torch's AdamW as one optimizer."""
-        import torch
-
-        from apf_tasks.training.optim.optimizers import Joined, layer_matrices
-
-        matrices = layer_matrices(model)
-        taken = {id(p) for p in matrices}
-        groups = decay_groups(model, weight_decay)
-        rest = [group | {"params": [p for p in group["params"] if id(p) not in taken]} for group in groups]
-        muon = torch.optim.Muon(
-            matrices,
-            lr=learning_rate,
-            weight_decay=weight_decay,
-            momentum=self.momentum,
-            ns_steps=self.iterations,
-            adjust_lr_fn="match_rms_adamw",
-        )
-        return Joined([muon, self.rest.over(rest, learning_rate)])
-
 
 NAMES = ("adamw", "adamw_8bit", "adamw_offload", "adafactor", "sgd", "muon")
 
@@ -228,12 +158,3 @@ Optimizer = Annotated[
     BeforeValidator(lambda value: {"name": value} if isinstance(value, str) else value),
 ]
 """Told apart by `name`, which may stand alone; AdamW where none is given."""
-
-
-def decay_groups(model: torch.nn.Module, weight_decay: float) -> Groups:
-    """Two parameter groups: matrices (decayed) and everything of fewer dimensions (biases, norms: not decayed)."""
-    parameters = list(model.parameters())
-    return [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
-    ]

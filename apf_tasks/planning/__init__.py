@@ -1,1 +1,1 @@
-"""TODO"""
+"""What a run would take, before it runs: stages, steps, disk, time, memory."""

@@ -7,7 +7,6 @@ from pathlib import Path
 import psutil
 
 from apf_tasks.errors import ParamsError
-from apf_tasks.planning.estimates import GIB
 
 GIB = 2**30
 GPUS = {

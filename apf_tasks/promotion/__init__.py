@@ -1,1 +1,1 @@
-"""TODO"""
+"""Whether a challenger becomes the champion: the gate, its notices, warm starts."""

@@ -78,7 +78,7 @@ class Verdict(Frozen):
 
 
 def judge(challenger: Contender, champion: Contender | None, params: Params) -> Verdict:
-    """All rules on scores and size. Those on time and serving need the models to run; see `apf_tasks/promotion/judge.py`."""
+    """All rules on scores and size. Those on time and serving need the models to run: see `judge.py`."""
     gate, functions = params.gate, get_family(params.family)
     rules = list(_minimum(challenger, gate, params.metric, functions))
     if champion is not None:

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Where a computation runs: devices, precision, processes that train one model together, progress."""

@@ -7,17 +7,19 @@ import os
 import pickle
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from apf_tasks.cache import journal
 from apf_tasks.errors import ApfError, portable
 from apf_tasks.runtime import ranks
-from apf_tasks.runtime.launch import logger
 from apf_tasks.runtime.progress import told_to, written_to
 from apf_tasks.runtime.signals import stop_signals
-from apf_tasks.tracking import run_logger as tracking
 
+logger = logging.getLogger("apf")
+
+Contexts = tuple[Callable[[], AbstractContextManager[Any]], ...]
+"""Functions that pickle and make the contexts in which a rank works."""
 CALL, MOMENT, PID = "call.pickle", "moment.json", "pid"
 
 
@@ -31,8 +33,7 @@ class Call(NamedTuple):
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
     device: str
-    label: str
-    pipeline: tracking.Pipeline
+    within: Contexts
     log_level: int
 
 
@@ -54,9 +55,10 @@ def rank_main(folder: Path) -> None:
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logger.setLevel(call.log_level if index == 0 else logging.ERROR)
     told = told_to(written_to(folder / MOMENT) if index == 0 else lambda moment: None)
-    within = tracking.within(call.pipeline)
     try:
-        with stop_signals(), told, within, journal.called(call.label), ranks.joined(call.device):
+        with ExitStack() as within, stop_signals(), told, ranks.joined(call.device):
+            for context in call.within:
+                within.enter_context(context())
             if os.environ["LOCAL_RANK"] == "0":  # from here on it hears a signal, and its folder has its number
                 _beside(folder / f"{PID}-{os.environ['GROUP_RANK']}", str(os.getpid()).encode())
             outcome = Outcome(value=call.function(*call.arguments))

@@ -19,17 +19,15 @@ from typing import Any, TypeVar
 import psutil
 import torch
 
-from apf_tasks.cache import journal
 from apf_tasks.errors import Interrupted, ParamsError, WorkerDied, WorkersError, fails_trial
 from apf_tasks.params.train import RuntimeParams
 from apf_tasks.runtime import _torchrun as agent
 from apf_tasks.runtime import ranks
 from apf_tasks.runtime._nodes import call_for_nodes, meeting_place, next_call, show_life, torchrun_options
-from apf_tasks.runtime._rank import CALL, CALLER, MOMENT, PID, Call, Outcome, _read
+from apf_tasks.runtime._rank import CALL, CALLER, MOMENT, PID, Call, Contexts, Outcome, _read
 from apf_tasks.runtime.devices import choose_device
 from apf_tasks.runtime.progress import Moment, current_listener, now_and_then, read_moment
 from apf_tasks.runtime.signals import stop_signals
-from apf_tasks.tracking import run_logger as tracking
 
 T = TypeVar("T")
 logger = logging.getLogger("apf")
@@ -38,25 +36,18 @@ LOOK_SECONDS = 0.3
 """How often the ranks are looked at."""
 
 
-def on_devices(runtime: RuntimeParams, function: Callable[..., T], *arguments: Any) -> T:
+def on_devices(runtime: RuntimeParams, function: Callable[..., T], *arguments: Any, within: Contexts = ()) -> T:
     """`function(*arguments)` in as many ranks as `runtime.devices` says; here, when that is one or this is a rank.
 
-    A signal to stop is passed on, and the ranks leave a checkpoint; a second one kills them. Raises what the ranks
-    raised; WorkerDied when one was killed, WorkersError when one ended otherwise, ParamsError when there are too few
-    devices.
+    Each rank works inside the contexts that `within` makes. A signal to stop is passed on, and the ranks leave a
+    checkpoint; a second one kills them. Raises what the ranks raised; WorkerDied when one was killed, WorkersError when
+    one ended otherwise, ParamsError when there are too few devices.
     """
     if runtime.ranks == 1 or ranks.here().count > 1:
         return function(*arguments)
     device = choose_device(runtime).type
     check_devices(runtime.devices, device)
-    call = Call(
-        function,
-        arguments,
-        device,
-        journal.current_label(),
-        tracking.current_pipeline(),
-        logger.getEffectiveLevel(),
-    )
+    call = Call(function, arguments, device, within, logger.getEffectiveLevel())
     with meeting_place(runtime) as folder:
         (folder / CALL).write_bytes(pickle.dumps(call))
         wanted = call_for_nodes(folder, runtime, device)

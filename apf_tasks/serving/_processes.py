@@ -9,31 +9,32 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from apf_tasks.cache import store
 from apf_tasks.errors import ApfError
-from flows.cli.service._servers import _forget_server, out
 
+START_SECONDS = 300
+"""A server has so long to start: a new database alone may take a minute. pyproject.toml says the same."""
 Started = list[subprocess.Popen[bytes]]
 """What has to be stopped, however this ends."""
 
 
 @contextmanager
-def until_stopped(started: Started) -> Iterator[Started]:
+def until_stopped(started: Started, say: Callable[[str], object] = print) -> Iterator[Started]:
     """Within the block processes are started; then wait for Ctrl-C, and stop them cleanly. Raises ApfError."""
     for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell has set Ctrl-C to be ignored
         signal.signal(number, signal.default_int_handler)
     try:
         yield started
-        out.print("Ctrl-C stops what was started here.")
+        say("Ctrl-C stops what was started here.")
         while all(process.poll() is None for process in started):
             time.sleep(0.5)
         raise ApfError("server", "to keep running", "that it ended", f"See the logs under {store.root() / 'logs'}.")
     except KeyboardInterrupt:
-        out.print("stopping")
+        say("stopping")
     finally:
         stop(started)
 
@@ -86,7 +87,6 @@ def answers(process: subprocess.Popen[bytes], url: str, seconds: float) -> bool:
 
 def stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
     """End processes that lead a group each, with all their group."""
-    _forget_server([process.pid for process in processes])
     for process in processes:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)
@@ -107,7 +107,3 @@ def free_port(wanted: int) -> int:
             except OSError:
                 continue
     raise ApfError("network", "a free port", "none", "Close another server first.")
-
-
-START_SECONDS = 300
-"""A server has so long to start: a new database alone may take a minute. pyproject.toml says the same."""

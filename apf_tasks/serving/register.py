@@ -99,7 +99,7 @@ def _log(
     return log_code_model(
         folder,
         run_id,
-        code="served_model.py",
+        code="serving/served_model.py",
         inputs=dict.fromkeys(functions.example, "string"),
         outputs=functions.output_columns,
         example=functions.example,

@@ -49,7 +49,7 @@ def serve_model(out: Console, model: str, host: str, port: int) -> None:
     """Serve NAME@ALIAS or NAME/VERSION until Ctrl-C. Raises RegistryError, ApfError."""
     uri = f"models:/{model.removeprefix('models:/')}"
     found = find_version(uri)
-    with until_stopped([]) as started:
+    with until_stopped([], out.print) as started:
         command = ["models", "serve", "-m", uri, "--env-manager", "local", "--host", host, "--port", str(port)]
         process = start("serve", ["mlflow", *command], started)
         wait_for(process, f"http://127.0.0.1:{port}/ping", "serve")

@@ -1,1 +1,1 @@
-"""TODO"""
+"""From the text of `data.source` or `model.base` to files and tables."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""MLflow: the connection, runs, the outbox, the registry, the champion, past runs."""

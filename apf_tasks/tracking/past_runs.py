@@ -78,6 +78,11 @@ def past_run(name: str) -> PastRun:
     )
 
 
+def local_params(params: str) -> str:
+    """What names a params file on this machine: `params` itself, or a copy of what the run `runs:/RUN_ID` recorded."""
+    return str(recorded_params(params)) if params.startswith(RUNS) else params
+
+
 def recorded_params(address: str) -> Path:
     """The params file that a run recorded; `address` is `runs:/RUN_ID`, or that with `/params.yaml`."""
     return artifact(str(_find(address.removesuffix(f"/{PARAMS}")).info.run_id), PARAMS)

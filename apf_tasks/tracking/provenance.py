@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from pydantic import Field, ValidationError
 
 from apf_tasks.cache import store
-from apf_tasks.params._yaml import Loader, _Dumper, _resolvers
 from apf_tasks.params.base import Frozen
 
 if TYPE_CHECKING:
@@ -63,9 +61,3 @@ def _facts(visit: Visit) -> StageFacts:
         pass  # somebody deletes from the store right now; the handle is still worth its line
     handle = visit.handle.model_dump(mode="json", exclude={"path"})
     return StageFacts(stage=visit.stage, label=visit.label, status=visit.status, handle=handle, **known)
-
-
-for _reader in (Loader, yaml.SafeLoader):
-    for _first, _found in _reader.yaml_implicit_resolvers.items():
-        _resolvers[_first] += _found
-_Dumper.yaml_implicit_resolvers = dict(_resolvers)

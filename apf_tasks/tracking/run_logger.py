@@ -14,9 +14,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from apf_tasks.artifacts import TokenizedSplit
 from apf_tasks.cache.history import of_experiment
 from apf_tasks.params.base import dotted
 from apf_tasks.params.file import Experiment
@@ -33,7 +32,6 @@ from apf_tasks.tracking.client import (
     take_over,
 )
 from apf_tasks.tracking.outbox import End, Outbox, Point, deliver_leftovers, now_ms
-from apf_tasks.word_vectors.artifacts import Corpus
 
 logger = logging.getLogger("apf")
 
@@ -177,7 +175,23 @@ def _written(file: Path) -> str:
     return file.read_text() if file.is_file() else ""
 
 
-def log_datasets(run_id: str, splits: Mapping[str, TokenizedSplit | Corpus], source: str) -> None:
+class Rows(Protocol):
+    """A handle of rows, such as a tokenized split."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the content."""
+
+    @property
+    def rows(self) -> int:
+        """How many."""
+
+    @property
+    def tokens(self) -> int:
+        """How many of these."""
+
+
+def log_datasets(run_id: str, splits: Mapping[str, Rows], source: str) -> None:
     """The splits as MLflow datasets, with our own digests (MLflow's see the first 10,000 rows alone)."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 

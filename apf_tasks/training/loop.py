@@ -24,7 +24,7 @@ from apf_tasks.runtime.devices import autocast
 from apf_tasks.runtime.sharding import whole
 from apf_tasks.training._dropout import cheap_draws
 from apf_tasks.training._embedding_gradients import used_rows
-from apf_tasks.training.optim.optimizers import InBackward
+from apf_tasks.training.optim.joined import InBackward
 from apf_tasks.training.optim.schedules import factor, steps_per_epoch, total_steps
 from apf_tasks.training.step_loader import Batch, Feed, Ready
 

@@ -16,21 +16,18 @@ from apf_tasks.errors import Diverged
 from apf_tasks.runtime.launch import on_devices
 from apf_tasks.tracking import run_logger as tracking
 from apf_tasks.training.state import Training, Trial, set_up
-from apf_tasks.training.train import checkpoints, look, run_until, trial_run
+from apf_tasks.training.train import checkpoints, look, recorded_here, run_until, trial_run
 
 
-def train_rung(out: Path, trial: Trial, until: int) -> Rung:
+def train_rung(out: Path, folder: Path, key: str, trial: Trial, until: int) -> Rung:
     """Train to step `until` of a trial and look at its validation score.
+
+    `folder` is the one in which the stage call `key` trains the whole trial; the caller holds its lock.
 
     A loss that is no number ends the trial: that is its result, and no search has to try it again. Raises Interrupted
     (after a checkpoint) and ModelError.
     """
-    from apf_tasks.stages import train_model
-
-    key = train_model.record(*trial).key
-    with store.hold(key):
-        folder = store.prepare(train_model.name, key, train_model.resumable)
-        reached = on_devices(trial.runtime, _reach, folder, out, trial, until)
+    reached = on_devices(trial.runtime, _reach, folder, out, trial, until, within=recorded_here())
     said = {"trial": key, "step": until, "score": reached.score, "failure": reached.failure}
     (out / "rung.json").write_text(json.dumps(said))
     return Rung(

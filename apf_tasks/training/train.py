@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import signal
 import time
@@ -15,13 +16,14 @@ import torch
 
 from apf_tasks.artifacts import TrainedModel
 from apf_tasks.cache.fingerprints import fingerprint_files
-from apf_tasks.cache.journal import current_label
+from apf_tasks.cache.journal import called, current_label
 from apf_tasks.cache.store import PAUSED, WORK
 from apf_tasks.data.rows import write_rows
 from apf_tasks.errors import Interrupted
 from apf_tasks.evaluation.predictor import predict_and_tune, score, scores_of
 from apf_tasks.family import Prediction
 from apf_tasks.params.base import dotted
+from apf_tasks.runtime._rank import Contexts
 from apf_tasks.runtime.devices import peak_memory_gib
 from apf_tasks.runtime.launch import check_caller, on_devices
 from apf_tasks.runtime.progress import progress as show_progress
@@ -43,7 +45,13 @@ def train_model(out: Path, trial: Trial) -> TrainedModel:
     Continues from the checkpoint that an interrupted predecessor left under `out`, on as many devices as the trial's
     `runtime` says. Raises Diverged, Interrupted (after a checkpoint) and ModelError.
     """
-    return on_devices(trial.runtime, _train_model, out, trial)
+    return on_devices(trial.runtime, _train_model, out, trial, within=recorded_here())
+
+
+def recorded_here() -> Contexts:
+    """What makes a rank record in the MLflow run of this process, under the label of this stage call."""
+    pipeline, label = tracking.current_pipeline(), current_label()
+    return (functools.partial(tracking.within, pipeline), functools.partial(called, label))
 
 
 def _train_model(out: Path, trial: Trial) -> TrainedModel:

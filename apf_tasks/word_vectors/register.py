@@ -40,7 +40,7 @@ def register_vectors(
     uri, model_id = log_code_model(
         folder,
         run_id,
-        code="word_vectors/served.py",
+        code="word_vectors/served_model.py",
         inputs={"word": "string", "other": "string"},
         optional_inputs=("other",),
         outputs={"nearest": "string", "similarity": "double", "problem": "string"},

@@ -40,7 +40,7 @@ def probe_vectors(out: Path, corpus: Corpus, trained: TrainedVectors, probe: Pro
 
 
 @stage(
-    code=["word_vectors.served"],
+    code=["word_vectors.served_model"],
     libraries=["mlflow", "safetensors", "numpy", "pandas"],
     identity=registry_identity,
     still_valid=still_registered,

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import typer
 from rich.console import Console
 
 from apf_tasks.errors import ApfError, Interrupted
-from flows.cli.registry import registry as registry_cli
-from flows.cli.runs import plan as plan_cli
-from flows.cli.service import service as service_cli
+from flows.cli.data.check import check
+from flows.cli.data.new import new
+from flows.cli.registry import registry
+from flows.cli.registry.predict import predict
+from flows.cli.runs.compare import compare
+from flows.cli.runs.curve import curve
+from flows.cli.runs.plan import plan
+from flows.cli.runs.rerun import rerun
+from flows.cli.runs.run import run
+from flows.cli.runs.word_vectors import similar, vectors
+from flows.cli.service import service
 
 app = typer.Typer(
     help="Full-parameter fine-tuning: one YAML file in, a tested and registered model out.",
@@ -22,10 +30,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-
-for command in (plan_cli.plan, *registry_cli.COMMANDS, *service_cli.COMMANDS):
+COMMANDS: tuple[Callable[..., None], ...] = (
+    *(run, vectors, curve, check, new, predict, similar, compare, rerun, plan),
+    *registry.COMMANDS,
+    *service.COMMANDS,
+)
+for command in COMMANDS:
     app.command()(command)
-app.add_typer(registry_cli.registry, name="registry")
+app.add_typer(registry.registry, name="registry")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Prefect: tasks, workers, settings, notifications, deployments."""

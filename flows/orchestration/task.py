@@ -1,4 +1,4 @@
-"""A stage call as a Prefect task. The only module of this package that imports prefect.
+"""A stage call as a Prefect task.
 
 Prefect's result record is the stage store's own handle: the storage here reads verified handles and writes nothing, for
 the store has already written when Prefect would. The lock is a flock, so that two flow runs that want the same key
@@ -51,6 +51,15 @@ def as_task(stage: Stage[Any, R], record: store.Record) -> tuple[Task[..., R], l
     )
     task.result_storage = HandleStorage.of(stage)  # the constructor takes only storages that a server has saved
     return task, ran
+
+
+def run_as_task(
+    stage: Stage[Any, R], record: store.Record, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[R, bool]:
+    """Run a stage call as a Prefect task."""
+    task, ran = as_task(stage, record)
+    handle = task(*args, **kwargs)
+    return handle, bool(ran)
 
 
 class StagePolicy(CachePolicy):

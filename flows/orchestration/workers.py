@@ -25,11 +25,12 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from apf_tasks import stages
 from apf_tasks.cache import history, store
 from apf_tasks.cache.journal import Visit, journal
-from apf_tasks.cache.stage import Stage
+from apf_tasks.cache.stage import Stage, stages_run_by
 from apf_tasks.errors import Interrupted, WorkerDied, WorkersError, portable
 from apf_tasks.params.train import RuntimeParams
 from apf_tasks.runtime.progress import Listener, current_listener, now_and_then, read_moment, told_to, written_to
 from apf_tasks.tracking import run_logger as tracking
+from flows.orchestration.task import run_as_task
 from flows.orchestration.task_runners import STOP, WORKERS, Pool, environment_kept, interruptible, runner_of
 
 logger = logging.getLogger("apf")
@@ -79,6 +80,7 @@ def work(title: str, call: Call) -> Outcome:
             device_of_its_own(call.runtime, call.beside),
             tracking.within(call.pipeline),
             told_to(written_to(call.moment)),
+            stages_run_by(run_as_task),
             journal() as book,
         ):
             stage(*call.arguments)

@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 
+from apf_tasks.data import base_model
 from apf_tasks.data.batching import collate
 from apf_tasks.data.ingestion import ingest
 from apf_tasks.data.rows import read_rows
@@ -21,13 +22,13 @@ from apf_tasks.errors import ParamsError
 from apf_tasks.evaluation.predictor import Network, Place, load_network, predict_rows, score, scores_of
 from apf_tasks.examples import Columns, Examples, choose, token_table
 from apf_tasks.family import Evidence, Family, get_family
-from apf_tasks.models import scratch
 from apf_tasks.params.experiment import Params
 from apf_tasks.params.family import FamilyParams, family_names
 from apf_tasks.params.file import load_params
 from apf_tasks.params.model import ModelParams
 from apf_tasks.params.train import RuntimeParams
 from apf_tasks.training.loop import train_steps
+from apf_tasks.training.optim.from_params import build
 from tests.conftest import PROJECT
 
 SMOKE = [p for p in sorted((PROJECT / "params" / "smoke").glob("*.yaml")) if "family" in yaml.safe_load(p.read_text())]
@@ -70,7 +71,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             (folder / name).mkdir()
         raw = ingest(folder / "raw", params.data, params.family)
         split = split_rows(folder / "split", raw, params.split, params.family)
-        scratch.build_base(folder / "base", split, params.model, params.tokenizer, params.family)
+        base_model.build_base(folder / "base", split, params.model, params.tokenizer, params.family)
     model = ModelParams(base=str(folder / "base" / "model"), max_tokens=params.model.max_tokens)
     network = load_network(
         folder / "base" / "model", model, params.family, split.label_names, RuntimeParams(precision="fp32")
@@ -189,7 +190,7 @@ def test_training_moves_every_parameter(case: Case) -> None:
     network = Network(model, case.network.base, case.family, case.network.label_names, PLACE)
     train = case.params.train.model_copy(update={"learning_rate": 1e-3, "warmup_fraction": 0, "epochs": 1})
     constants = case.family.constants(case.train, network.label_names) if case.family.constants else None
-    optimizer = train.optimizer.build(model, 1e-3, 0.01)
+    optimizer = build(train.optimizer, model, 1e-3, 0.01)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     losses = [s.loss for s in train_steps(network, optimizer, case.examples(case.train), train, constants=constants)]
     assert [name for name, p in model.named_parameters() if torch.equal(p, before[name])] == []

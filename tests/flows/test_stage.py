@@ -10,10 +10,10 @@ import pytest
 from prefect import flow
 
 from apf_tasks.artifacts import Artifact
-from apf_tasks.cache import journal, store
+from apf_tasks.cache import store
 from apf_tasks.cache.fingerprints import fingerprint_files
 from apf_tasks.cache.history import of_experiment
-from apf_tasks.cache.journal import Unknown, journal
+from apf_tasks.cache.journal import Unknown, current_label, journal
 from apf_tasks.cache.stage import stage
 from apf_tasks.errors import StoreError
 from apf_tasks.params.data import SplitParams
@@ -157,7 +157,7 @@ def test_no_room_is_a_store_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 def test_labels_reach_the_function() -> None:
-    assert journal.current_label() == ""
+    assert current_label() == ""
     with journal() as done:
         count.labelled("trial 1")(write("x", SplitParams()))
     assert [v.label for v in done.visits] == ["", "trial 1"]

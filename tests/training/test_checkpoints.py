@@ -10,10 +10,11 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from apf_tasks.cache.store import WORK
-from apf_tasks.params.optimizers import NAMES, AdamW, decay_groups
+from apf_tasks.params.optimizers import NAMES, AdamW
 from apf_tasks.params.train import TrainParams
 from apf_tasks.training import checkpoints
 from apf_tasks.training.checkpoints import Checkpoints, Progress, load_checkpoint
+from apf_tasks.training.optim.from_params import build, decay_groups, from_param_groups
 from apf_tasks.training.weights import save_best
 
 Setting = tuple[BertForSequenceClassification, torch.optim.Optimizer]
@@ -25,7 +26,7 @@ def setting(name: str = "adamw", seed: int = 0) -> Setting:
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
     model = BertForSequenceClassification(BertConfig(vocab_size=60, **sizes)).eval()
     optimizer = TrainParams.model_validate({"optimizer": name}).optimizer
-    return model, optimizer.build(model, 1e-3, 0.01)
+    return model, build(optimizer, model, 1e-3, 0.01)
 
 
 def step(model: BertForSequenceClassification, optimizer: torch.optim.Optimizer) -> None:
@@ -114,7 +115,7 @@ def test_what_the_writing_meets_is_raised(how: Callable[[Checkpoints], None], tm
 def test_tied_weights_are_stored_once(tmp_path: Path) -> None:
     model, _ = setting()
     model.register_parameter("again", model.classifier.weight)
-    optimizer = AdamW().over(decay_groups(model, 0.0), 1e-3)
+    optimizer = from_param_groups(AdamW(), decay_groups(model, 0.0), 1e-3)
     with Checkpoints(tmp_path, model, optimizer, sharded=False) as kept:
         kept.begin(Progress(step=1))
     then = model.classifier.weight.detach().clone()

@@ -25,6 +25,7 @@ from apf_tasks.params.family import FamilyParams
 from apf_tasks.params.model import ModelParams
 from apf_tasks.params.train import RuntimeParams, TrainParams
 from apf_tasks.training.loop import train_steps
+from apf_tasks.training.optim.from_params import build
 from apf_tasks.training.optim.optimizers import build_optimizer
 from apf_tasks.training.optim.schedules import total_steps
 from tests.tiny import review_rows, tiny_bert
@@ -199,7 +200,7 @@ def test_a_loss_that_is_no_number_stops_before_the_update(setting: Setting) -> N
     with torch.no_grad():
         model.classifier.weight[0, 0] = math.nan
     params = TrainParams()
-    optimizer = params.optimizer.build(model, 1e-3, 0.0)
+    optimizer = build(params.optimizer, model, 1e-3, 0.0)
     before = model.bert.embeddings.word_embeddings.weight.detach().clone()
     with pytest.raises(Diverged, match=r"Lower train\.learning_rate"):
         next(train_steps(setting.network(model), optimizer, setting.examples(), params))

@@ -24,10 +24,10 @@ from apf_tasks.runtime._nodes import (
     take_number,
 )
 from tests.training.test_ranks import (
-    LONGER,  # noqa: F401
+    LONGER,
     alone,  # noqa: F401
     folder,  # noqa: F401
-    same_as_alone,  # noqa: F401
+    same_as_alone,
 )
 from tests.training.test_train_stage import train
 

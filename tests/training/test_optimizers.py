@@ -17,7 +17,9 @@ from apf_tasks.params.optimizers import SGD, Adafactor, AdamW, Muon
 from apf_tasks.params.train import RuntimeParams, TrainParams
 from apf_tasks.training.activation_checkpointing import recompute
 from apf_tasks.training.loop import train_steps
-from apf_tasks.training.optim.optimizers import InBackward, build_optimizer, layer_matrices
+from apf_tasks.training.optim.from_params import build, layer_matrices
+from apf_tasks.training.optim.joined import InBackward
+from apf_tasks.training.optim.optimizers import build_optimizer
 from tests.conftest import PROJECT
 from tests.training.test_loop import Setting, weights
 
@@ -40,7 +42,7 @@ def one_parameter(rows: int = 6, columns: int = 4) -> torch.nn.Linear:
 def test_adafactor_by_its_formula() -> None:
     layer = one_parameter()
     before, gradient = layer.weight.detach().double(), layer.weight.grad.double()  # type: ignore[union-attr]
-    optimizer = Adafactor(name="adafactor").build(layer, 0.01, 0.0)
+    optimizer = build(Adafactor(name="adafactor"), layer, 0.01, 0.0)
     mean = torch.zeros_like(gradient)
     for step in (1, 2):
         optimizer.step()
@@ -58,7 +60,7 @@ def test_sgd_by_its_formula() -> None:
     layer = one_parameter()
     before, gradient = layer.weight.detach().clone(), layer.weight.grad
     assert gradient is not None
-    optimizer = SGD(name="sgd").build(layer, 0.1, 0.0)
+    optimizer = build(SGD(name="sgd"), layer, 0.1, 0.0)
     optimizer.step()
     optimizer.step()
     first, second = gradient, 0.9 * gradient + gradient
@@ -78,8 +80,8 @@ def test_muon_turns_the_matrices_of_the_layers_by_their_directions(setting: Sett
     plain = copy.deepcopy(model)
     for parameter, other in zip(plain.parameters(), model.parameters(), strict=True):
         parameter.grad = other.grad
-    Muon(name="muon").build(model, 1e-2, 0.0).step()
-    AdamW().build(plain, 1e-2, 0.0).step()
+    build(Muon(name="muon"), model, 1e-2, 0.0).step()
+    build(AdamW(), plain, 1e-2, 0.0).step()
     others = dict(plain.named_parameters())
     for name, parameter in model.named_parameters():
         moved = parameter.detach() - before[name]
@@ -96,7 +98,7 @@ def test_it_trains_every_tensor_and_resumes_with_the_same_bits(setting: Setting,
 
     def fresh() -> tuple[Any, torch.optim.Optimizer]:
         network = setting.network()
-        return network, optimizer.build(network.model, params.learning_rate, params.weight_decay)
+        return network, build(optimizer, network.model, params.learning_rate, params.weight_decay)
 
     whole, built = fresh()
     start = {name: p.detach().clone() for name, p in whole.model.named_parameters()}

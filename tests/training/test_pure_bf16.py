@@ -17,6 +17,7 @@ from apf_tasks.params.train import RuntimeParams, TrainParams
 from apf_tasks.training._compile import GAIN, WAIT_SECONDS, Compiler, pays
 from apf_tasks.training.loop import train_steps
 from apf_tasks.training.optim._bf16 import Rounded, rounded
+from apf_tasks.training.optim.from_params import from_param_groups
 from apf_tasks.training.optim.optimizers import build_optimizer
 from tests.training.test_loop import Setting, weights
 
@@ -55,7 +56,9 @@ def test_rounding_is_right_in_the_mean_and_to_one_of_two_neighbours() -> None:
 
 def test_updates_smaller_than_a_bfloat16_step_are_not_lost() -> None:
     weight = torch.nn.Parameter(torch.ones(4096, dtype=torch.bfloat16))
-    optimizer = Rounded({"params": [weight], "weight_decay": 0.0}, lambda group: AdamW().over(group, 1e-4), 0)
+    optimizer = Rounded(
+        {"params": [weight], "weight_decay": 0.0}, lambda group: from_param_groups(AdamW(), group, 1e-4), 0
+    )
     for _ in range(20):
         weight.grad = torch.ones_like(weight)
         optimizer.step()

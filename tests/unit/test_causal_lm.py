@@ -23,6 +23,7 @@ from apf_tasks.params.model import ModelParams
 from apf_tasks.params.train import TrainParams
 from apf_tasks.serving.register import REPLAYED_ROWS
 from apf_tasks.training.loop import train_steps
+from apf_tasks.training.optim.from_params import build
 from tests.tiny import tiny_bert, tiny_model
 
 DOCUMENTS = get_family(CausalLMParams(name="causal_lm"))
@@ -324,7 +325,7 @@ def overfitted(folder: Path) -> Network:
     examples = Examples(token_table(INSTRUCTIONS.encode(pairs(*ANSWERS.items()), network.base, ())))
     train = TrainParams(learning_rate=1e-2, epochs=150, batch_size=3)
     losses = [
-        s.loss for s in train_steps(network, train.optimizer.build(model, 1e-2, 0.0), examples, train, packed=True)
+        s.loss for s in train_steps(network, build(train.optimizer, model, 1e-2, 0.0), examples, train, packed=True)
     ]
     assert losses[-1] < 0.1 < losses[0]
     return network

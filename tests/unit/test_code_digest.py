@@ -38,6 +38,9 @@ STAGES: dict[str, Stage[..., Any]] = {
 TRAINED = "train_model train_rung"
 USERS = f"tokenize {TRAINED} evaluate"
 SOURCES = "ingest read_corpus"
+BASELINES = "families.classification.baselines"
+FINGERPRINTS = "cache/fingerprints.py"
+OPTIMIZERS = "training/optim/from_params.py"
 
 
 @pytest.fixture
@@ -56,20 +59,20 @@ def edit(path: Path, old: str, new: str) -> None:
 
 
 def test_a_comment_and_a_docstring_do_not_count(package: Path) -> None:
-    before = code_digests(["schedules"])
-    edit(package / "schedules.py", "warmup = round", "# rounded to the nearest step\n    warmup = round")
-    edit(package / "schedules.py", '"""The peak, to the end."""', '"""Always the peak."""')
-    assert code_digests(["schedules"]) == before
+    before = code_digests(["training.optim.schedules"])
+    edit(package / "training/optim/schedules.py", "warmup = round", "# rounded to the nearest step\n    warmup = round")
+    edit(package / "training/optim/schedules.py", '"""The peak, to the end."""', '"""Always the peak."""')
+    assert code_digests(["training.optim.schedules"]) == before
 
 
 def test_an_expression_counts(package: Path) -> None:
-    before = code_digests(["schedules"])
-    edit(package / "schedules.py", "(step + 1) / warmup", "(step + 2) / warmup")
-    assert code_digests(["schedules"]) != before
+    before = code_digests(["training.optim.schedules"])
+    edit(package / "training/optim/schedules.py", "(step + 1) / warmup", "(step + 2) / warmup")
+    assert code_digests(["training.optim.schedules"]) != before
 
 
 def test_imports_are_followed_and_reporting_is_not(package: Path) -> None:
-    modules = code_digests(["training"], "sentiment").keys()
+    modules = code_digests(["training.train"], "sentiment").keys()
     assert {
         "apf_tasks.training.train",
         "apf_tasks.training.loop",
@@ -77,22 +80,22 @@ def test_imports_are_followed_and_reporting_is_not(package: Path) -> None:
         "apf_tasks.families.classification.family",
     } <= modules
     assert not {"apf_tasks.tracking.run_logger", "apf_tasks.runtime.progress", "apf_tasks.errors"} & modules
-    before = code_digests(["training"], "sentiment")
-    edit(package / "progress.py", "LINE_SECONDS = 10", "LINE_SECONDS = 20")
-    assert code_digests(["training"], "sentiment") == before
-    edit(package / "schedules.py", "return 1 - progress", "return 1 - progress / 2")
-    assert code_digests(["training"], "sentiment") != before
+    before = code_digests(["training.train"], "sentiment")
+    edit(package / "runtime/progress.py", "LINE_SECONDS = 10", "LINE_SECONDS = 20")
+    assert code_digests(["training.train"], "sentiment") == before
+    edit(package / "training/optim/schedules.py", "return 1 - progress", "return 1 - progress / 2")
+    assert code_digests(["training.train"], "sentiment") != before
 
 
 def test_another_family_does_not_count(package: Path) -> None:
-    before = code_digests(["training"], "sentiment")
+    before = code_digests(["training.train"], "sentiment")
     (package / "families" / "toy.py").write_text("X = 1\n")
-    assert code_digests(["training"], "sentiment") == before
+    assert code_digests(["training.train"], "sentiment") == before
 
 
 def test_all_that_a_family_uses_counts_and_its_baselines_only_where_they_are_compared(package: Path) -> None:
     def digests() -> list[dict[str, str]]:
-        stages = (["ingestion"], ["training"], ["evaluation", "baselines"])
+        stages = (["data.ingestion"], ["training.train"], ["evaluation.evaluate", BASELINES])
         return [code_digests(modules, family) for family in ("ner", "sentiment") for modules in stages]
 
     before = digests()
@@ -100,27 +103,27 @@ def test_all_that_a_family_uses_counts_and_its_baselines_only_where_they_are_com
     changed = [a != b for a, b in zip(before, digests(), strict=True)]
     assert changed == [True, True, True, False, False, True]
     before = digests()
-    edit(package / "metrics" / "entities.py", 'OUTSIDE = "O"', 'OUTSIDE = "o"')
+    edit(package / "evaluation/metrics/entities.py", 'OUTSIDE = "O"', 'OUTSIDE = "o"')
     assert [a != b for a, b in zip(before, digests(), strict=True)] == [True, True, True, False, False, False]
     before = digests()
-    edit(package / "baselines.py", "ngram_range=(1, 2)", "ngram_range=(1, 3)")
+    edit(package / "families/classification/baselines.py", "ngram_range=(1, 2)", "ngram_range=(1, 3)")
     assert [a != b for a, b in zip(before, digests(), strict=True)] == [False, False, True, False, False, True]
 
 
 def test_what_is_imported_for_types_only_does_not_count(package: Path) -> None:
-    before = code_digests(["ingestion"], "sentiment")
-    edit(package / "families" / "sentiment.py", "if TYPE_CHECKING:", "if TYPE_CHECKING:\n    import decimal")
-    assert code_digests(["ingestion"], "sentiment") == before
+    before = code_digests(["data.ingestion"], "sentiment")
+    edit(package / "families/classification/family.py", "if TYPE_CHECKING:", "if TYPE_CHECKING:\n    import decimal")
+    assert code_digests(["data.ingestion"], "sentiment") == before
 
 
 def test_another_thread_that_parses_spoils_nothing(package: Path) -> None:
-    expected = code_digests(["training", "evaluation"])
+    expected = code_digests(["training.train", "evaluation.evaluate"])
     done = threading.Event()
 
     def parse(depth: int = 20) -> None:
         if depth:
             return parse(depth - 1)
-        text = (package / "tracking.py").read_text()
+        text = (package / "tracking/run_logger.py").read_text()
         while not done.is_set():
             with suppress(SystemError):
                 ast.parse(text)
@@ -135,7 +138,7 @@ def test_another_thread_that_parses_spoils_nothing(package: Path) -> None:
         for _ in range(3):
             code_digest._remembered.clear()
             code_digest._parse.cache_clear()
-            assert code_digests(["training", "evaluation"]) == expected
+            assert code_digests(["training.train", "evaluation.evaluate"]) == expected
     finally:
         done.set()
         thread.join()
@@ -176,32 +179,32 @@ def everything() -> dict[tuple[str, str | None], dict[Use, Code]]:
 @pytest.mark.parametrize(
     ("file", "old", "new", "run", "stay"),
     [
-        ("families/__init__.py", "[piece[0] for", "[piece[-1] for", USERS, "take_rows read_corpus"),
-        ("families/__init__.py", '"token_type_ids", ', "", f"{USERS} contend", "take_rows"),
-        ("families/__init__.py", "[[str(label)] for", "[[label] for", "split_rows contend", USERS),
-        ("families/__init__.py", "IGNORE_INDEX = -100", "IGNORE_INDEX = -1", f"{USERS} take_rows", "read_corpus"),
-        ("sources.py", "path.parts[-depth:]", "path.parts[-depth - 1:]", SOURCES, USERS),
-        ("sources.py", 'startswith((".", "_"))', 'startswith(".")', SOURCES, USERS),
-        ("sources.py", 'digest(identities)', 'digest([identities])', "", f"{SOURCES} {USERS}"),
-        ("gguf.py", "(plain, dtype=torch.float32)", "(plain)", f"{USERS} build_base", "ingest register"),
-        ("unpacking.py", "(exact[-1], \"\")", "(exact[0], \"\")", f"{SOURCES} {USERS}", "split_rows select"),
-        ("unpacking.py", "place = to / _key(archive, inside)", "place = to", SOURCES, "split_rows"),
-        ("hub.py", '"*.jinja", ', "", USERS, f"{SOURCES} select"),
-        ("model_sources.py", "return found\n    if _looks", "return found.parent\n    if _looks", USERS, "ingest"),
-        ("store.py", "digest_size=DIGEST_BYTES)\n    with", "digest_size=8)\n    with", "ingest register", ""),
-        ("store.py", "{name: file_digest(path)", "{path.name: file_digest(path)", "ingest register", ""),
-        ("store.py", "json.dumps(value, sort_keys=True", "json.dumps(value", "select train_rung", ""),
+        ("family.py", "[piece[0] for", "[piece[-1] for", USERS, "take_rows read_corpus"),
+        ("family.py", '"token_type_ids", ', "", f"{USERS} contend", "take_rows"),
+        ("family.py", "[[str(label)] for", "[[label] for", "split_rows contend", USERS),
+        ("examples.py", "IGNORE_INDEX = -100", "IGNORE_INDEX = -1", f"{USERS} take_rows", "read_corpus"),
+        ("sources/data.py", "path.parts[-depth:]", "path.parts[-depth - 1:]", SOURCES, USERS),
+        ("sources/data.py", 'startswith((".", "_"))', 'startswith(".")', SOURCES, USERS),
+        ("sources/data.py", 'digest(identities)', 'digest([identities])', "", f"{SOURCES} {USERS}"),
+        ("sources/_gguf.py", "(plain, dtype=torch.float32)", "(plain)", f"{USERS} build_base", "ingest register"),
+        ("sources/archives.py", "(exact[-1], \"\")", "(exact[0], \"\")", f"{SOURCES} {USERS}", "split_rows select"),
+        ("sources/archives.py", "place = to / _key(archive, inside)", "place = to", SOURCES, "split_rows"),
+        ("sources/hub.py", '"*.jinja", ', "", USERS, f"{SOURCES} select"),
+        ("sources/models.py", "return found\n    if _looks", "return found.parent\n    if _looks", USERS, "ingest"),
+        (FINGERPRINTS, "digest_size=DIGEST_BYTES)\n    with", "digest_size=8)\n    with", "ingest register", ""),
+        (FINGERPRINTS, "{name: file_digest(path)", "{path.name: file_digest(path)", "ingest register", ""),
+        (FINGERPRINTS, "json.dumps(value, sort_keys=True", "json.dumps(value", "select train_rung", ""),
         ("stages.py", "Trial(train, validation", "Trial(validation, train", TRAINED, "evaluate ingest"),
-        ("runtime_params.py", "self.devices * self.nodes", "self.devices", TRAINED, "ingest split_rows"),
-        ("optimizers.py", "betas = (self.beta1", "betas = (self.beta2", TRAINED, "evaluate select register"),
-        ("optimizers.py", "p.dim() >= 2]", "p.dim() >= 1]", TRAINED, "evaluate select register"),
+        ("params/train.py", "self.devices * self.nodes", "self.devices", TRAINED, "ingest split_rows"),
+        (OPTIMIZERS, "betas = (options.beta1", "betas = (options.beta2", TRAINED, "evaluate select register"),
+        (OPTIMIZERS, "p.dim() >= 2]", "p.dim() >= 1]", TRAINED, "evaluate select register"),
         ("artifacts.py", "packed: bool = False", "packed: bool = True", TRAINED, "ingest tokenize"),
         ("artifacts.py", "} truncated at", "} cut at", "register_vectors", f"{USERS} register"),
-        ("params.py", "leave nothing to train on", "are too much", "", f"{USERS} split_rows"),
+        ("params/data.py", "leave nothing to train on", "are too much", "", f"{USERS} split_rows"),
         ("errors.py", "class ModelError", "# a comment\nclass ModelError", "", " ".join(STAGES)),
         ("errors.py", "}: expected ", "}: wanted ", "", " ".join(STAGES)),
-        ("hub.py", "TIMEOUT_SECONDS = 10", "TIMEOUT_SECONDS = 11", "", " ".join(STAGES)),
-        ("progress.py", "LINE_SECONDS = 10", "LINE_SECONDS = 20", "", " ".join(STAGES)),
+        ("sources/hub.py", "TIMEOUT_SECONDS = 10", "TIMEOUT_SECONDS = 11", "", " ".join(STAGES)),
+        ("runtime/progress.py", "LINE_SECONDS = 10", "LINE_SECONDS = 20", "", " ".join(STAGES)),
         ("stages.py", "resumable=True", "resumable=False", "", " ".join(STAGES)),
     ],
 )  # fmt: skip
@@ -212,45 +215,49 @@ def test_what_decides_a_result_is_in_its_key(package: Path, file: str, old: str,
 
 
 def test_methods_and_properties_of_values_count_where_they_are_asked_for(package: Path) -> None:
-    edit(package / "params.py", "    @model_validator", "    @property\n    def peak(self) -> float:\n"
+    edit(package / "params/train.py", "    @model_validator", "    @property\n    def peak(self) -> float:\n"
          "        return 1.0\n\n    @model_validator")  # fmt: skip
-    assert changed(package, "params.py", "return 1.0", "return 2.0") == set()
-    edit(package / "training_state.py", "seed_everything(params.seed)", "seed_everything(int(params.peak))")
-    assert changed(package, "params.py", "return 2.0", "return 3.0") == {*TRAINED.split()}
+    assert changed(package, "params/train.py", "return 1.0", "return 2.0") == set()
+    edit(package / "training/state.py", "seed_everything(params.seed)", "seed_everything(int(params.peak))")
+    assert changed(package, "params/train.py", "return 2.0", "return 3.0") == {*TRAINED.split()}
 
 
 def test_a_name_from_elsewhere_is_followed_to_its_definition(package: Path) -> None:
     (package / "shown").mkdir()
     (package / "shown" / "__init__.py").write_text(
-        "from apf_tasks.cache.store import fingerprint_files as fingerprint\n"
+        "from apf_tasks.cache.fingerprints import fingerprint_files as fingerprint\n"
     )
     edit(
-        package / "subset.py",
+        package / "data/subset.py",
         "from apf_tasks.data.rows",
         "from apf_tasks.shown import fingerprint\nfrom apf_tasks.data.rows",
     )
     (package / "more").mkdir()
     (package / "more" / "__init__.py").write_text("from ..shown import fingerprint\n")
-    edit(package / "selection.py", "from apf_tasks.data.rows", "from apf_tasks import more\nfrom apf_tasks.data.rows")
     edit(
-        package / "selection.py",
+        package / "evaluation/selection.py",
+        "from apf_tasks.data.rows",
+        "from apf_tasks import more\nfrom apf_tasks.data.rows",
+    )
+    edit(
+        package / "evaluation/selection.py",
         "def select(",
         "def more_of(a, b):\n    return more.fingerprint(a, b)\n\n\ndef select(",
     )
-    edit(package / "subset.py", "fingerprint_files(", "fingerprint(")
-    edit(package / "subset.py", ", fingerprint_files", "")
-    found = changed(package, "store.py", "sorted((folder / n).rglob", "reversed((folder / n).rglob")
+    edit(package / "data/subset.py", "fingerprint_files(", "fingerprint(")
+    edit(package / "data/subset.py", ", fingerprint_files", "")
+    found = changed(package, "cache/fingerprints.py", "sorted((folder / n).rglob", "reversed((folder / n).rglob")
     assert {"take_rows", "select"} <= found
 
 
 @pytest.mark.parametrize(
-    "statement", ["import apf_tasks.cache.store", "from apf_tasks.cache.store import *", "from . import store"]
+    "statement", ["import apf_tasks.cache.store", "from apf_tasks.cache.store import *", "from ...cache import store"]
 )
 def test_no_way_to_import_hides_a_definition(package: Path, statement: str) -> None:
-    edit(package / "schedules.py", "import math", f"{statement}\nimport math")
-    edit(package / "schedules.py", "warmup = round", "print(store)\n    warmup = round")
-    assert changed(package, "store.py", "file.read(1 << 22)", "file.read(1 << 21)") >= {*TRAINED.split()}
-    assert changed(package, "store.py", "FULL = (errno.ENOSPC", "FULL = (errno.EPERM") >= {*TRAINED.split()}
+    edit(package / "training/optim/schedules.py", "import math", f"{statement}\nimport math")
+    edit(package / "training/optim/schedules.py", "warmup = round", "print(store)\n    warmup = round")
+    assert changed(package, "cache/fingerprints.py", "file.read(1 << 22)", "file.read(1 << 21)") >= {*TRAINED.split()}
+    assert changed(package, "cache/store.py", "FULL = (errno.ENOSPC", "FULL = (errno.EPERM") >= {*TRAINED.split()}
 
 
 def test_every_name_without_influence_is_there_and_taken() -> None:
@@ -272,7 +279,10 @@ def test_modules_that_count_by_definitions_are_never_taken_whole() -> None:
     assert not {(module, stage) for module, stage in whole if module in PARTS}
 
 
-@pytest.mark.parametrize("module", ["errors", "package_index", "progress", "stage", "tracker", "tracking"])
+@pytest.mark.parametrize(
+    "module",
+    ["errors", "sources.package_index", "runtime.progress", "cache.stage", "tracking.client", "tracking.run_logger"],
+)
 def test_what_is_taken_from_reporting_modules_is_decided(module: str) -> None:
     """A new name counts until WITHOUT_INFLUENCE has it: put it there, or what decides a result elsewhere."""
     reporting = f"apf_tasks.{module}"
@@ -322,14 +332,13 @@ NOT_RUN: Mapping[str, str] = {
     "split_rows": "torch transformers jinja2 jieba scikit-learn sacrebleu rouge-score nltk safetensors",
     "build_base": "jieba numpy scikit-learn scipy sacrebleu rouge-score nltk safetensors",
     "tokenize": "torch scikit-learn scipy sacrebleu rouge-score nltk safetensors",
-    "take_rows": "torch",
     "select": "torch transformers jinja2 safetensors",
     "learning_curve": "torch transformers jinja2 safetensors",
     "register": "scikit-learn scipy sacrebleu rouge-score nltk safetensors",
     "measure_drift": "sacrebleu rouge-score nltk",
     "train_vectors": "charset-normalizer datasets polib pyarrow pandas",
     "probe_vectors": "charset-normalizer datasets polib pyarrow pandas",
-    "register_vectors": "jieba pyarrow",
+    "register_vectors": "jieba",
 }
 """Stage -> distributions that only functions import which it does not call: `ingest` makes no model and no scores, but
 its family's module has both."""

@@ -207,7 +207,7 @@ def test_what_is_the_same_today_and_what_is_not(tmp_path: Path, monkeypatch: pyt
     assert found["content of data.source"][1] not in ("", "0" * 12 + "…")
     assert found["content of model.base"] == ("not recorded", "cannot be read: no none in .")
     assert "code of ingest" not in found
-    assert found["code of select"] == ("", "old, selection changed")
+    assert found["code of select"] == ("", "evaluation.selection, old changed")
     assert found["cpu"] == (f"{here['cpu']} (ingest); another (select)", here["cpu"])
     assert found["torch"] == (f"{here['torch']} (ingest); 1.0 (select)", here["torch"])
     assert found["python"][0] == found["python"][1] == here["python"]

@@ -17,7 +17,7 @@ from apf_tasks.errors import ApfError, DataError, ParamsError, SourceError
 from apf_tasks.params._yaml import Loader
 from apf_tasks.params.experiment import Params
 from apf_tasks.params.file import load_params
-from apf_tasks.quickstart import draft
+from apf_tasks.quickstart.draft import draft
 from apf_tasks.quickstart.names import language_of, plain_name
 from apf_tasks.quickstart.page import entry, flow
 from apf_tasks.quickstart.settings import MINILM, SMOLLM

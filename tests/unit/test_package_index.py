@@ -226,7 +226,8 @@ def test_without_configuration_pips_own_index_is_asked(monkeypatch: pytest.Monke
 
 
 def test_pip_is_asked_in_a_process_of_its_own() -> None:
-    said = "import sys; from apf_tasks.sources._pip_settings import pip_settings; pip_settings(); print('pip' in sys.modules)"
+    said = "import sys; from apf_tasks.sources._pip_settings import pip_settings; pip_settings();"
+    said += "print('pip' in sys.modules)"
     asked = subprocess.run([sys.executable, "-c", said], env={"PIP_CONFIG_FILE": os.devnull}, capture_output=True)
     assert asked.stdout.split() == [b"False"], asked.stderr.decode()
 

@@ -17,12 +17,12 @@ from pydantic import ValidationError
 
 from apf_tasks.artifacts import Split
 from apf_tasks.cache.journal import Unknown
+from apf_tasks.data.base_model import build_base, training_texts
 from apf_tasks.data.rows import write_rows
-from apf_tasks.data.texts import training_texts
 from apf_tasks.errors import CannotTeach, ModelError, ParamsError, StoreError
 from apf_tasks.models.config import build_config
 from apf_tasks.models.pretrained import load_base, load_pretrained
-from apf_tasks.models.scratch import build_base, random_model, unknown_fraction
+from apf_tasks.models.scratch import random_model, unknown_fraction
 from apf_tasks.models.tokenizer import train_tokenizer
 from apf_tasks.params.architectures import convention, problem_with
 from apf_tasks.params.family import FamilyParams

@@ -1,1 +1,1 @@
-"""TODO"""
+"""A registered version in use: what was recorded with it, its model, its answers and scores."""

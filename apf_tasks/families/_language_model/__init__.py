@@ -1,1 +1,1 @@
-"""TODO"""
+"""What causal and masked language models share."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""What summarization and translation share."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Causal language models: text, instructions and conversations."""

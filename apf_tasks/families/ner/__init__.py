@@ -1,1 +1,1 @@
-"""TODO"""
+"""Named-entity recognition."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Extractive question answering."""

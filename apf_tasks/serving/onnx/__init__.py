@@ -1,1 +1,1 @@
-"""TODO"""
+"""A registered model as ONNX, replayed beside the original."""

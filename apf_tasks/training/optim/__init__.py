@@ -1,1 +1,1 @@
-"""TODO"""
+"""Optimizers, learning-rate schedules, and weights kept in bfloat16."""

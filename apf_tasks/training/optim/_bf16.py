@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from apf_tasks.params.optimizers import Groups
+from apf_tasks.training.optim.from_params import Groups
 
 LOST_BITS = 16
 """Of a float32 that a bfloat16 has not."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Commands about data and params files."""

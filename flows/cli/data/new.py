@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -11,14 +11,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from apf_tasks.params.data import DataParams
-from apf_tasks.quickstart.draft import Draft
-from apf_tasks.quickstart.page import counted, flow
 from apf_tasks.sources.data import ALL
 from flows.cli._app import out
-from flows.cli.main import app
+
+if TYPE_CHECKING:
+    from apf_tasks.quickstart.draft import Draft
 
 
-@app.command()
 def new(
     family: Annotated[str, typer.Argument(help="What to learn: sentiment, ner, translation, …")],
     file: Annotated[str, typer.Argument(help="A file, a folder, a pattern in quotes, train.{en,zh}, or hub:NAME.")],
@@ -31,7 +30,7 @@ def new(
 ) -> None:
     """Write a params file for a data file: guess its columns, the model and the settings, and say why."""
     from apf_tasks.params.file import parse_overrides
-    from apf_tasks.quickstart import draft
+    from apf_tasks.quickstart.draft import draft
     from apf_tasks.quickstart.write import default_path, refuse_existing, write
 
     pass
@@ -49,6 +48,8 @@ FEW_ROWS = 200
 
 def print_draft(out: Console, draft: Draft, path: Path) -> None:
     """The columns with the reason for each, rows, language, doubts, and the next two commands."""
+    from apf_tasks.quickstart.page import counted
+
     if draft.found.guesses:
         table = Table("column", "← of the file", "why", "examples", box=None, pad_edge=False)
         for guess in draft.found.guesses:
@@ -66,6 +67,8 @@ def print_draft(out: Console, draft: Draft, path: Path) -> None:
 
 
 def _print_facts(out: Console, draft: Draft) -> None:
+    from apf_tasks.quickstart.page import flow
+
     if not draft.rows:
         out.print(f"{draft.source} was not looked at: the columns are the family's own names.", highlight=False)
         out.print(f"starts from {draft.base.name} ({draft.base.about})", markup=False, highlight=False)

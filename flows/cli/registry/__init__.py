@@ -1,1 +1,1 @@
-"""TODO"""
+"""Commands about registered models."""

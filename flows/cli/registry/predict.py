@@ -8,10 +8,8 @@ from typing import Annotated
 import typer
 
 from flows.cli._app import out
-from flows.cli.main import app
 
 
-@app.command()
 def predict(
     model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS or models:/NAME/VERSION")],
     file: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL or Parquet with the model's input columns.")],

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Commands that plan, run, compare and repeat experiments."""

@@ -17,10 +17,8 @@ from apf_tasks.params.word_vectors import WordVectorParams
 from apf_tasks.runs.compare import Compared
 from apf_tasks.tracking.past_runs import Point
 from flows.cli._app import AsJson, out
-from flows.cli.main import app
 
 
-@app.command()
 def compare(
     runs: Annotated[list[str], typer.Argument(help="Run ids, the starts of some, or models:/NAME@ALIAS.")],
     picture: Annotated[Path, typer.Option("-o", "--output", help="Where to draw the picture.")] = Path("compare.png"),

@@ -17,11 +17,10 @@ from apf_tasks.params.file import load_experiment
 from apf_tasks.params.word_vectors import WordVectorParams
 from apf_tasks.pipelines import first_trial
 from apf_tasks.search.trials import label
+from apf_tasks.tracking.past_runs import local_params
 from flows.cli._app import AsJson, Overrides, ParamsFile, out
-from flows.cli.main import app
 
 
-@app.command()
 def curve(
     params: ParamsFile,
     overrides: Overrides = None,
@@ -36,7 +35,7 @@ def curve(
     from flows.orchestration._console import console_logging
     from flows.orchestration.settings import start_together
 
-    experiment, parts = load_experiment(params, overrides or ()), parse_fractions(fractions)
+    experiment, parts = load_experiment(local_params(params), overrides or ()), parse_fractions(fractions)
     if isinstance(experiment, WordVectorParams):
         raise ParamsError(
             "apf curve", "rows with something to learn", "word vectors", "Name a params file of a family."

@@ -15,6 +15,7 @@ from apf_tasks.cache.journal import Journal, Visit
 from apf_tasks.params.experiment import Params
 from apf_tasks.planning.devices import size
 from apf_tasks.planning.estimates import Estimate, estimate
+from apf_tasks.tracking.past_runs import local_params
 
 if TYPE_CHECKING:
     from apf_tasks.planning.measure import Speed
@@ -55,7 +56,7 @@ def plan(
     from apf_tasks.promotion.warm_start import meant_now, pinned
 
     wanted = check_device(device) if device else "cpu" if memory else None
-    experiment = load_experiment(params, overrides or ())
+    experiment = load_experiment(local_params(params), overrides or ())
     prepare = measure or wanted is not None
     with journal(dry=True, prepare=prepare) as book, of_experiment(experiment.name):
         if isinstance(experiment, WordVectorParams):

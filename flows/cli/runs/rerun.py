@@ -16,10 +16,8 @@ from apf_tasks.runs.differences import Line
 from apf_tasks.runs.rerun import Repeated, same_number
 from apf_tasks.tracking.past_runs import PastRun
 from flows.cli._app import AsJson, out
-from flows.cli.main import app
 
 
-@app.command()
 def rerun(
     run: Annotated[str, typer.Argument(help="A run id, the start of one, or models:/NAME@ALIAS.")],
     fresh: Annotated[bool, typer.Option("--fresh", help="Compute all of it again, in a temporary store.")] = False,

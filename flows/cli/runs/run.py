@@ -13,20 +13,20 @@ from apf_tasks.cache.journal import Journal
 from apf_tasks.params.file import load_experiment
 from apf_tasks.params.word_vectors import WordVectorParams
 from apf_tasks.runs.record import test_opened
+from apf_tasks.tracking.past_runs import local_params
 from flows.cli._app import AsJson, Overrides, ParamsFile, out
-from flows.cli.main import app
 from flows.cli.runs._search import search_table
 from flows.cli.runs.word_vectors import vectors
 
 
-@app.command()
 def run(params: ParamsFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Run an experiment: reuse what is known, compute the rest, register the chosen model."""
     from apf_tasks.params.file import parse_overrides
     from flows.orchestration._console import console_logging
     from flows.orchestration.settings import start_together
 
-    experiment = load_experiment(params, overrides or ())  # every problem at once, before prefect is even imported
+    # every problem at once, before prefect is even imported
+    experiment = load_experiment(local_params(params), overrides or ())
     if isinstance(experiment, WordVectorParams):
         vectors(params, overrides, as_json)
         return

@@ -14,19 +14,18 @@ from rich.table import Table
 from apf_tasks.artifacts import RegisteredModel
 from apf_tasks.cache.journal import Journal
 from apf_tasks.params.file import load_word_vectors
+from apf_tasks.tracking.past_runs import local_params
 from apf_tasks.word_vectors.artifacts import Corpus, TrainedVectors, VectorReport
 from flows.cli._app import AsJson, Overrides, ParamsFile, out
-from flows.cli.main import app
 
 
-@app.command()
 def vectors(params: ParamsFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Train word vectors by a params file with a section `vectors`, and register them. `apf run` does the same."""
     from apf_tasks.params.file import parse_overrides
     from flows.orchestration._console import console_logging
     from flows.orchestration.settings import start_together
 
-    load_word_vectors(params, overrides or ())
+    load_word_vectors(local_params(params), overrides or ())
     console_logging()
     from apf_tasks.cache.journal import journal
 
@@ -42,7 +41,6 @@ def vectors(params: ParamsFile, overrides: Overrides = None, as_json: AsJson = F
         print_words(out, done)
 
 
-@app.command()
 def similar(
     model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS or models:/NAME/VERSION of word vectors")],
     word: Annotated[str, typer.Argument(help="The word to ask about.")],

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Commands about servers, workers and scheduled work."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 
@@ -18,7 +19,8 @@ out = Console()
 def serve(work: bool = False) -> None:
     """Start the servers (and with `work` deployments and a worker), print their addresses, run until Ctrl-C."""
     prepare()
-    with until_stopped([]) as started:
+    started: Started = []
+    with _address_forgotten(started), until_stopped(started, out.print):
         _start_mlflow(started)
         if (url := running_server()) is None:
             url = _start_prefect(started)
@@ -60,8 +62,12 @@ def _start_prefect(started: Started) -> str:
     return url
 
 
-def _forget_server(pids: Sequence[int]) -> None:
-    """Take the address away if the server behind it is one of these."""
-    file = store.root() / SERVER_FILE
-    if file.is_file() and json.loads(file.read_text()).get("pid") in pids:
-        file.unlink()
+@contextmanager
+def _address_forgotten(started: Started) -> Iterator[None]:
+    """After the block nobody finds the address of a server that was started in it."""
+    try:
+        yield
+    finally:
+        file = store.root() / SERVER_FILE
+        if file.is_file() and json.loads(file.read_text()).get("pid") in [process.pid for process in started]:
+            file.unlink()

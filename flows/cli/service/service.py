@@ -23,10 +23,11 @@ def retrain(
 ) -> None:
     """Train again if data, params or code are new, and let the gate decide who is champion."""
     from apf_tasks.params.file import load_params, parse_overrides
+    from apf_tasks.tracking.past_runs import local_params
     from flows.orchestration._console import console_logging
     from flows.orchestration.settings import start_together
 
-    load_params(params, overrides or ())
+    load_params(local_params(params), overrides or ())
     console_logging()
     from flows.cli.registry._output import print_retrained
     from flows.retrain import retrain as flow
@@ -48,10 +49,11 @@ def drift(
 ) -> None:
     """Compare new rows with those that the champion learned from."""
     from apf_tasks.params.file import load_params, parse_overrides
+    from apf_tasks.tracking.past_runs import local_params
     from flows.orchestration._console import console_logging
     from flows.orchestration.settings import start_together
 
-    load_params(params, overrides or ())
+    load_params(local_params(params), overrides or ())
     console_logging()
     from flows.cli.registry._output import print_drift
     from flows.drift import drift as flow

@@ -1,14 +1,28 @@
-"""The texts of a split that a tokenizer is trained on."""
+"""A model from scratch for a split: its tokenizer learns from the texts of train."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from apf_tasks.artifacts import Split
+from apf_tasks.artifacts import BaseModel, Split
+from apf_tasks.cache.fingerprints import fingerprint_files
 from apf_tasks.data.rows import read_rows
 from apf_tasks.family import get_family
+from apf_tasks.models import scratch
 from apf_tasks.params.family import FamilyParams
+from apf_tasks.params.model import ModelParams, TokenizerParams
+from apf_tasks.sources.models import tokenizer_folder
+
+
+def build_base(
+    out: Path, split: Split, model: ModelParams, tokenizer: TokenizerParams, family: FamilyParams
+) -> BaseModel:
+    """A model from scratch whose tokenizer knows the train split. Raises ModelError, CannotTeach."""
+    folder = None if tokenizer.base is None else tokenizer_folder(tokenizer)
+    built = scratch.build_base(out, training_texts(split, family), model, tokenizer, folder)
+    return built.model_copy(update={"fingerprint": fingerprint_files(out, ["model"])})
 
 
 def training_texts(split: Split, family: FamilyParams) -> list[str]:
