@@ -10,12 +10,11 @@ import pytest
 
 from apf_tasks.tracking import client as tracker
 from apf_tasks.tracking import run_logger as tracking
-from tests.databases import Databases
+from tests.support.databases import Databases
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-PROJECT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +45,7 @@ def prefect_server(databases: Databases) -> Iterator[None]:
     os.environ["APF_MLRUNS"] = os.environ.get("APF_MLRUNS", "/tmp/apf-tests")
     os.environ["PREFECT_SERVER_REGISTER_BLOCKS_ON_START"] = "false"  # saving a block registers it
     prepare()
-    from tests.prefect_server import shared_server
+    from tests.support.prefect_server import shared_server
 
     with shared_server(databases.shared, databases):
         yield

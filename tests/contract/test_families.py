@@ -29,7 +29,7 @@ from apf_tasks.params.model import ModelParams
 from apf_tasks.params.train import RuntimeParams
 from apf_tasks.training.loop import train_steps
 from apf_tasks.training.optim.from_params import build
-from tests.conftest import PROJECT
+from tests.support.paths import PROJECT
 
 SMOKE = [p for p in sorted((PROJECT / "params" / "smoke").glob("*.yaml")) if "family" in yaml.safe_load(p.read_text())]
 PLACE = Place(torch.device("cpu"), torch.float32)

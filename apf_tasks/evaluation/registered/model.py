@@ -33,8 +33,6 @@ def load_registered(uri: str) -> Registered:
     version = logged_version(uri)
     if (version.folder / VECTORS).is_file():
         return Registered(version, partial(answer_rows, read_word_vectors(version.folder)))
-    from apf_tasks.evaluation.registered.fine_tuned import (
-        load_fine_tuned,  # imports torch, which word vectors do without
-    )
+    from apf_tasks.evaluation.registered.fine_tuned import load_fine_tuned
 
     return Registered(version, load_fine_tuned(version.folder, read_config(version.uri, version.config)).predict)

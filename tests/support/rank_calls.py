@@ -1,0 +1,61 @@
+"""What ranks are asked to do in tests: a module that they can import."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from apf_tasks.errors import ParamsError
+
+
+def dies() -> None:
+    """One rank is killed, the other waits for ever."""
+    if os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(3600)
+
+
+def raises() -> None:
+    """All ranks find the same mistake."""
+    raise ParamsError("runtime.device", "a device", "none", "Nothing.")
+
+
+def learns(cases: list[tuple[str, Path]]) -> list[dict[str, Any]]:
+    """Loss, gradients and predictions of each family and model, which ranks divide among them."""
+    import pandas as pd
+    import torch
+
+    from apf_tasks.data.batching import collate
+    from apf_tasks.family import get_family
+    from apf_tasks.models.pretrained import load_base
+    from apf_tasks.params.family import family_params
+    from apf_tasks.params.model import ModelParams
+    from apf_tasks.runtime.ranks import here
+    from apf_tasks.runtime.sharding import gathered, shard, whole
+    from tests.support.tiny import review_rows
+
+    found, ranks, device = [], here(), torch.device("cpu")
+    for name, folder in cases:
+        short = {"max_new_tokens": 4, "prompt": "{source}"} if name == "translation" else {}
+        family = get_family(family_params(name).model_validate({"name": name} | short))
+        params = ModelParams(base=str(folder), max_tokens=48)
+        base, model = load_base(folder, params), family.load_model(folder, params, ()).eval()
+        rows = pd.DataFrame(review_rows(4)).assign(source=lambda r: r["text"], target=lambda r: r["text"].str[:20])
+        columns = {n: v for n, v in family.encode(rows, base, ()).items() if n not in ("truncated", "row")}
+        if family.draw is not None:
+            columns = family.draw(columns, base, (1, 2))
+        batch = collate(columns, base.pad_id, device)
+        if ranks.count > 1:
+            shard(model, ranks, device)
+        for _ in range(2):  # what a pass leaves behind does not harm the next
+            model.zero_grad()
+            loss = family.loss(model, batch)
+            loss.backward()  # type: ignore[no-untyped-call]
+            with torch.no_grad(), gathered(model):
+                said = family.predict(model, batch, base, ())
+        gradients = {n: whole(p.grad).numpy() for n, p in model.named_parameters() if p.grad is not None}
+        found.append({"loss": loss.item(), "gradients": gradients, "said": [piece["prediction"] for piece in said]})
+    return found
