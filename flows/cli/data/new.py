@@ -33,8 +33,6 @@ def new(
     from apf_tasks.quickstart.draft import draft
     from apf_tasks.quickstart.write import default_path, refuse_existing, write
 
-    pass
-
     path = output or default_path(family, file)
     refuse_existing(path, force)
     told = {name: str(value) for name, value in parse_overrides(column or ()).items()}

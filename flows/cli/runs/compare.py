@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -14,9 +14,11 @@ from rich.table import Table
 
 from apf_tasks.family import get_family
 from apf_tasks.params.word_vectors import WordVectorParams
-from apf_tasks.runs.compare import Compared
-from apf_tasks.tracking.past_runs import Point
 from flows.cli._app import AsJson, out
+
+if TYPE_CHECKING:
+    from apf_tasks.runs.compare import Compared
+    from apf_tasks.tracking.past_runs import Point
 
 
 def compare(
@@ -27,8 +29,6 @@ def compare(
 ) -> None:
     """Put past runs side by side, and say which is reliably better on the same test rows."""
     from apf_tasks.runs.compare import compare_runs, document
-
-    pass
 
     compared = compare_runs(runs, metric, picture)
     if as_json:

@@ -42,8 +42,6 @@ def curve(
         )
     console_logging()
     from apf_tasks.cache.journal import journal
-
-    pass
     from flows.learning_curve import learning_curve
 
     start_together()

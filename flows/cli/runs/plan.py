@@ -63,7 +63,6 @@ def plan(
             word_vector_pipeline(experiment)
         else:
             pipeline(pinned(experiment, meant_now(experiment)))
-    pass
 
     found = None if isinstance(experiment, WordVectorParams) else estimated(book.visits, experiment, measure, wanted)
     if as_json:

@@ -29,8 +29,6 @@ def rerun(
     from flows.orchestration._console import console_logging
     from flows.orchestration.settings import start_together
 
-    pass
-
     past = past_run(run)
     with where_it_ran(past.provenance, past.params) as elsewhere:
         lines = then_and_now(past.provenance, past.params)

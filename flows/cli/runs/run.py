@@ -35,8 +35,6 @@ def run(params: ParamsFile, overrides: Overrides = None, as_json: AsJson = False
     from flows.cli.runs._search import shown_live
     from flows.fine_tune import fine_tune
 
-    pass
-
     start_together(workers=experiment.search.parallel > 1)
     with journal() as done, shown_live(done, experiment):
         fine_tune(params, parse_overrides(overrides or ()))

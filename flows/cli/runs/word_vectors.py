@@ -28,8 +28,6 @@ def vectors(params: ParamsFile, overrides: Overrides = None, as_json: AsJson = F
     load_word_vectors(local_params(params), overrides or ())
     console_logging()
     from apf_tasks.cache.journal import journal
-
-    pass
     from flows.word_vectors import word_vectors
 
     start_together()
@@ -50,8 +48,6 @@ def similar(
     """Ask word vectors: the nearest words of one word, or the cosine of two."""
     from apf_tasks.word_vectors.similar import similar as ask
     from flows.orchestration._console import console_logging
-
-    pass
 
     console_logging()
     print_similar(out, word, other, ask(model, word, other, count))
