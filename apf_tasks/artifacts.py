@@ -201,7 +201,7 @@ class Selection(Artifact):
         return f"{self.metric} {self.candidates[0].score:.4f} · {self.tie_break}"
 
 
-class TestReport(Artifact):
+class EvaluationReport(Artifact):
     """`predictions.parquet` (row_id, reference, prediction, …), `report.json`, `confusion.png`."""
 
     model_fingerprint: str
@@ -236,7 +236,7 @@ class RegisteredModel(Artifact):
         return f"{self.model_uri} ({', '.join(self.aliases)}) · {self.replayed_rows} rows replayed alike"
 
 
-class Contender(Artifact):
+class VersionScores(Artifact):
     """`predictions.parquet`: a registered version on the same rows as another one."""
 
     uri: str
@@ -276,7 +276,7 @@ class DriftReport(Artifact):
         return f"{self.rows_new:,} new rows beside {self.rows_then:,} · {said}"
 
 
-class BaseModel(Artifact):
+class ScratchModel(Artifact):
     """`model/`: configuration, tokenizer and random weights that training starts from."""
 
     architecture: str

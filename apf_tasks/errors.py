@@ -5,17 +5,17 @@
     ├── SourceError      a data or model source cannot be reached, verified or unpacked
     ├── DataError        the rows cannot be used
     ├── StoreError       the stage store cannot be read or written (no space, no permission)
-    ├── CannotTrain      these values cannot be trained, whatever the surroundings: all that a search outlives
-    │   ├── CannotTeach  the rows can be read, but no model can learn from them (a DataError too)
+    ├── UntrainableError      these values cannot be trained, whatever the surroundings: all that a search outlives
+    │   ├── UntrainableDataError  the rows can be read, but no model can learn from them (a DataError too)
     │   ├── Diverged     the loss or a gradient stopped being a finite number
     │   ├── ModelError   the pretrained model cannot be loaded, or does not fit the data
-    │   ├── NoModel      the model to start from does not exist (a SourceError too)
-    │   ├── UnfitParams  a value does not go together with the model or with another value (a ParamsError too)
-    │   └── WorkerDied   the process that trained was killed, as it is for want of memory
+    │   ├── MissingModelError      the model to start from does not exist (a SourceError too)
+    │   ├── UnsuitableParamsError  a value does not go together with the model or with another value (a ParamsError too)
+    │   └── WorkerDiedError   the process that trained was killed, as it is for want of memory
     ├── Interrupted      asked to stop: a checkpoint is on disk, the same command continues from it
     ├── WorkersError     the processes that should train cannot be had, or ended otherwise than by their work
     ├── RegistryError    the tracker refuses, or a model does not replay as it was trained
-    │   └── PromotionRefused  the champion stays: a rule of the gate failed, or the champion is another one by now
+    │   └── PromotionRefusedError  the champion stays: a rule of the gate failed, or the champion is another one by now
     └── ExportError      a model cannot be exported, or what was exported does not answer as the model does
 
 An ApfError says four things: where it happened, what was expected, what was found, and what to do next.
@@ -51,27 +51,27 @@ class DataError(ApfError):
     """The rows cannot be used."""
 
 
-class CannotTrain(ApfError):
+class UntrainableError(ApfError):
     """These values cannot be trained, whatever the surroundings: one of many trials may fail so; the others go on."""
 
 
-class CannotTeach(DataError, CannotTrain):
+class UntrainableDataError(DataError, UntrainableError):
     """The rows can be read, but no model can learn from them."""
 
 
-class ModelError(CannotTrain):
+class ModelError(UntrainableError):
     """The pretrained model cannot be loaded, or does not fit the data."""
 
 
-class NoModel(SourceError, CannotTrain):
+class MissingModelError(SourceError, UntrainableError):
     """The model to start from does not exist."""
 
 
-class UnfitParams(ParamsError, CannotTrain):
+class UnsuitableParamsError(ParamsError, UntrainableError):
     """A value does not go together with the model or with another value."""
 
 
-class WorkerDied(CannotTrain):
+class WorkerDiedError(UntrainableError):
     """The process that trained was killed, as it is for want of memory."""
 
 
@@ -79,11 +79,11 @@ class StoreError(ApfError):
     """The stage store cannot be read or written."""
 
 
-class Diverged(CannotTrain):
+class DivergedError(UntrainableError):
     """The loss or a gradient stopped being a finite number."""
 
 
-class Interrupted(ApfError):
+class InterruptedByUser(ApfError):
     """Asked to stop: a checkpoint is on disk, the same command continues from it."""
 
 
@@ -95,7 +95,7 @@ class RegistryError(ApfError):
     """The tracker refuses, or a model does not replay as it was trained."""
 
 
-class PromotionRefused(RegistryError):
+class PromotionRefusedError(RegistryError):
     """The champion stays: a rule of the gate failed, or the champion is another one by now."""
 
 
@@ -113,14 +113,14 @@ def fails_trial(error: BaseException) -> bool:
     Any other error says nothing about the values. A tracker that is away, a full disk or a bug must not decide which
     trial is chosen.
     """
-    if isinstance(error, (CannotTrain, MemoryError)):
+    if isinstance(error, (UntrainableError, MemoryError)):
         return True
     named = {kind.__qualname__ for kind in type(error).__mro__ if kind.__module__.split(".")[0] == "torch"}
     text = str(error) if isinstance(error, RuntimeError) else ""
     return "OutOfMemoryError" in named or any(words in text for words in NO_MEMORY)
 
 
-def of_the_system(error: BaseException | None) -> bool:
+def is_system_error(error: BaseException | None) -> bool:
     """Whether an operation of the system failed behind an error, otherwise than by a file that is not there."""
     while error is not None:
         if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR):

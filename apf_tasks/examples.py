@@ -57,7 +57,7 @@ def count_targets(columns: Columns) -> int:
     return sum(label != IGNORE_INDEX for labels in columns["labels"] for label in labels)
 
 
-def choose(columns: Columns, indices: Sequence[int]) -> Columns:
+def select_columns(columns: Columns, indices: Sequence[int]) -> Columns:
     """The same columns for some of the examples."""
     return {name: [values[i] for i in indices] for name, values in columns.items()}
 

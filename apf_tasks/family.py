@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from apf_tasks.examples import Examples
-    from apf_tasks.models.pretrained import Base
+    from apf_tasks.models.pretrained import BaseModelInfo
 
 
 MODEL_INPUTS = frozenset(
@@ -30,19 +30,19 @@ Prediction = dict[str, Any]
 """What is predicted for a row: `prediction`, in the terms of the reference, and whatever belongs to it."""
 
 
-Pieces = Sequence[Sequence[Prediction]]
+ExamplePredictions = Sequence[Sequence[Prediction]]
 """Per row, what was predicted for each of its examples, in their order."""
 
 
-Predict = Callable[["PreTrainedModel", dict[str, "torch.Tensor"], "Base", Sequence[str]], list[Prediction]]
+Predict = Callable[["PreTrainedModel", dict[str, "torch.Tensor"], "BaseModelInfo", Sequence[str]], list[Prediction]]
 """(model, batch without `labels`, base, label_names) -> what is predicted per example; B dictionaries."""
 
 
-Settings = Mapping[str, float]
+Thresholds = Mapping[str, float]
 """Numbers of a decision that were chosen on validation, such as a threshold."""
 
 
-class Checked(NamedTuple):
+class CheckedRows(NamedTuple):
     """Rows after a family has looked at them."""
 
     rows: pd.DataFrame
@@ -53,14 +53,16 @@ class Checked(NamedTuple):
     """What was repaired, and how often."""
 
 
-class Evidence(NamedTuple):
+class BaselineInputs(NamedTuple):
     """What a baseline may look at: the rows of a split and their tokens."""
 
     rows: pd.DataFrame
     examples: Examples
 
 
-def first_piece(rows: pd.DataFrame, pieces: Pieces, base: Base, settings: Settings) -> list[Prediction]:
+def first_piece(
+    rows: pd.DataFrame, pieces: ExamplePredictions, base: BaseModelInfo, settings: Thresholds
+) -> list[Prediction]:
     """The prediction of a row that is one example."""
     return [piece[0] for piece in pieces]
 
@@ -76,9 +78,9 @@ class Family:
     """Texts that may not stand on two sides of a split: the hash split and near-duplicates go by them."""
     metrics: tuple[str, ...]
     """Names of the scores, the one that candidates are compared by first."""
-    check: Callable[[pd.DataFrame], Checked]
+    check: Callable[[pd.DataFrame], CheckedRows]
     """Rows as read (scalars are text or None) -> rows with the canonical columns, and what is wrong with each."""
-    encode: Callable[[pd.DataFrame, Base, Sequence[str]], Columns]
+    encode: Callable[[pd.DataFrame, BaseModelInfo, Sequence[str]], Columns]
     """(rows, base, label_names) -> `input_ids`, `labels`, `truncated` (bool), what else forward or predict takes per
     token, and `row` (position in `rows`) when rows give several examples. Served rows have no reference."""
     load_model: Callable[[Path, ModelParams, Sequence[str]], PreTrainedModel]
@@ -93,7 +95,7 @@ class Family:
     """(references, predictions, label_names) -> (N, K) per-row counts whose sums determine every score."""
     scores: Callable[[np.ndarray], dict[str, np.ndarray]]
     """Sums of statistics (..., K) -> metric -> (...): so that a bootstrap resample costs one matrix product."""
-    baselines: Callable[[Evidence, Evidence, int], dict[str, Sequence[Any]]]
+    baselines: Callable[[BaselineInputs, BaselineInputs, int], dict[str, Sequence[Any]]]
     """(train, test, seed) -> baseline name -> prediction per test row."""
     example: Mapping[str, str]
     """Input of one row for the model's signature; all served inputs are text."""
@@ -105,7 +107,7 @@ class Family:
     """Columns that are taken along when the source has them."""
     key_columns: tuple[str, ...] = ()
     """What makes two rows the same row; the text columns when empty."""
-    taught_columns: tuple[str, ...] = ()
+    tokenizer_columns: tuple[str, ...] = ()
     """The texts that a tokenizer of a model from scratch is trained on; the key columns when empty."""
     label_column: str | None = None
     """The column of one label per row, or None where a row has none, or several."""
@@ -113,20 +115,20 @@ class Family:
     """Rows -> the labels that each carries; from `label_column` when None."""
     leave_label_out: str = "leave it out of data.labels"
     """What to do about a label that train does not have, if there are no rows to add."""
-    merge: Callable[[pd.DataFrame, Pieces, Base, Settings], list[Prediction]] = first_piece
+    merge: Callable[[pd.DataFrame, ExamplePredictions, BaseModelInfo, Thresholds], list[Prediction]] = first_piece
     """(rows, pieces, base, settings) -> the prediction of each row."""
     lower_is_better: frozenset[str] = frozenset()
     """Metrics whose best value is the smallest."""
     per_token: frozenset[str] = frozenset()
     """Metrics that count the model's own tokens: they compare nothing across tokenizers."""
-    draw: Callable[[Columns, Base, Sequence[int]], Columns] | None = None
+    mask: Callable[[Columns, BaseModelInfo, Sequence[int]], Columns] | None = None
     """(columns of some examples, base, seeds) -> the same examples as one epoch sees them, `labels` among them. The
     seeds and the example decide; no seeds give the fixed view of an evaluation."""
     tune: Callable[[Sequence[Any], Sequence[Prediction]], dict[str, float]] | None = None
     """(references, predictions) of the validation split -> the settings for `merge`."""
     constants: Callable[[pd.DataFrame, Sequence[str]], dict[str, torch.Tensor]] | None = None
     """(train rows, label_names) -> tensors that every training batch carries, such as class weights."""
-    reads_labels: bool = False
+    needs_labels: bool = False
     """Whether `predict` gets the labels: the score of a language model is how well it foresees them."""
     packs: bool = False
     """Whether examples may stand behind each other in one sequence, positions restarting, nothing attended across."""

@@ -9,7 +9,7 @@ from apf_tasks.params.file import Trial, with_trial
 from apf_tasks.params.word_vectors import WordVectorParams
 from apf_tasks.promotion.champion_rows import champion_split, champion_uri
 from apf_tasks.search.search import base_model, search
-from apf_tasks.search.trials import draws
+from apf_tasks.search.trials import trial_source
 from apf_tasks.stages import (
     evaluate,
     ingest,
@@ -69,7 +69,7 @@ def curve_pipeline(params: Params, fractions: tuple[float, ...] = FRACTIONS) -> 
 
 def first_trial(params: Params) -> tuple[Trial, Params]:
     """What is trained on every part: the first trial of the search, or the params as they are written."""
-    trial = draws(params).ask() or {}
+    trial = trial_source(params).ask() or {}
     return trial, with_trial(params, trial)
 
 

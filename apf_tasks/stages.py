@@ -10,27 +10,27 @@ from pathlib import Path
 from typing import Any, cast
 
 from apf_tasks.artifacts import (
-    BaseModel,
-    Contender,
     DriftReport,
+    EvaluationReport,
     LearningCurve,
     RawData,
     RegisteredModel,
     Rung,
+    ScratchModel,
     Selection,
     Split,
-    TestReport,
     TokenizedSplit,
     TrainedModel,
+    VersionScores,
 )
-from apf_tasks.cache.journal import Unknown
+from apf_tasks.cache.journal import Pending
 from apf_tasks.cache.stage import stage
 from apf_tasks.params.base import Frozen
 from apf_tasks.params.data import DataParams, SplitName, SplitParams
 from apf_tasks.params.family import FamilyParams
 from apf_tasks.params.gate import DriftParams
 from apf_tasks.params.model import ModelParams, TokenizerParams
-from apf_tasks.params.search import SelectParams, TestParams
+from apf_tasks.params.search import EvaluationParams, SelectParams
 from apf_tasks.params.train import RuntimeParams, TrainParams
 
 ENCODING = ("transformers", "tokenizers", "sentencepiece", "jinja2", "jieba", "numpy", "pandas", "pyarrow")
@@ -76,7 +76,7 @@ def still_registered(handle: RegisteredModel) -> bool:
 @stage(
     libraries=["pandas", "pyarrow", "numpy", "polib", "charset-normalizer", "datasets", "jieba"],
     identity=source_identity,
-    prepares=True,
+    is_preparation=True,
 )
 def ingest(out: Path, data: DataParams, family: FamilyParams) -> RawData:
     """Rows of the source, checked and normalised."""
@@ -85,7 +85,7 @@ def ingest(out: Path, data: DataParams, family: FamilyParams) -> RawData:
     return ingestion.ingest(out, data, family)
 
 
-@stage(libraries=["pandas", "pyarrow", "numpy", "scipy"], prepares=True)
+@stage(libraries=["pandas", "pyarrow", "numpy", "scipy"], is_preparation=True)
 def split_rows(out: Path, raw: RawData, split: SplitParams, family: FamilyParams) -> Split:
     """Train, validation and test without a row, or its like, on two sides."""
     from apf_tasks.data import splitting
@@ -96,20 +96,20 @@ def split_rows(out: Path, raw: RawData, split: SplitParams, family: FamilyParams
 @stage(
     libraries=["torch", "transformers", "tokenizers", "sentencepiece", "gguf", "jinja2", "pandas", "pyarrow"],
     identity=_tokenizer_identity,
-    prepares=True,
+    is_preparation=True,
 )
 def build_base(
     out: Path, split: Split, model: ModelParams, tokenizer: TokenizerParams, family: FamilyParams
-) -> BaseModel:
+) -> ScratchModel:
     """Random weights, and a tokenizer from the train split, for a model from scratch."""
     from apf_tasks.data import base_model
 
     return base_model.build_base(out, split, model, tokenizer, family)
 
 
-def as_model_params(built: BaseModel, model: ModelParams) -> ModelParams:
+def as_model_params(built: ScratchModel, model: ModelParams) -> ModelParams:
     """The params of a model that starts from what `build_base` built; what a plan does not know stays unknown."""
-    if isinstance(built, Unknown):
+    if isinstance(built, Pending):
         return cast(ModelParams, built)
     base = f"stages:build_base/{built.path.name}"
     return model.model_copy(update={"init": "pretrained", "base": base, "architecture": None, "sizes": {}})
@@ -118,7 +118,7 @@ def as_model_params(built: BaseModel, model: ModelParams) -> ModelParams:
 @stage(
     libraries=[*ENCODING, "gguf"],
     identity=_base_identity,
-    prepares=True,
+    is_preparation=True,
 )
 def tokenize(out: Path, split: Split, name: SplitName, model: ModelParams, family: FamilyParams) -> TokenizedSplit:
     """One split as token ids and labels."""
@@ -144,9 +144,9 @@ def train_model(
 ) -> TrainedModel:
     """One trial: every parameter updated on train, the best weights by validation."""
     from apf_tasks.training import train as training
-    from apf_tasks.training.state import Trial
+    from apf_tasks.training.state import TrainingInputs
 
-    return training.train_model(out, Trial(train, validation, model, family, params, runtime, metric))
+    return training.train_model(out, TrainingInputs(train, validation, model, family, params, runtime, metric))
 
 
 @stage(libraries=TRAINING, identity=_base_identity)
@@ -163,11 +163,11 @@ def train_rung(
 ) -> Rung:
     """The first part of a trial, to see whether it is worth the rest."""
     from apf_tasks.training import rung as rungs
-    from apf_tasks.training.state import Trial
+    from apf_tasks.training.state import TrainingInputs
 
-    with train_model.at_work(train, validation, model, family, params, runtime, metric) as (key, folder):
+    with train_model.open_call(train, validation, model, family, params, runtime, metric) as (key, folder):
         return rungs.train_rung(
-            out, folder, key, Trial(train, validation, model, family, params, runtime, metric), until
+            out, folder, key, TrainingInputs(train, validation, model, family, params, runtime, metric), until
         )
 
 
@@ -176,7 +176,7 @@ def take_rows(out: Path, split: TokenizedSplit, fraction: float) -> TokenizedSpl
     """A part of the train split; a smaller one is a part of a larger one."""
     from apf_tasks.data import subset
 
-    return subset.take_rows(out, split, fraction)
+    return subset.subsample(out, split, fraction)
 
 
 @stage(libraries=[*SCORING, "matplotlib"])
@@ -185,7 +185,7 @@ def learning_curve(
     models: tuple[TrainedModel, ...],
     parts: tuple[TokenizedSplit, ...],
     family: FamilyParams,
-    intervals: TestParams,
+    intervals: EvaluationParams,
 ) -> LearningCurve:
     """Validation scores over the rows trained on, and what more rows would bring."""
     from apf_tasks.evaluation import learning_curve as curve
@@ -199,7 +199,7 @@ def select(
     models: tuple[TrainedModel, ...],
     family: FamilyParams,
     settings: SelectParams,
-    intervals: TestParams,
+    intervals: EvaluationParams,
     searched: tuple[str, ...],
     compared: int,
 ) -> Selection:
@@ -221,9 +221,9 @@ def evaluate(
     test: TokenizedSplit,
     model: ModelParams,
     family: FamilyParams,
-    settings: TestParams,
+    settings: EvaluationParams,
     runtime: RuntimeParams,
-) -> TestReport:
+) -> EvaluationReport:
     """The one test of the chosen model, beside the baselines."""
     from apf_tasks.evaluation import evaluate as evaluation
 
@@ -234,12 +234,12 @@ def evaluate(
     code=["serving.served_model"],
     libraries=["mlflow", "torch", *ENCODING],
     identity=registry_identity,
-    still_valid=still_registered,
+    exists_outside=still_registered,
 )
 def register(
     out: Path,
     selection: Selection,
-    report: TestReport,
+    report: EvaluationReport,
     model: ModelParams,
     family: FamilyParams,
     runtime: RuntimeParams,
@@ -263,11 +263,13 @@ def _version_identity(
     libraries=["torch", *ENCODING, *SCORING, "mlflow", "safetensors"],
     identity=_version_identity,
 )
-def contend(out: Path, uri: str, rows_of: Split | RawData, family: FamilyParams, runtime: RuntimeParams) -> Contender:
+def contend(
+    out: Path, uri: str, rows_of: Split | RawData, family: FamilyParams, runtime: RuntimeParams
+) -> VersionScores:
     """A registered version on the test rows of a split, or on all rows that were read."""
     from apf_tasks.evaluation.registered import scores as contender
 
-    return contender.contend(out, uri, rows_of, family, runtime)
+    return contender.score_version(out, uri, rows_of, family, runtime)
 
 
 def _champion_identity(

@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from apf_tasks.data.batching import collate
-from apf_tasks.evaluation.predictor import load_network
+from apf_tasks.evaluation.predictor import load_predictor
 from apf_tasks.examples import Examples
 from apf_tasks.runtime.devices import autocast
 from benchmarks.job import Job
@@ -20,15 +20,15 @@ COUNTED, SIZE, SECONDS = 16, 2048, 3.0
 def flops_per_token(job: Job) -> float:
     """Of forward and backward passes of single rows, which have no padding, as torch counts them."""
     params = job.params
-    network = load_network(job.folder, job.model, params.family, job.train.label_names, params.runtime)
+    network = load_predictor(job.folder, job.model, params.family, job.train.label_names, params.runtime)
     examples = Examples.of(job.train)
     chosen = np.linspace(0, len(examples) - 1, COUNTED).astype(int)
     pad, place = network.base.pad_id, network.place
     with FlopCounterMode(display=False) as counter, autocast(place.device, place.dtype):
         for index in chosen:
             columns = examples.take(np.array([index]))
-            if network.family.draw is not None:
-                columns = network.family.draw(columns, network.base, (0, 0))
+            if network.family.mask is not None:
+                columns = network.family.mask(columns, network.base, (0, 0))
             network.family.loss(network.model, collate(columns, pad, place.device)).backward()  # type: ignore[no-untyped-call]
     tokens = examples.lengths[chosen].sum()
     if network.base.is_encoder_decoder:

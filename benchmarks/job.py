@@ -22,7 +22,7 @@ from apf_tasks.params.file import load_params
 from apf_tasks.params.model import ModelParams
 from apf_tasks.sources.models import model_folder
 from apf_tasks.tracking import client as tracker
-from apf_tasks.training.state import Trial
+from apf_tasks.training.state import TrainingInputs
 from apf_tasks.training.train import train_model
 from benchmarks.cases import Case
 
@@ -47,10 +47,10 @@ class Job:
         return Path(self.model.base)
 
     @property
-    def trial(self) -> Trial:
+    def trial(self) -> TrainingInputs:
         """Its training, as the params say."""
         params = self.params
-        return Trial(
+        return TrainingInputs(
             self.train, self.validation, self.model, params.family, params.train, params.runtime, params.metric
         )
 
@@ -93,7 +93,7 @@ def prepare(
         longer = params.train.model_copy(
             update={"epochs": case.warm_up_epochs, "evaluate_every_epochs": case.warm_up_epochs}
         )
-        trial = Trial(train, validation, model, params.family, longer, params.runtime, params.metric)
+        trial = TrainingInputs(train, validation, model, params.family, longer, params.runtime, params.metric)
         trained = train_model(paths["warm_up"], trial)
         model = model.model_copy(update={"base": str(trained.path / "model")})
     tracker.experiment_id("apf")  # an empty store is made once, not by every training

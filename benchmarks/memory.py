@@ -74,7 +74,7 @@ def network_of(case: Case) -> Any:
     import torch
     import transformers
 
-    from apf_tasks.evaluation.predictor import Network, Place
+    from apf_tasks.evaluation.predictor import Placement, Predictor
     from apf_tasks.family import get_family
     from apf_tasks.params.architectures import _values, config_class
     from apf_tasks.params.family import family_params
@@ -94,7 +94,7 @@ def network_of(case: Case) -> Any:
         pad_id = 0
 
     dtype = torch.bfloat16 if case.precision == "bf16" else torch.float32
-    return Network(model, Base(), family, ("a", "b"), Place(torch.device("cpu"), dtype))  # type: ignore[arg-type]
+    return Predictor(model, Base(), family, ("a", "b"), Placement(torch.device("cpu"), dtype))  # type: ignore[arg-type]
 
 
 def examples_of(case: Case) -> Any:
@@ -141,7 +141,7 @@ def measured(case: Case) -> dict[str, Any]:
     import torch
 
     from apf_tasks.runtime.devices import peak_memory_gib, reset_peak_memory
-    from apf_tasks.training.activation_checkpointing import recompute
+    from apf_tasks.training.activation_checkpointing import apply_activation_checkpointing
     from apf_tasks.training.loop import train_steps
     from apf_tasks.training.optim.optimizers import build_optimizer
 
@@ -149,7 +149,7 @@ def measured(case: Case) -> dict[str, Any]:
     params = params.model_copy(update={"epochs": 2})
     network, examples = network_of(case), examples_of(case)
     reset_peak_memory(torch.device("cpu"))
-    recompute(network.model, runtime.activations)
+    apply_activation_checkpointing(network.model, runtime.activations)
     optimizer = build_optimizer(network, params, runtime)
     for _ in train_steps(network, optimizer, examples, params):
         pass

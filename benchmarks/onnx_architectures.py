@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 
 from apf_tasks.errors import ApfError
-from apf_tasks.evaluation.predictor import Network, load_network
+from apf_tasks.evaluation.predictor import Predictor, load_predictor
 from apf_tasks.examples import Examples, token_table
 from apf_tasks.params.family import FamilyParams, family_params
 from apf_tasks.params.model import ModelParams, TokenizerParams
@@ -68,10 +68,10 @@ def base(folder: Path, architecture: str, hidden: int, layers: int) -> Path:
     return folder
 
 
-def network_of(folder: Path, family: FamilyParams) -> Network:
+def network_of(folder: Path, family: FamilyParams) -> Predictor:
     """The model in `folder` with the head of a family."""
     runtime = RuntimeParams(device="cpu", precision="fp32")
-    network = load_network(folder, ModelParams(base=str(folder), max_tokens=MAX_TOKENS), family, LABELS, runtime)
+    network = load_predictor(folder, ModelParams(base=str(folder), max_tokens=MAX_TOKENS), family, LABELS, runtime)
     torch.manual_seed(0)
     with torch.no_grad():
         for tensor in network.model.parameters():
@@ -85,18 +85,18 @@ def family_of(case: str) -> FamilyParams:
     return family_params(CASES[case]["name"]).model_validate(CASES[case])
 
 
-def served_rows(network: Network) -> pd.DataFrame:
+def served_rows(network: Predictor) -> pd.DataFrame:
     """Rows as they are served."""
     return rows_of(ROWS)[list(network.family.example)]
 
 
-def tried(folder: Path, network: Network) -> Exported:
+def tried(folder: Path, network: Predictor) -> Exported:
     """The network exported into `folder` and replayed. Raises ApfError."""
     folder.mkdir()
     return export_network("random weights", network, {}, served_rows(network), folder, 0)
 
 
-def without_mask(network: Network) -> float:
+def without_mask(network: Predictor) -> float:
     """How far the outputs are from what they would be if padding were read: what a wrong graph looks like."""
     columns = network.family.encode(served_rows(network), network.base, network.label_names)
     examples = Examples(token_table(columns))

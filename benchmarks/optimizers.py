@@ -22,7 +22,7 @@ from rich.console import Console
 
 from apf_tasks.params.train import TrainParams
 from apf_tasks.tracking import run_logger as tracking
-from apf_tasks.training.state import Trial, set_up
+from apf_tasks.training.state import TrainingInputs, prepare_training
 from apf_tasks.training.train import train_model
 from benchmarks.cases import Case
 from benchmarks.job import Job, prepare
@@ -61,9 +61,9 @@ def one(folder: Path, name: str) -> dict[str, float]:
     }
 
 
-def _state_bytes(out: Path, trial: Trial) -> int:
+def _state_bytes(out: Path, trial: TrainingInputs) -> int:
     """What the optimizer keeps after a step."""
-    again = set_up(out, trial)
+    again = prepare_training(out, trial)
     next(again.steps_to_come())
     return _bytes(again.optimizer.state_dict())
 

@@ -134,10 +134,10 @@ def checkpoints_of(case: str, threads: int, repeats: int) -> Results:
 
 
 def _our_checkpoints(job: Job, folder: Path, repeats: int) -> tuple[float, ...]:
-    from apf_tasks.training.state import set_up
+    from apf_tasks.training.state import prepare_training
     from apf_tasks.training.train import checkpoints
 
-    training = set_up(folder / "ours", job.trial)
+    training = prepare_training(folder / "ours", job.trial)
     steps = training.steps_to_come()
     blocked, written, beside, alone = [], [], [], []
     with checkpoints(training) as kept:
@@ -145,7 +145,7 @@ def _our_checkpoints(job: Job, folder: Path, repeats: int) -> tuple[float, ...]:
             step = next(steps)
             alone.append(step.tokens / step.seconds)
             before, began = kept.blocked_seconds, time.perf_counter()
-            kept.begin(training.progress)
+            kept.save_async(training.progress)
             step = next(steps)  # waits for the copy before it changes the weights
             beside.append(step.tokens / step.seconds)
             blocked.append(kept.blocked_seconds - before)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch.profiler import ProfilerActivity, profile
 
-from apf_tasks.training.state import set_up
+from apf_tasks.training.state import prepare_training
 from benchmarks.cases import CASES
 from benchmarks.job import Job, prepare
 
@@ -39,7 +39,7 @@ def kind_of(name: str) -> str:
 
 def shares(job: Job, folder: Path, steps: int) -> dict[str, float]:
     """Kind -> share of the time that operations took themselves, over so many steps; most first."""
-    loop = set_up(folder, job.trial).steps_to_come()
+    loop = prepare_training(folder, job.trial).steps_to_come()
     for _ in range(WARM):
         next(loop)
     with profile(activities=[ProfilerActivity.CPU]) as seen:

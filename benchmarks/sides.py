@@ -31,7 +31,7 @@ def peak_memory_mib() -> float:
 
 def ours(job: Job) -> Measures:
     """The train stage as it is, without Prefect; then the evaluation of the model it wrote."""
-    from apf_tasks.evaluation.predictor import load_network, predict_rows, score, scores_of
+    from apf_tasks.evaluation.predictor import load_predictor, metric_scores, predict_rows, row_statistics
     from apf_tasks.examples import Examples
     from apf_tasks.training.train import train_model
 
@@ -41,19 +41,19 @@ def ours(job: Job) -> Measures:
         trained = train_model(Path(folder), job.trial)
         whole = time.perf_counter() - started
         names = job.train.label_names
-        network = load_network(trained.path / "model", job.model, params.family, names, params.runtime)
+        network = load_predictor(trained.path / "model", job.model, params.family, names, params.runtime)
     rows, examples = job.rows("validation"), Examples.of(job.validation)
     started = time.perf_counter()
     predictions = predict_rows(network, examples, rows, trained.settings)
     seconds = time.perf_counter() - started
-    statistics = score(network.family, network.family.reference(rows), predictions, names)
+    statistics = row_statistics(network.family, network.family.reference(rows), predictions, names)
     learned = Examples.of(job.train)
     tokens = int(learned.lengths.sum()) + (job.train.supervised_tokens if network.base.is_encoder_decoder else 0)
     return {
         "tokens_per_second": tokens * params.train.epochs / trained.train_seconds,
         "evaluated_per_second": len(rows) / seconds,
         "whole_seconds": whole,
-        params.metric: scores_of(network.family, statistics)[params.metric],
+        params.metric: metric_scores(network.family, statistics)[params.metric],
     }
 
 

@@ -178,7 +178,7 @@ def _in_order(predictions: Sequence[Any], order: np.ndarray, examples: Dataset) 
 def _score(job: Job, rows: pd.DataFrame, predictions: Sequence[Any] | None, model: Any) -> float:
     """The first metric; of a language model by this project's evaluation, because losses over other cuts, and other
     hidden words, do not compare."""
-    from apf_tasks.evaluation.predictor import Network, Place, predict_rows, scores_of
+    from apf_tasks.evaluation.predictor import Placement, Predictor, metric_scores, predict_rows
     from apf_tasks.examples import Examples
     from apf_tasks.family import get_family
     from apf_tasks.models.pretrained import load_base
@@ -186,9 +186,9 @@ def _score(job: Job, rows: pd.DataFrame, predictions: Sequence[Any] | None, mode
 
     family, names = get_family(job.params.family), job.train.label_names
     if predictions is None:
-        place = Place(model.device, choose_precision(job.params.runtime, model.device))
-        network = Network(model, load_base(job.folder, job.model), family, names, place)
+        place = Placement(model.device, choose_precision(job.params.runtime, model.device))
+        network = Predictor(model, load_base(job.folder, job.model), family, names, place)
         found = predict_rows(network, Examples.of(job.validation), rows, {})
         predictions = [p["prediction"] for p in found]
     statistics = family.statistics(family.reference(rows), predictions, names)
-    return scores_of(family, statistics)[job.params.metric]
+    return metric_scores(family, statistics)[job.params.metric]

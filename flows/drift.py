@@ -9,9 +9,9 @@ from apf_tasks.artifacts import DriftReport
 from apf_tasks.params.file import load_params
 from apf_tasks.pipelines import drifted
 from apf_tasks.tracking.past_runs import local_params
-from flows.orchestration.settings import prepare
+from flows.orchestration.settings import apply_defaults
 
-prepare()  # prefect reads its settings when it is imported
+apply_defaults()  # prefect reads its settings when it is imported
 
 from prefect import flow  # noqa: E402
 from prefect.events import emit_event  # noqa: E402

@@ -7,13 +7,13 @@ from typing import Any
 from apf_tasks.artifacts import RegisteredModel
 from apf_tasks.params.file import load_params, origin
 from apf_tasks.pipelines import pipeline
-from apf_tasks.planning.plan import forget, planned, say
-from apf_tasks.promotion.warm_start import as_tag, meant_now, pinned
+from apf_tasks.planning.plan import forget, log_plan, plan_stages
+from apf_tasks.promotion.warm_start import as_tag, pin_aliases, resolve_aliases
 from apf_tasks.runs.record import record, recorded
 from apf_tasks.tracking.past_runs import local_params
-from flows.orchestration.settings import prepare
+from flows.orchestration.settings import apply_defaults
 
-prepare()  # prefect reads its settings when it is imported
+apply_defaults()  # prefect reads its settings when it is imported
 
 from prefect import flow  # noqa: E402
 
@@ -29,12 +29,12 @@ def fine_tune(
     `params` names a file in params/ or a path; `overrides` are dotted, such as {"train.learning_rate": 3e-5}. With
     `dry_run` the plan is logged and nothing runs; with `refresh` every stage runs, known or not.
     """
-    meaning = meant_now(written := load_params(local_params(params), overrides or {}))
-    experiment = pinned(written, meaning)
+    resolved = resolve_aliases(written := load_params(local_params(params), overrides or {}))
+    experiment = pin_aliases(written, resolved)
     if dry_run:
-        say(planned(experiment, pipeline))
+        log_plan(plan_stages(experiment, pipeline))
         return None
     if refresh:
-        forget(planned(experiment, pipeline))
+        forget(plan_stages(experiment, pipeline))
     with on_prefect():
-        return recorded(experiment, pipeline, record, params_file=origin(params), tags=as_tag(meaning))
+        return recorded(experiment, pipeline, record, params_file=origin(params), tags=as_tag(resolved))

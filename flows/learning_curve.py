@@ -10,9 +10,9 @@ from apf_tasks.params.file import load_params, origin
 from apf_tasks.pipelines import FRACTIONS, curve_pipeline
 from apf_tasks.runs.record import record, recorded
 from apf_tasks.tracking.past_runs import local_params
-from flows.orchestration.settings import prepare
+from flows.orchestration.settings import apply_defaults
 
-prepare()  # prefect reads its settings when it is imported
+apply_defaults()  # prefect reads its settings when it is imported
 
 from prefect import flow  # noqa: E402
 

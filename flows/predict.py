@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from apf_tasks.serving.predict_file import Scored, score_file
-from flows.orchestration.settings import prepare
+from flows.orchestration.settings import apply_defaults
 
-prepare()  # prefect reads its settings when it is imported
+apply_defaults()  # prefect reads its settings when it is imported
 
 from prefect import flow  # noqa: E402
 

@@ -6,20 +6,20 @@ import json
 import logging
 from typing import Any
 
-from apf_tasks.errors import ParamsError, PromotionRefused, RegistryError
+from apf_tasks.errors import ParamsError, PromotionRefusedError, RegistryError
 from apf_tasks.params.experiment import Params
-from apf_tasks.promotion.gate import Verdict
-from apf_tasks.promotion.judge import judged
+from apf_tasks.promotion.gate import GateResult
+from apf_tasks.promotion.judge import evaluate_challenger
 from apf_tasks.tracking import client as tracker
 from apf_tasks.tracking import run_logger as tracking
 from apf_tasks.tracking.champion import CHALLENGER, champion_of
 from apf_tasks.tracking.champion import promote as move_champion
 from apf_tasks.tracking.past_runs import past_run
 from apf_tasks.tracking.registry import APPROVAL_TAG, GATE_TAG, aliases_of
-from flows.orchestration.notify import failure_told, tell
-from flows.orchestration.settings import prepare
+from flows.orchestration.notify import notify_on_failure, send_notification
+from flows.orchestration.settings import apply_defaults
 
-prepare()  # prefect reads its settings when it is imported
+apply_defaults()  # prefect reads its settings when it is imported
 
 from prefect import flow  # noqa: E402
 
@@ -30,11 +30,11 @@ logger = logging.getLogger("apf")
 
 
 @flow(name="promote", flow_run_name="{name}")
-def promote(name: str, version: int | None = None, why: str = "", dry_run: bool = False) -> Verdict:
+def promote(name: str, version: int | None = None, why: str = "", dry_run: bool = False) -> GateResult:
     """Judge a version (the challenger when not said) beside the champion, on today's data, and make it the champion.
 
-    By the params of the run that registered it. With `dry_run` it is judged alone. Raises PromotionRefused when a rule
-    of the gate fails: no alias is moved then.
+    By the params of the run that registered it. With `dry_run` it is judged alone. Raises PromotionRefusedError when a
+    rule of the gate fails: no alias is moved then.
     """
     number = challenger_of(name) if version is None else version
     params = past_run(f"models:/{name}/{number}").params
@@ -45,22 +45,22 @@ def promote(name: str, version: int | None = None, why: str = "", dry_run: bool 
         do = "Say why: the log keeps it, and who said so."
         raise ParamsError(f"promotion of {name}/{number}", "a reason, for gate.approve asks for a person", "none", do)
     if dry_run:
-        return through_the_gate(name, number, params, why, dry_run)
-    with failure_told(params.notify, name):
-        return through_the_gate(name, number, params, why)
+        return gate_and_promote(name, number, params, why, dry_run)
+    with notify_on_failure(params.notify, name):
+        return gate_and_promote(name, number, params, why)
 
 
-def through_the_gate(
+def gate_and_promote(
     name: str, version: int, params: Params, why: str, dry_run: bool = False, ask: bool = False
-) -> Verdict:
-    """Judge, record what was found, and promote what passed; with `ask` it waits. Raises PromotionRefused."""
+) -> GateResult:
+    """Judge, record what was found, and promote what passed; with `ask` it waits. Raises PromotionRefusedError."""
     champion = champion_of(name)
     if champion == version:
-        raise PromotionRefused(
+        raise PromotionRefusedError(
             f"gate for {name}/{version}", "another version than the champion", "the champion itself", "Nothing to do."
         )
     with on_prefect():
-        verdict = judged(name, version, champion, params)
+        verdict = evaluate_challenger(name, version, champion, params)
     for rule in verdict.rules:
         logger.info("gate       %s: %s (%s)", rule.name, "passed" if rule.passed else "FAILED", rule.found)
     _record(name, version, verdict)
@@ -69,9 +69,9 @@ def through_the_gate(
         verdict.check()
         if not dry_run and not ask:
             move_champion(name, version, why, champion, verdict.found)
-    except PromotionRefused as error:
+    except PromotionRefusedError as error:
         if not dry_run:
-            tell(params.notify, "refused", name, str(error), version, verdict)
+            send_notification(params.notify, "refused", name, str(error), version, verdict)
         raise
     if dry_run:
         return verdict
@@ -79,7 +79,7 @@ def through_the_gate(
         said = "waiting" if ask else why
         tracker.client().set_model_version_tag(name, str(version), APPROVAL_TAG, said[:5000])
     logger.info("promote    %s/%d %s", name, version, "waits for approval" if ask else "is the champion now")
-    tell(params.notify, "waiting" if ask else "promoted", name, why, version, verdict)
+    send_notification(params.notify, "waiting" if ask else "promoted", name, why, version, verdict)
     return verdict
 
 
@@ -91,7 +91,7 @@ def challenger_of(name: str) -> int:
     return aliases[CHALLENGER]
 
 
-def _record(name: str, version: int, verdict: Verdict) -> None:
+def _record(name: str, version: int, verdict: GateResult) -> None:
     """What the gate found, on the version and in its run."""
     client: Any = tracker.client()
     failed = [rule.name for rule in verdict.rules if not rule.passed]

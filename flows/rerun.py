@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from apf_tasks.artifacts import TestReport
+from apf_tasks.artifacts import EvaluationReport
 from apf_tasks.cache import store
-from apf_tasks.cache.journal import Journal, journal
+from apf_tasks.cache.journal import PipelineRun, journal
 from apf_tasks.errors import RegistryError
 from apf_tasks.params.file import RUNS, Experiment
 from apf_tasks.params.word_vectors import WordVectorParams
-from apf_tasks.runs.rerun import Repeated, same_predictions
+from apf_tasks.runs.rerun import RerunResult, same_predictions
 from apf_tasks.tracking import registry
 from apf_tasks.tracking import run_logger as tracking
 from apf_tasks.tracking.past_runs import PREDICTIONS, PastRun, artifact, metrics_of
@@ -25,7 +25,7 @@ from flows.fine_tune import fine_tune
 from flows.word_vectors import word_vectors
 
 
-def repeat(past: PastRun, fresh: bool) -> Repeated:
+def repeat(past: PastRun, fresh: bool) -> RerunResult:
     """Run the recorded params through their flow. `fresh`: in a store and a tracker that are deleted afterwards.
 
     An ordinary repetition is recorded as a run of its own; a fresh one leaves a tag on the run that it repeats.
@@ -46,12 +46,12 @@ def repeat(past: PastRun, fresh: bool) -> Repeated:
     return repeated
 
 
-def _outcome(past: PastRun, done: Journal, predictions: Path | None, fresh: bool) -> Repeated:
-    report = next((v.handle for v in done.visits if isinstance(v.handle, TestReport)), None)
+def _outcome(past: PastRun, done: PipelineRun, predictions: Path | None, fresh: bool) -> RerunResult:
+    report = next((v.handle for v in done.stage_runs if isinstance(v.handle, EvaluationReport)), None)
     alike = None
     if predictions is not None and report is not None:
         alike = same_predictions(predictions, report.path / "predictions.parquet")
-    return Repeated(past, done, fresh, metrics_of(done.run_id), alike)
+    return RerunResult(past, done, fresh, metrics_of(done.run_id), alike)
 
 
 def _predictions(past: PastRun) -> Path | None:

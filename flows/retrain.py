@@ -11,17 +11,17 @@ from apf_tasks.params.base import Frozen
 from apf_tasks.params.experiment import Params
 from apf_tasks.params.file import load_params, origin
 from apf_tasks.pipelines import drifted, pipeline
-from apf_tasks.planning.plan import planned
-from apf_tasks.promotion.gate import Verdict
-from apf_tasks.promotion.warm_start import as_tag, meant_last, meant_now, pinned
+from apf_tasks.planning.plan import plan_stages
+from apf_tasks.promotion.gate import GateResult
+from apf_tasks.promotion.warm_start import as_tag, last_resolved_aliases, pin_aliases, resolve_aliases
 from apf_tasks.runs.record import record, recorded
 from apf_tasks.tracking.champion import champion_of
 from apf_tasks.tracking.past_runs import local_params
-from flows.orchestration.notify import failure_told, tell
-from flows.orchestration.settings import prepare
-from flows.promote import through_the_gate
+from flows.orchestration.notify import notify_on_failure, send_notification
+from flows.orchestration.settings import apply_defaults
+from flows.promote import gate_and_promote
 
-prepare()  # prefect reads its settings when it is imported
+apply_defaults()  # prefect reads its settings when it is imported
 
 from prefect import flow  # noqa: E402
 
@@ -30,7 +30,7 @@ from flows.orchestration.context import on_prefect  # noqa: E402
 logger = logging.getLogger("apf")
 
 
-class Retrained(Frozen):
+class RetrainResult(Frozen):
     """What came of a retraining."""
 
     outcome: Literal["nothing new", "would retrain", "promoted", "first champion", "waiting for approval"]
@@ -38,39 +38,39 @@ class Retrained(Frozen):
     """What is new."""
     version: int | None = None
     """The version in the registry."""
-    verdict: Verdict | None = None
+    verdict: GateResult | None = None
 
 
 @flow(name="retrain", flow_run_name="{params}")
 def retrain(
     params: str, overrides: dict[str, Any] | None = None, refresh: bool = False, dry_run: bool = False
-) -> Retrained:
+) -> RetrainResult:
     """Train again when data, params or code have changed, and promote the new model if it passes the gate.
 
-    `refresh` asks the gate again although nothing has changed; `dry_run` only says what is new. Raises PromotionRefused
-    when the gate keeps the champion.
+    `refresh` asks the gate again although nothing has changed; `dry_run` only says what is new. Raises
+    PromotionRefusedError when the gate keeps the champion.
     """
     experiment = load_params(local_params(params), overrides or {})
     if dry_run:
         return _retrained(experiment, origin(params), refresh, dry_run)
-    with failure_told(experiment.notify, experiment.model_name):
+    with notify_on_failure(experiment.notify, experiment.model_name):
         return _retrained(experiment, origin(params), refresh)
 
 
-def _retrained(written: Params, params_file: str, refresh: bool, dry_run: bool = False) -> Retrained:
-    meaning = meant_now(written)
-    last = meant_last(written)  # another champion alone is no reason to train again
-    new = what_is_new(pinned(written, {**meaning, **(last or {})}))
-    experiment = pinned(written, meaning)
+def _retrained(written: Params, params_file: str, refresh: bool, dry_run: bool = False) -> RetrainResult:
+    resolved = resolve_aliases(written)
+    last = last_resolved_aliases(written)  # another champion alone is no reason to train again
+    new = what_is_new(pin_aliases(written, {**resolved, **(last or {})}))
+    experiment = pin_aliases(written, resolved)
     if new is None and not refresh:
         logger.info("retrain    nothing new")
-        return Retrained(outcome="nothing new", reason="data, params and code are those of the last time")
+        return RetrainResult(outcome="nothing new", reason="data, params and code are those of the last time")
     reason = new or "asked to refresh"
     logger.info("retrain    %s", reason)
     if dry_run:
-        return Retrained(outcome="would retrain", reason=reason)
+        return RetrainResult(outcome="would retrain", reason=reason)
     with on_prefect():
-        registered = recorded(experiment, _drift_and_pipeline, record, params_file=params_file, tags=as_tag(meaning))
+        registered = recorded(experiment, _drift_and_pipeline, record, params_file=params_file, tags=as_tag(resolved))
     return _promoted(registered, experiment, reason)
 
 
@@ -85,16 +85,16 @@ def _drift_and_pipeline(experiment: Params) -> RegisteredModel:
 
 def what_is_new(experiment: Params) -> str | None:
     """Why the first stage that would run would run; None when the whole pipeline is stored."""
-    first = next((visit for visit in planned(experiment, pipeline) if visit.status == "runs"), None)
+    first = next((stage_run for stage_run in plan_stages(experiment, pipeline) if stage_run.status == "runs"), None)
     return None if first is None else f"{first.stage} {first.label}".strip() + f": {first.reason}"
 
 
-def _promoted(registered: RegisteredModel, experiment: Params, reason: str) -> Retrained:
+def _promoted(registered: RegisteredModel, experiment: Params, reason: str) -> RetrainResult:
     name, version = registered.name, registered.version
     if champion_of(name) == version:
-        tell(experiment.notify, "promoted", name, f"the first version: {reason}", version)
-        return Retrained(outcome="first champion", reason=reason, version=version)
+        send_notification(experiment.notify, "promoted", name, f"the first version: {reason}", version)
+        return RetrainResult(outcome="first champion", reason=reason, version=version)
     ask = experiment.gate.approve
-    verdict = through_the_gate(name, version, experiment, f"retrained: {reason}", ask=ask)
+    verdict = gate_and_promote(name, version, experiment, f"retrained: {reason}", ask=ask)
     outcome: Literal["waiting for approval", "promoted"] = "waiting for approval" if ask else "promoted"
-    return Retrained(outcome=outcome, reason=reason, version=version, verdict=verdict)
+    return RetrainResult(outcome=outcome, reason=reason, version=version, verdict=verdict)

@@ -7,13 +7,13 @@ from typing import Any
 from apf_tasks.artifacts import RegisteredModel
 from apf_tasks.params.file import load_word_vectors, origin
 from apf_tasks.pipelines import word_vector_pipeline
-from apf_tasks.planning.plan import forget, planned, say
+from apf_tasks.planning.plan import forget, log_plan, plan_stages
 from apf_tasks.runs.record import recorded
 from apf_tasks.tracking.past_runs import local_params
 from apf_tasks.word_vectors.record import record
-from flows.orchestration.settings import prepare
+from flows.orchestration.settings import apply_defaults
 
-prepare()  # prefect reads its settings when it is imported
+apply_defaults()  # prefect reads its settings when it is imported
 
 from prefect import flow  # noqa: E402
 
@@ -31,9 +31,9 @@ def word_vectors(
     """
     experiment = load_word_vectors(local_params(params), overrides or {})
     if dry_run:
-        say(planned(experiment, word_vector_pipeline))
+        log_plan(plan_stages(experiment, word_vector_pipeline))
         return None
     if refresh:
-        forget(planned(experiment, word_vector_pipeline))
+        forget(plan_stages(experiment, word_vector_pipeline))
     with on_prefect():
         return recorded(experiment, word_vector_pipeline, record, params_file=origin(params))

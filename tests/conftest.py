@@ -40,11 +40,11 @@ def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
 @pytest.fixture(scope="session")
 def prefect_server(databases: Databases) -> Iterator[None]:
     """A real Prefect server over a temporary database, for tests that run stages as tasks."""
-    from flows.orchestration.settings import prepare
+    from flows.orchestration.settings import apply_defaults
 
     os.environ["APF_MLRUNS"] = os.environ.get("APF_MLRUNS", "/tmp/apf-tests")
     os.environ["PREFECT_SERVER_REGISTER_BLOCKS_ON_START"] = "false"  # saving a block registers it
-    prepare()
+    apply_defaults()
     from tests.support.prefect_server import shared_server
 
     with shared_server(databases.shared, databases):

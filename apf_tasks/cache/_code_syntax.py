@@ -16,7 +16,7 @@ HOOKS = {"field_validator", "model_validator", "field_serializer", "model_serial
 """Decorators of what pydantic calls by itself."""
 
 WHOLE, CALLED = "*", "()"
-Use = tuple[str, str]
+Reference = tuple[str, str]
 """Module and name in it; `*` is the whole module, "" are its statements that define nothing."""
 IsModule = Callable[[str], bool]
 """Whether a dotted name is a module."""
@@ -26,9 +26,9 @@ class Code(NamedTuple):
     """A module, or a definition in one."""
 
     digest: str
-    imports: frozenset[Use]
+    imports: frozenset[Reference]
     """By its own statements, used or not."""
-    uses: frozenset[Use]
+    uses: frozenset[Reference]
     attributes: frozenset[str]
     """Names after a dot."""
     libraries: frozenset[str]
@@ -241,7 +241,7 @@ def _is_stage(node: ast.expr) -> bool:
     return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "stage"
 
 
-def _imported(nodes: Iterable[ast.stmt], package: str, is_module: IsModule) -> Iterator[tuple[str, Use]]:
+def _imported(nodes: Iterable[ast.stmt], package: str, is_module: IsModule) -> Iterator[tuple[str, Reference]]:
     """Local name ("" where there is none) -> what of apf_tasks it is, for every import."""
     for node in nodes:
         if isinstance(node, ast.Import):

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from apf_tasks.cache._code_syntax import CALLED, WHOLE, Code, Module, Use
+from apf_tasks.cache._code_syntax import CALLED, WHOLE, Code, Module, Reference
 from apf_tasks.cache.fingerprints import digest
 from apf_tasks.params.family import module_name
 
@@ -39,12 +39,13 @@ WITHOUT_INFLUENCE = {
         "cache.fingerprints": "fsync",
         "cache.journal": "called current_label",
         "cache.stage": "",
-        "cache.store": "WORK hold no_space root",
-        "errors": "ApfError CannotTeach DataError Diverged Interrupted ModelError NoModel ParamsError PromotionRefused"
-        " RegistryError SourceError UnfitParams WorkerDied WorkersError fails_trial of_the_system portable",
+        "cache.store": "WORK hold store_error root",
+        "errors": "ApfError DataError DivergedError InterruptedByUser MissingModelError ModelError ParamsError"
+        " PromotionRefusedError RegistryError SourceError UnsuitableParamsError UntrainableDataError WorkerDiedError"
+        " WorkersError fails_trial is_system_error portable",
         "params.experiment": "Params.metric",
         "params.family": "family_module",
-        "runtime.progress": "current_listener now_and_then progress read_moment told_to written_to",
+        "runtime.progress": "current_listener throttled_logger progress read_moment listening file_listener",
         "sources.data": "missing",
         "sources.hub": "TIMEOUT_SECONDS _resolve unreachable",
         "sources.models": "_built _check_model_files",
@@ -58,7 +59,7 @@ WITHOUT_INFLUENCE = {
 }
 """Module -> its names that cannot change a result: they refuse, report, record, or fetch what is identified in the key.
 Any other definition that followed code takes from it counts."""
-PARTS = VALUES | WITHOUT_INFLUENCE.keys()
+FOLLOWED_BY_DEFINITION = VALUES | WITHOUT_INFLUENCE.keys()
 """Modules that count by definitions."""
 
 Stamp = tuple[int, int]
@@ -83,12 +84,12 @@ def code_digests(roots: Iterable[str], family: str | None = None) -> dict[str, s
     return dict(digests)
 
 
-def followed(roots: Iterable[str], family: str | None = None) -> dict[Use, Code]:
+def followed(roots: Iterable[str], family: str | None = None) -> dict[Reference, Code]:
     """All that counts, one by one."""
     return _follow(roots, family)[0]
 
 
-def _follow(roots: Iterable[str], family: str | None) -> tuple[dict[Use, Code], dict[str, Stamp]]:
+def _follow(roots: Iterable[str], family: str | None) -> tuple[dict[Reference, Code], dict[str, Stamp]]:
     """What counts, and how the files were that say so."""
     wanted = {_root(f"apf_tasks.{name}") for name in roots}
     compares = (BASELINES, WHOLE) in wanted
@@ -103,8 +104,8 @@ def _follow(roots: Iterable[str], family: str | None) -> tuple[dict[Use, Code], 
         return _parse(module, path, stamp)
 
     members = _members({module: files(module) for module in VALUES})
-    found: dict[Use, Code] = {}
-    seen: set[Use] = set()
+    found: dict[Reference, Code] = {}
+    seen: set[Reference] = set()
     attributes: set[str] = set()
     while wanted:
         use = wanted.pop()
@@ -113,7 +114,7 @@ def _follow(roots: Iterable[str], family: str | None) -> tuple[dict[Use, Code], 
             if (module, name) in found:
                 continue
             code = found[module, name] = files(module).code(name)
-            uses = code.uses | {u for u in code.imports if u[0] not in PARTS}
+            uses = code.uses | {u for u in code.imports if u[0] not in FOLLOWED_BY_DEFINITION}
             baselines = {u for u in uses if u[0] == BASELINES and module.startswith(FAMILIES) and not compares}
             called = {member for a in code.attributes - attributes for member in members.get(a, ())}
             attributes |= code.attributes
@@ -121,14 +122,14 @@ def _follow(roots: Iterable[str], family: str | None) -> tuple[dict[Use, Code], 
     return found, stamps
 
 
-def _root(name: str) -> Use:
+def _root(name: str) -> Reference:
     module, _, last = name.rpartition(".")
     return (name, WHOLE) if _is_module(name) else (module, last)
 
 
-def _members(values: dict[str, Module]) -> dict[str, list[Use]]:
+def _members(values: dict[str, Module]) -> dict[str, list[Reference]]:
     """Attribute -> the methods and properties that it may mean."""
-    found: dict[str, list[Use]] = {}
+    found: dict[str, list[Reference]] = {}
     for module, file in values.items():
         for name in file.statements:
             if "." in name:
@@ -136,7 +137,7 @@ def _members(values: dict[str, Module]) -> dict[str, list[Use]]:
     return found
 
 
-def _meant(use: Use, files: Callable[[str], Module]) -> list[Use]:
+def _meant(use: Reference, files: Callable[[str], Module]) -> list[Reference]:
     """Where a name taken from a module is defined: what a module has from elsewhere is followed to there."""
     module, name = use
     if name.removesuffix(CALLED) in WITHOUT_INFLUENCE.get(module, ()):
@@ -147,7 +148,7 @@ def _meant(use: Use, files: Callable[[str], Module]) -> list[Use]:
         return [(module, name + call), (module, "")]
     if name != WHOLE and name in file.statements:
         return [(module, name), (module, "")]
-    whole = [] if module in PARTS and name in file.imports else [(module, WHOLE)]
+    whole = [] if module in FOLLOWED_BY_DEFINITION and name in file.imports else [(module, WHOLE)]
     if name in file.imports:
         return whole + _meant(_called(file.imports[name], call), files)
     if name != WHOLE and _is_module(f"{module}.{name}"):
@@ -155,7 +156,7 @@ def _meant(use: Use, files: Callable[[str], Module]) -> list[Use]:
     return whole
 
 
-def _called(use: Use, call: str) -> Use:
+def _called(use: Reference, call: str) -> Reference:
     return use if use[1] == WHOLE else (use[0], use[1] + call)
 
 
@@ -180,10 +181,10 @@ def _stamp(path: str) -> Stamp:
 @cache
 def _parse(module: str, path: str, stamp: Stamp) -> Module:
     """Remembered for as long as the file does not change. OSError where there is none."""
-    return Module(module, Path(path), _is_module, module in PARTS, module in VALUES)
+    return Module(module, Path(path), _is_module, module in FOLLOWED_BY_DEFINITION, module in VALUES)
 
 
-def place(function: Callable[..., Any]) -> list[str]:
+def root_of(function: Callable[..., Any]) -> list[str]:
     """Where a function of apf_tasks is defined, as a root."""
     package, _, module = function.__module__.partition(".")
     return [f"{module}.{function.__qualname__}"] if package == "apf_tasks" else []

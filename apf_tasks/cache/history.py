@@ -31,7 +31,7 @@ current_experiment = _experiment.get
 
 
 @contextmanager
-def of_experiment(name: str) -> Iterator[None]:
+def within_experiment(name: str) -> Iterator[None]:
     """Within the block, stage calls belong to this experiment."""
     token = _experiment.set(name)
     try:
@@ -46,24 +46,26 @@ def note(record: Record) -> None:
     if record.key in _text(file):
         return
     try:
-        with store.hold(f"history-{record.stage}"):
+        with store.lock(f"history-{record.stage}"):
             if not file.parent.is_dir():
                 _write_again(record.stage)
             if record.key not in _text(file):
                 with file.open("a") as lines:
                     lines.write(_line(record))
     except OSError as error:
-        raise store.no_space(error, record.stage) from error
+        raise store.store_error(error, record.stage) from error
 
 
-def explain(wanted: Record) -> str:
+def explain_miss(wanted: Record) -> str:
     """Why this call is not stored: the difference to the most similar call that the same experiment has made."""
     partial = store.partial_folder(wanted.stage, wanted.key)
     if partial.exists():
-        paused = _text(partial / store.WORK / store.PAUSED)
+        paused = _text(partial / store.CHECKPOINT_DIR / store.PAUSED)
         return f"goes on from {paused}" if paused else "continues what was interrupted"
     if (folder := store.stage_folder(wanted.stage, wanted.key)).exists():
-        return "its stored result is damaged" if store.damage(folder) else "what its stored result points to is gone"
+        return (
+            "its stored result is damaged" if store.find_damage(folder) else "what its stored result points to is gone"
+        )
     lines = _lines(wanted.stage, current_experiment())
     if any(line.startswith(wanted.key) for line in lines):
         return "its stored result was deleted"
@@ -138,7 +140,7 @@ def _texts(stage: str) -> dict[str, str]:
     folder = _folder(stage)
     if not folder.is_dir() and store.stage_folder(stage).is_dir():
         # a plan may look at a store that it cannot write
-        with contextlib.suppress(OSError, StoreError), store.hold(f"history-{stage}"):
+        with contextlib.suppress(OSError, StoreError), store.lock(f"history-{stage}"):
             if not folder.is_dir():
                 _write_again(stage)
     if folder.is_dir():

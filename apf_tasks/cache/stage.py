@@ -2,7 +2,7 @@
 
 A stage function takes the folder to write into, then handles and params, and returns one handle. A call computes a key
 from all that the function depends on; it returns the stored handle, or runs the function: in this process, or by the
-runner that `stages_run_by` names.
+runner that `use_stage_runner` names.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, get_type
 
 from apf_tasks.artifacts import Artifact
 from apf_tasks.cache import fingerprints, history, store
-from apf_tasks.cache.code_digest import code_digests, place
+from apf_tasks.cache.code_digest import code_digests, root_of
 from apf_tasks.cache.environment import environment, installed_version
-from apf_tasks.cache.journal import Unknown, Visit, _journal, called
+from apf_tasks.cache.journal import Pending, StageRun, _journal, labelled_as
 from apf_tasks.params.base import Frozen, dotted
 from apf_tasks.params.family import FamilyParams
 
@@ -32,7 +32,7 @@ R = TypeVar("R", bound=Artifact)
 logger = logging.getLogger("apf")
 
 
-def no_identity(*args: Any, **kwargs: Any) -> dict[str, str]:
+def no_external_inputs(*args: Any, **kwargs: Any) -> dict[str, str]:
     """The identity of a stage that depends on nothing outside its arguments."""
     return {}
 
@@ -48,10 +48,10 @@ class Stage(Generic[P, R]):
     """Distributions whose major.minor version is part of the key."""
     identity: Callable[..., dict[str, str]]
     """Identity of what the arguments only name: files, packages, Hub revisions."""
-    still_valid: Callable[[Any], bool]
+    exists_outside: Callable[[Any], bool]
     """Whether what a stored handle points to outside the store is still there."""
     resumable: bool
-    prepares: bool
+    is_preparation: bool
     """Whether it only makes rows ready for training, in seconds."""
     label: str = ""
 
@@ -65,21 +65,21 @@ class Stage(Generic[P, R]):
         return replace(self, label=label)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """The stored handle, or the function's. In a dry journal: the stored handle or Unknown."""
-        book = _journal.get()
-        unknown = next((a.stage for a in _leaves([args, kwargs]) if isinstance(a, Unknown)), None)
+        """The stored handle, or the function's. In a dry journal: the stored handle or Pending."""
+        pipeline = _journal.get()
+        unknown = next((a.stage for a in _leaves([args, kwargs]) if isinstance(a, Pending)), None)
         if unknown is not None:
             return self._planned(f"unless {unknown} gives what it gave before", self._named(*args, **kwargs))
         record = self.record(*args, **kwargs)
-        dry = book is not None and book.dry
+        dry = pipeline is not None and pipeline.dry
         handle = self.stored(record.key, look_outside=not dry)
         if dry:
             if handle is not None:
                 return self.note("reused", "", 0.0, handle)
-            if book is not None and book.prepare and self.prepares:
+            if pipeline is not None and pipeline.prepare and self.is_preparation:
                 return self._run_now(record, args, kwargs)
-            return self._planned(history.explain(record), self._named(*args, **kwargs))
-        reason = history.explain(record) if handle is None else ""
+            return self._planned(history.explain_miss(record), self._named(*args, **kwargs))
+        reason = history.explain_miss(record) if handle is None else ""
         if handle is None:
             logger.info("%-10s runs: %s", self.title, reason)
         started = time.perf_counter()
@@ -99,11 +99,11 @@ class Stage(Generic[P, R]):
         return store.Record(stage=self.name, key=key, inputs=inputs, code=code, libraries=libraries, seconds=0)
 
     @contextmanager
-    def at_work(self, *args: P.args, **kwargs: P.kwargs) -> Iterator[tuple[str, Path]]:
+    def open_call(self, *args: P.args, **kwargs: P.kwargs) -> Iterator[tuple[str, Path]]:
         """The key of a call and the folder that it works in, under its lock: for a stage that does a part of it."""
         key = self.record(*args, **kwargs).key
-        with store.hold(key):
-            yield key, store.prepare(self.name, key, self.resumable)
+        with store.lock(key):
+            yield key, store.open_partial(self.name, key, self.resumable)
 
     def _named(self, *args: P.args, **kwargs: P.kwargs) -> dict[str, Any]:
         """The arguments of a call by name."""
@@ -112,7 +112,7 @@ class Stage(Generic[P, R]):
     def stored(self, key: str, look_outside: bool = True) -> R | None:
         """The verified handle of an earlier call. A plan does not ask whether the registry still has its model."""
         handle = store.load(self.name, key, self.returns)
-        return None if handle is None or (look_outside and not self.still_valid(handle)) else handle
+        return None if handle is None or (look_outside and not self.exists_outside(handle)) else handle
 
     @property
     def returns(self) -> type[R]:
@@ -122,9 +122,9 @@ class Stage(Generic[P, R]):
     def run(self, record: store.Record, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
         """Run the plain function into a partial folder and make it the stored result."""
         started = time.perf_counter()
-        with called(self.label):
+        with labelled_as(self.label):
             with self._store_errors():
-                out = store.prepare(self.name, record.key, self.resumable)
+                out = store.open_partial(self.name, record.key, self.resumable)
             with self._store_errors(only=store.FULL):
                 handle = self.function(out, *args, **kwargs)
             with self._store_errors():
@@ -134,8 +134,8 @@ class Stage(Generic[P, R]):
 
     def _run_now(self, record: store.Record, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
         """Run in this process, though the journal is dry."""
-        reason, started = history.explain(record), time.perf_counter()
-        handle, _ = run_here(self, record, args, kwargs)
+        reason, started = history.explain_miss(record), time.perf_counter()
+        handle, _ = run_locally(self, record, args, kwargs)
         history.note(record)
         return self.note("ran", reason, time.perf_counter() - started, handle)
 
@@ -147,7 +147,7 @@ class Stage(Generic[P, R]):
         except OSError as error:
             if only and error.errno not in only:
                 raise
-            raise store.no_space(error, self.name) from error
+            raise store.store_error(error, self.name) from error
 
     @property
     def title(self) -> str:
@@ -156,16 +156,18 @@ class Stage(Generic[P, R]):
 
     def _planned(self, reason: str, arguments: Mapping[str, Any]) -> R:
         self.note("runs", reason, 0.0, None, arguments)
-        return cast(R, Unknown(self.name))
+        return cast(R, Pending(self.name))
 
     def note(
         self, status: str, reason: str, seconds: float, handle: R | None, arguments: Mapping[str, Any] | None = None
     ) -> R:
         """Write a call down in the journal, and say what came of it. Gives the handle."""
-        book = _journal.get()
-        if book is not None:
-            book.visits.append(Visit(self.name, self.label, status, reason, seconds, handle, arguments or {}))
-        if handle is not None and not (book and book.dry):
+        pipeline = _journal.get()
+        if pipeline is not None:
+            pipeline.stage_runs.append(
+                StageRun(self.name, self.label, status, reason, seconds, handle, arguments or {})
+            )
+        if handle is not None and not (pipeline and pipeline.dry):
             took = "reused" if status == "reused" else f"{seconds:.1f} s"
             logger.info("%-10s %s: %s", self.title, took, handle.describe())
         return cast(R, handle)
@@ -175,21 +177,21 @@ Runner = Callable[[Stage[Any, Any], store.Record, tuple[Any, ...], dict[str, Any
 """(stage, record, args, kwargs) -> the handle, and whether the function ran (or another process was first)."""
 
 
-def run_here(
+def run_locally(
     stage: Stage[Any, R], record: store.Record, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[R, bool]:
     """Run a stage call in this process, under the lock of its key."""
-    with store.hold(record.key):
+    with store.lock(record.key):
         if (handle := stage.stored(record.key)) is not None:
             return handle, False
         return stage.run(record, args, kwargs), True
 
 
-_runner: ContextVar[Runner] = ContextVar("apf_runner", default=run_here)
+_runner: ContextVar[Runner] = ContextVar("apf_runner", default=run_locally)
 
 
 @contextmanager
-def stages_run_by(runner: Runner) -> Iterator[None]:
+def use_stage_runner(runner: Runner) -> Iterator[None]:
     """Within the block stage calls run by `runner`, for example as tasks of Prefect."""
     token = _runner.set(runner)
     try:
@@ -201,14 +203,14 @@ def stages_run_by(runner: Runner) -> Iterator[None]:
 def stage(
     code: Sequence[str] = (),
     libraries: Sequence[str] = (),
-    identity: Callable[..., dict[str, str]] = no_identity,
-    still_valid: Callable[[Any], bool] = lambda handle: True,
+    identity: Callable[..., dict[str, str]] = no_external_inputs,
+    exists_outside: Callable[[Any], bool] = lambda handle: True,
     resumable: bool = False,
-    prepares: bool = False,
+    is_preparation: bool = False,
 ) -> Callable[[Callable[Concatenate[Path, P], R]], Stage[P, R]]:
     """Decorate a stage function. See Stage for the meaning of each argument; `code` is what an import does not show."""
-    rest = (tuple(libraries), identity, still_valid, resumable, prepares)
-    return lambda function: Stage(function, (*place(function), *code), *rest)
+    rest = (tuple(libraries), identity, exists_outside, resumable, is_preparation)
+    return lambda function: Stage(function, (*root_of(function), *code), *rest)
 
 
 def _inputs(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -220,9 +222,9 @@ def _inputs(arguments: dict[str, Any]) -> dict[str, Any]:
         elif isinstance(value, tuple) and value and all(isinstance(v, Artifact) for v in value):
             inputs[f"content of {name}"] = [v.fingerprint for v in value]
         elif isinstance(value, Frozen):
-            section = (
-                "family" if isinstance(value, FamilyParams) else type(value).__name__.removesuffix("Params").lower()
-            )
+            kind = type(value)
+            section = "family" if isinstance(value, FamilyParams) else getattr(kind, "section", None)
+            section = section or kind.__name__.removesuffix("Params").lower()
             inputs |= {
                 f"{section}.{k}": v for k, v in dotted(value.model_dump(mode="json", exclude=_outside_key(value)))
             }

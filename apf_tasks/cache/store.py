@@ -31,7 +31,7 @@ logger = logging.getLogger("apf")
 A = TypeVar("A", bound=Artifact)
 
 HANDLE, RECORD = "handle.json", "record.json"
-WORK = "checkpoint"
+CHECKPOINT_DIR = "checkpoint"
 """The folder in a `.partial` with what its stage needs to go on after an interruption, and nobody when it is done."""
 PAUSED = "paused"
 """A file in there while the work rests where it was meant to: says from where it goes on."""
@@ -78,7 +78,7 @@ class Record(Frozen):
     files: dict[str, StoredFile] = Field(default_factory=dict)
 
 
-def prepare(stage: str, key: str, resumable: bool) -> Path:
+def open_partial(stage: str, key: str, resumable: bool) -> Path:
     """An empty `.partial` folder; a resumable stage finds what its interrupted predecessor left."""
     partial = partial_folder(stage, key)
     if partial.exists() and not resumable:
@@ -97,7 +97,7 @@ def take_lock(key: str, timeout: float | None = None) -> int | None:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / key, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
     except OSError as error:
-        raise no_space(error, "lock") from error
+        raise store_error(error, "lock") from error
     deadline = None if timeout is None else time.monotonic() + timeout
     while True:
         try:
@@ -114,7 +114,7 @@ def take_lock(key: str, timeout: float | None = None) -> int | None:
 
 
 @contextmanager
-def hold(key: str) -> Iterator[None]:
+def lock(key: str) -> Iterator[None]:
     """Be the only one who works on the result `key`."""
     descriptor = take_lock(key)
     assert descriptor is not None
@@ -128,7 +128,7 @@ def commit(partial: Path, handle: Artifact, record: Record) -> Artifact:
     """Make a finished `.partial` folder the result: flush, list, add the handle, rename. Returns the final handle."""
     final = partial.with_name(record.key)
     handle = handle.model_copy(update={"path": final})
-    made = [p for p in sorted(partial.rglob("*")) if p.is_file() and (partial / WORK) not in p.parents]
+    made = [p for p in sorted(partial.rglob("*")) if p.is_file() and (partial / CHECKPOINT_DIR) not in p.parents]
     files = {str(p.relative_to(partial)): _flush(p) for p in made}
     (partial / RECORD).write_text(record.model_copy(update={"files": files}).model_dump_json(indent=1))
     (partial / HANDLE).write_text(handle.model_dump_json())
@@ -139,7 +139,7 @@ def commit(partial: Path, handle: Artifact, record: Record) -> Artifact:
         shutil.rmtree(final)
     partial.rename(final)
     fsync(final.parent)
-    shutil.rmtree(final / WORK, ignore_errors=True)
+    shutil.rmtree(final / CHECKPOINT_DIR, ignore_errors=True)
     return handle
 
 
@@ -152,9 +152,9 @@ def with_fingerprint(stage: str, fingerprint: str, kind: type[A]) -> A | None:
     return None
 
 
-def forget(stage: str, key: str) -> None:
+def evict(stage: str, key: str) -> None:
     """Take a result out of the store, when nobody works on it."""
-    with hold(key):
+    with lock(key):
         shutil.rmtree(stage_folder(stage, key), ignore_errors=True)
 
 
@@ -163,22 +163,22 @@ def load(stage: str, key: str, kind: type[A]) -> A | None:
     folder = stage_folder(stage, key)
     if not (folder / HANDLE).is_file():
         return None
-    if problem := damage(folder):
+    if problem := find_damage(folder):
         logger.warning("%s: the stored result %s is damaged (%s); it is made again", stage, folder, problem)
         return None
     try:
-        return _here(kind.model_validate_json((folder / HANDLE).read_text()))
+        return _relocate(kind.model_validate_json((folder / HANDLE).read_text()))
     except ValidationError:
         return None  # written by another version of the handle's class
 
 
-def _here(handle: A) -> A:
+def _relocate(handle: A) -> A:
     """The handle, and handles within it, with paths under today's root: the project folder may have moved."""
-    inner = {name: _here(value) for name, value in handle if isinstance(value, Artifact)}
+    inner = {name: _relocate(value) for name, value in handle if isinstance(value, Artifact)}
     return handle.model_copy(update={"path": stage_folder(*handle.path.parts[-2:]), **inner})
 
 
-def damage(folder: Path) -> str:
+def find_damage(folder: Path) -> str:
     """What is wrong with a stored result, "" when nothing is.
 
     A file whose size and modification time are as recorded is believed; otherwise its content is read again.
@@ -217,7 +217,7 @@ def read_record(stage: str, key: str) -> Record | None:
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
-def no_space(error: OSError, stage: str) -> StoreError:
+def store_error(error: OSError, stage: str) -> StoreError:
     """The error a person gets when the store cannot be written."""
     free_gib = shutil.disk_usage(root().parent if not root().exists() else root()).free / 2**30
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

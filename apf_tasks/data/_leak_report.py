@@ -27,8 +27,8 @@ def conflict_section(rows: pd.DataFrame, texts: pd.Series[str], conflicts: Mask,
         marked = zip(same["row_id"], same["role"], same[label_column], conflicts[same.index], strict=True)
         described = [{"row": _plain(r), "role": s, "label": str(v), "left_out": bool(c)} for r, s, v, c in marked]
         examples.append({"text": _cut(text), "rows": described[:EXAMPLES]})
-    meaning = "Rows that left because the same text carries different labels; published test rows that agree stay."
-    return {"count": int(conflicts.sum()), "meaning": meaning, "examples": examples}
+    resolved = "Rows that left because the same text carries different labels; published test rows that agree stay."
+    return {"count": int(conflicts.sum()), "meaning": resolved, "examples": examples}
 
 
 def duplicate_section(rows: pd.DataFrame, texts: pd.Series[str], because: Indices) -> Section:
@@ -36,11 +36,13 @@ def duplicate_section(rows: pd.DataFrame, texts: pd.Series[str], because: Indice
     chosen = np.flatnonzero(because >= 0)[:EXAMPLES]
     ids = rows["row_id"]
     examples = [{"text": _cut(texts[i]), "left_out": _plain(ids[i]), "kept": _plain(ids[because[i]])} for i in chosen]
-    meaning = "Rows that left because an equal text stays (test before validation before train, then the first)."
-    return {"count": int((because >= 0).sum()), "meaning": meaning, "examples": examples}
+    resolved = "Rows that left because an equal text stays (test before validation before train, then the first)."
+    return {"count": int((because >= 0).sum()), "meaning": resolved, "examples": examples}
 
 
-def near_section(rows: pd.DataFrame, texts: pd.Series[str], because: Indices, shingles: Shingles | None) -> Section:
+def near_duplicate_section(
+    rows: pd.DataFrame, texts: pd.Series[str], because: Indices, shingles: Shingles | None
+) -> Section:
     """Rows too similar to one on a more important side: both, and how similar they are."""
     chosen = np.flatnonzero(because >= 0)[:EXAMPLES]
     similarity = shingles.jaccard(chosen, because[chosen]) if shingles else np.zeros(len(chosen))
@@ -48,8 +50,8 @@ def near_section(rows: pd.DataFrame, texts: pd.Series[str], because: Indices, sh
         {"left_out": _row(rows, texts, i), "kept": _row(rows, texts, because[i]), "similarity": round(float(s), 3)}
         for i, s in zip(chosen, similarity, strict=True)
     ]
-    meaning = "Rows that left because an almost equal text stands on a more important side (Jaccard of shingles)."
-    return {"count": int((because >= 0).sum()), "meaning": meaning, "examples": examples}
+    resolved = "Rows that left because an almost equal text stands on a more important side (Jaccard of shingles)."
+    return {"count": int((because >= 0).sum()), "meaning": resolved, "examples": examples}
 
 
 def group_section(rows: pd.DataFrame, texts: pd.Series[str], group: Indices) -> Section:
@@ -60,8 +62,8 @@ def group_section(rows: pd.DataFrame, texts: pd.Series[str], group: Indices) -> 
     for number in biggest:
         shown = np.flatnonzero(group == number)[:3]
         examples.append({"rows": int(sizes[number]), "shown": [_row(rows, texts, i) for i in shown]})
-    meaning = "Groups of almost equal texts, before rows of them left. No two similar rows stand on two sides."
-    return {"count": int((sizes > 1).sum()), "meaning": meaning, "examples": examples}
+    resolved = "Groups of almost equal texts, before rows of them left. No two similar rows stand on two sides."
+    return {"count": int((sizes > 1).sum()), "meaning": resolved, "examples": examples}
 
 
 def _row(rows: pd.DataFrame, texts: pd.Series[str], i: int) -> Section:

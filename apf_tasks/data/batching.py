@@ -33,7 +33,7 @@ def collate_packed(
     """Examples behind each other in B sequences: positions restart with each, and there is no attention mask.
 
     A model that finds restarting positions and no mask attends within an example alone. (transformers does so in its
-    mask functions; `packs_alike` in loop.py tries it.) What fills a sequence up counts as an example of its own.
+    mask functions; `supports_packing` in loop.py tries it.) What fills a sequence up counts as an example of its own.
     """
     longest = max(sum(len(columns["input_ids"][i]) for i in sequence) for sequence in sequences)
     joined: Columns = {name: [] for name in (*columns, "position_ids")}

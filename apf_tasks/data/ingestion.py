@@ -96,10 +96,10 @@ def _normalise(table: Table, role: str, data: DataParams, kind: Family) -> pd.Da
     numbers = table.numbers
     found: dict[str, Sequence[Any]] = {"row_id": [f"{table.name}:{number}" for number in numbers]}
     if "id" in data.columns:
-        found["row_id"] = [plain(value) for value in _column(table, "id", data, kind)]
+        found["row_id"] = [to_text(value) for value in _column(table, "id", data, kind)]
     optional = [name for name in (*kind.optional, "group", "time") if name in data.columns or name in table.columns]
     for name in dict.fromkeys((*_asked(table, data, kind), *optional)):
-        found[name] = [plain(value) for value in _column(table, name, data, kind)]
+        found[name] = [to_text(value) for value in _column(table, name, data, kind)]
     found |= {"role": [role] * len(numbers), FILE: [table.name] * len(numbers), NUMBER: numbers}
     return pd.DataFrame({name: pd.Series(list(values), dtype=object) for name, values in found.items()})
 
@@ -135,12 +135,12 @@ def _column(table: Table, name: str, data: DataParams, kind: Family) -> list[Any
         return [value.get(inner) if isinstance(value, dict) else None for value in found]
     near = difflib.get_close_matches(str(wanted), table.columns, n=1, cutoff=0.5)
     do = f"Write data.columns: {{{name}: {near[0] if near else 'NAME OR NUMBER'}}}."
-    meaning = {n: what for names in (kind.optional, *kind.alternatives, kind.columns) for n, what in names.items()}
-    expected = f"a column {wanted!r}" + (f" ({meaning[name]})" if name in meaning else "")
+    resolved = {n: what for names in (kind.optional, *kind.alternatives, kind.columns) for n, what in names.items()}
+    expected = f"a column {wanted!r}" + (f" ({resolved[name]})" if name in resolved else "")
     raise DataError(table.name, expected, "the columns " + (", ".join(table.columns) or "(none)"), do)
 
 
-def plain(value: Any) -> Any:
+def to_text(value: Any) -> Any:
     """A scalar as text, missing as None: 1, 1.0 and "1" are one label, though a gap makes pandas write 1.0.
 
     Lists and objects stay as they are.
@@ -178,9 +178,9 @@ def _apply_labels(rows: pd.DataFrame, data: DataParams, kind: Family) -> pd.Seri
     if kind.label_column not in rows.columns:
         return pd.Series("", index=rows.index, dtype=object)
     rows[SOURCE_LABEL] = rows[kind.label_column]
-    judged = [_label(value, data.labels) for value in rows[SOURCE_LABEL]]
-    rows[kind.label_column] = pd.Series([label for label, _ in judged], index=rows.index, dtype=object)
-    return pd.Series([reason for _, reason in judged], index=rows.index, dtype=object)
+    scored = [_label(value, data.labels) for value in rows[SOURCE_LABEL]]
+    rows[kind.label_column] = pd.Series([label for label, _ in scored], index=rows.index, dtype=object)
+    return pd.Series([reason for _, reason in scored], index=rows.index, dtype=object)
 
 
 def _label(value: Any, labels: Mapping[str, tuple[float, float] | str | int]) -> tuple[Any, str]:
@@ -191,7 +191,7 @@ def _label(value: Any, labels: Mapping[str, tuple[float, float] | str | int]) ->
     if not labels:
         return text, ""
     for name, wanted in labels.items():
-        if not isinstance(wanted, tuple) and plain(wanted) == text:
+        if not isinstance(wanted, tuple) and to_text(wanted) == text:
             return name, ""
     ranges = {name: wanted for name, wanted in labels.items() if isinstance(wanted, tuple)}
     if not ranges:

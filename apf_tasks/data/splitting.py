@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 
 from apf_tasks.artifacts import RawData, Split
 from apf_tasks.cache.fingerprints import fingerprint_files
-from apf_tasks.data._leak_report import conflict_section, duplicate_section, group_section, near_section
+from apf_tasks.data._leak_report import conflict_section, duplicate_section, group_section, near_duplicate_section
 from apf_tasks.data._near_duplicates import Indices, Mask, Shingles, merge_groups
 from apf_tasks.data.rows import read_rows, write_rows
-from apf_tasks.errors import CannotTeach, DataError
+from apf_tasks.errors import DataError, UntrainableDataError
 from apf_tasks.family import Family, get_family
 from apf_tasks.params.data import SPLIT_NAMES, SplitName, SplitParams
 from apf_tasks.params.family import FamilyParams
@@ -54,7 +54,7 @@ def split_rows(out: Path, raw: RawData, split: SplitParams, family: FamilyParams
     group = shingles.groups(split.near_duplicate_similarity or 1) if shingles else pd.factorize(texts)[0]
     rows["role"] = _roles(rows, texts, group, published, split, record)
     near = _too_similar(rows, shingles, group, split.near_duplicate_similarity)
-    leaks["near_duplicates_across_sides"] = near_section(rows, texts, near, shingles)
+    leaks["near_duplicates_across_sides"] = near_duplicate_section(rows, texts, near, shingles)
     leaks["near_duplicate_groups"] = group_section(rows, texts, group)
     (out / "leaks.json").write_text(json.dumps(leaks, indent=2, ensure_ascii=False), encoding="utf-8")
     sides = {name: rows[(rows["role"] == name) & (near < 0)] for name in SPLIT_NAMES}
@@ -254,7 +254,7 @@ def _check_not_empty(sides: dict[SplitName, pd.DataFrame], published: set[str], 
         else:
             do = "Add rows, set a larger share under `split`, or split.method: random. Rows that stay together " \
                  "(near-duplicates, groups, equal times) can also leave a side without any."  # fmt: skip
-        raise CannotTeach("split", f"at least one row in {name}", found, do)
+        raise UntrainableDataError("split", f"at least one row in {name}", found, do)
 
 
 def _check_labels(sides: dict[SplitName, pd.DataFrame], family: Family) -> tuple[str, ...]:
@@ -266,11 +266,13 @@ def _check_labels(sides: dict[SplitName, pd.DataFrame], family: Family) -> tuple
     if len(names) < (2 if family.label_column else 1):
         do = "Add rows with another label, and check data.columns and data.labels."
         found = f"only {names[0]!r}" if names else "none"
-        raise CannotTeach("split, train", "two labels or more" if family.label_column else "a label", found, do)
+        raise UntrainableDataError(
+            "split, train", "two labels or more" if family.label_column else "a label", found, do
+        )
     for name, counts in carried.items():
         unknown = sorted(label for label in counts if label not in names)
         if unknown:
             said = ", ".join(f"{label!r} ({counts[label]:,} rows)" for label in unknown)
             do = f"Add train rows with this label, or {family.leave_label_out}."
-            raise CannotTeach(f"split, {name}", "only labels that train has: " + ", ".join(names), said, do)
+            raise UntrainableDataError(f"split, {name}", "only labels that train has: " + ", ".join(names), said, do)
     return names

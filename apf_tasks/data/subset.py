@@ -12,14 +12,14 @@ import pyarrow.compute as pc
 from apf_tasks.artifacts import TokenizedSplit
 from apf_tasks.cache.fingerprints import digest, fingerprint_files
 from apf_tasks.data.rows import read_rows, write_rows
-from apf_tasks.errors import CannotTeach
+from apf_tasks.errors import UntrainableDataError
 from apf_tasks.examples import IGNORE_INDEX, Examples, write_table
 
 TOKENS, ROWS = "tokens.arrow", "rows.parquet"
 
 
-def take_rows(out: Path, split: TokenizedSplit, fraction: float) -> TokenizedSplit:
-    """`fraction` of the rows, with all windows of each. Raises CannotTeach when none of them has a target.
+def subsample(out: Path, split: TokenizedSplit, fraction: float) -> TokenizedSplit:
+    """`fraction` of the rows, with all windows of each. Raises UntrainableDataError when none of them has a target.
 
     A smaller fraction is a part of a larger one. `unknown_fraction` stays that of the whole split.
     """
@@ -29,7 +29,7 @@ def take_rows(out: Path, split: TokenizedSplit, fraction: float) -> TokenizedSpl
     supervised = pc.sum(pc.not_equal(pc.list_flatten(part.table.column("labels")), IGNORE_INDEX)).as_py() or 0
     if not supervised:
         do = "Take a larger fraction."
-        raise CannotTeach(f"{fraction:g} of the {split.name} split", "targets to learn from", "none", do)
+        raise UntrainableDataError(f"{fraction:g} of the {split.name} split", "targets to learn from", "none", do)
     write_table(part.table, out / TOKENS)
     write_rows(rows.iloc[kept].reset_index(drop=True), out / ROWS)
     return split.model_copy(

@@ -10,7 +10,7 @@ import pandas as pd
 from apf_tasks.artifacts import Split, TokenizedSplit
 from apf_tasks.cache.fingerprints import fingerprint_files
 from apf_tasks.data.rows import read_rows, write_rows
-from apf_tasks.errors import CannotTeach
+from apf_tasks.errors import UntrainableDataError
 from apf_tasks.examples import IGNORE_INDEX, Columns
 from apf_tasks.family import get_family
 from apf_tasks.params.data import SplitName
@@ -18,13 +18,13 @@ from apf_tasks.params.family import FamilyParams
 from apf_tasks.params.model import ModelParams
 
 if TYPE_CHECKING:
-    from apf_tasks.models.pretrained import Base
+    from apf_tasks.models.pretrained import BaseModelInfo
 
 CHUNK_ROWS = 10_000
 
 
 def tokenize(out: Path, split: Split, name: SplitName, model: ModelParams, family: FamilyParams) -> TokenizedSplit:
-    """Tokenize one split. Raises CannotTeach when nothing is supervised or the tokenizer does not know the text."""
+    """Tokenize one split. Raises UntrainableDataError when nothing is supervised or most of it is unknown."""
     from apf_tasks.examples import save_tokens
     from apf_tasks.models.pretrained import load_base
     from apf_tasks.sources.models import model_folder
@@ -52,7 +52,7 @@ def tokenize(out: Path, split: Split, name: SplitName, model: ModelParams, famil
     )
 
 
-def _encode(rows: pd.DataFrame, base: Base, family: FamilyParams, label_names: tuple[str, ...]) -> Columns:
+def _encode(rows: pd.DataFrame, base: BaseModelInfo, family: FamilyParams, label_names: tuple[str, ...]) -> Columns:
     """Encode in chunks; the tokenizer's own threads use all cores within one."""
     encode = get_family(family).encode
     columns: Columns = {}
@@ -68,7 +68,7 @@ def _encode(rows: pd.DataFrame, base: Base, family: FamilyParams, label_names: t
     return columns
 
 
-def _count(columns: Columns, base: Base) -> dict[str, int]:
+def _count(columns: Columns, base: BaseModelInfo) -> dict[str, int]:
     unknown = base.tokenizer.unk_token_id
     rows = columns.get("row", range(len(columns["input_ids"])))
     return {
@@ -82,9 +82,9 @@ def _count(columns: Columns, base: Base) -> dict[str, int]:
 def _check_can_teach(counts: dict[str, int], name: SplitName, model: ModelParams) -> None:
     if counts["supervised"] == 0:
         do = "Look at the labels, or raise model.max_tokens if truncation cut them away."
-        raise CannotTeach(f"{name} split", "targets to learn from", "every label masked", do)
+        raise UntrainableDataError(f"{name} split", "targets to learn from", "every label masked", do)
     fraction = counts["unknown"] / max(1, counts["tokens"])
     if fraction > model.max_unknown_fraction:
         expected = f"at most {model.max_unknown_fraction:.0%} unknown tokens (model.max_unknown_fraction)"
         do = "Choose a model.base whose tokenizer knows this language."
-        raise CannotTeach(f"{name} split with the tokenizer of {model.base}", expected, f"{fraction:.0%}", do)
+        raise UntrainableDataError(f"{name} split with the tokenizer of {model.base}", expected, f"{fraction:.0%}", do)

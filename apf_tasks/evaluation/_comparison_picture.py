@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apf_tasks.evaluation.comparison import Comparison
-from apf_tasks.tracking.past_runs import Point
+from apf_tasks.tracking.past_runs import ValidationPoint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +18,7 @@ LINES = ("-", "--", "-.", ":")
 
 def draw_comparison(
     comparison: Comparison,
-    curves: Mapping[str, Sequence[Point]],
+    curves: Mapping[str, Sequence[ValidationPoint]],
     scores: Mapping[str, tuple[float, float, float]],
     legend: Mapping[str, str],
     path: Path,
@@ -50,7 +50,9 @@ def draw_comparison(
     figure.savefig(path, dpi=120)
 
 
-def _draw_curves(axes: Axes, curves: Mapping[str, Sequence[Point]], legend: Mapping[str, str], metric: str) -> None:
+def _draw_curves(
+    axes: Axes, curves: Mapping[str, Sequence[ValidationPoint]], legend: Mapping[str, str], metric: str
+) -> None:
     for i, (name, points) in enumerate(curves.items()):
         if not points:
             continue

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from apf_tasks.data.batching import collate, micro_batches
-from apf_tasks.evaluation.predictor import EVALUATION_TOKENS, Network
+from apf_tasks.evaluation.predictor import EVALUATION_TOKENS, Predictor
 from apf_tasks.evaluation.registered.scores import load_served
 from apf_tasks.params.train import RuntimeParams
 from apf_tasks.runtime.devices import autocast
@@ -32,7 +32,7 @@ def embed(uri: str, texts: Sequence[str], runtime: RuntimeParams) -> np.ndarray:
 
 
 @torch.inference_mode()
-def _embed_batch(network: Network, ids: list[list[int]]) -> np.ndarray:
+def _embed_batch(network: Predictor, ids: list[list[int]]) -> np.ndarray:
     model, place = network.model, network.place
     batch = collate({"input_ids": ids}, network.base.pad_id, place.device)
     part = model.get_encoder() if model.config.is_encoder_decoder else model.base_model

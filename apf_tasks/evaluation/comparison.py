@@ -14,11 +14,11 @@ from apf_tasks.errors import DataError
 from apf_tasks.evaluation.metrics.bootstrap import PairedDifference, paired_bootstrap
 from apf_tasks.family import Family, get_family
 from apf_tasks.params.family import FamilyParams
-from apf_tasks.params.search import TestParams
+from apf_tasks.params.search import EvaluationParams
 
 
 @dataclass(frozen=True)
-class Predicted:
+class RunPredictions:
     """The test predictions of one run."""
 
     name: str
@@ -31,7 +31,7 @@ class Predicted:
 
 
 @dataclass(frozen=True)
-class Pair:
+class PairwiseResult:
     """Two runs on the same rows, the one with the better score first."""
 
     better: str
@@ -71,10 +71,10 @@ class Comparison:
     """Rows with the same id whose input or reference is not the same; left out."""
     scores: dict[str, dict[str, float]]
     """Run -> metric -> score on the shared rows."""
-    pairs: tuple[Pair, ...]
+    pairs: tuple[PairwiseResult, ...]
 
 
-def compare(runs: Sequence[Predicted], settings: TestParams, metric: str | None = None) -> Comparison:
+def compare(runs: Sequence[RunPredictions], settings: EvaluationParams, metric: str | None = None) -> Comparison:
     """Scores and paired differences of every two runs by `metric`, else by the one that decides in all of them.
 
     With several pairs each interval is wider (Bonferroni 1936: 1 - (1 - confidence) / pairs), so that all of them hold
@@ -119,7 +119,7 @@ def _input_columns(family: Family) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*family.example, *family.text_columns)))
 
 
-def _common_metric(runs: Sequence[Predicted], family: Family, asked: str | None) -> str:
+def _common_metric(runs: Sequence[RunPredictions], family: Family, asked: str | None) -> str:
     names = {run.name: run.family.name for run in runs}
     if len(set(names.values())) > 1:
         raise DataError("compare", "runs of one family", _listed(names), "Compare runs that answer the same question.")
@@ -141,14 +141,14 @@ def _listed(values: Mapping[str, str]) -> str:
     return " · ".join(f"{name}: {value}" for name, value in values.items())
 
 
-def _nothing_shared(runs: Sequence[Predicted], changed: int) -> DataError:
+def _nothing_shared(runs: Sequence[RunPredictions], changed: int) -> DataError:
     examples = {run.name: f"{len(run.rows):,} rows such as {run.rows['row_id'].iloc[0]!r}" for run in runs}
     found = f"none with the same content, {changed:,} with the same id" if changed else f"none. {_listed(examples)}"
     do = "Rows are told by file name and number, or by data.columns.id: test both on the same ones."
     return DataError("compare", "test rows that all runs have", found, do)
 
 
-def _statistics(run: Predicted, first: Predicted, rows: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
+def _statistics(run: RunPredictions, first: RunPredictions, rows: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
     """Per-row counts (N, K) of a run; measured as the first run measures, or not at all."""
     both = rows["reference"].tolist(), rows["prediction"].tolist(), labels
     counts = get_family(run.family).statistics(*both)
@@ -175,8 +175,8 @@ def _pairs(
     shared: Sequence[pd.DataFrame],
     family: Family,
     metric: str,
-    settings: TestParams,
-) -> Iterator[Pair]:
+    settings: EvaluationParams,
+) -> Iterator[PairwiseResult]:
     """Every two runs, the better one first; the best runs first."""
     sign = family.sign(metric)
     order = sorted(counts, key=lambda name: -sign * scores[name][metric])
@@ -188,7 +188,7 @@ def _pairs(
             counts[better], counts[worse], family.scores, metric, settings.resamples, settings.seed, confidence
         )
         alike = _same(tables[better]["prediction"].tolist(), tables[worse]["prediction"].tolist())
-        yield Pair(better, worse, metric, found, found.better(sign), 100 * confidence, alike)
+        yield PairwiseResult(better, worse, metric, found, found.better(sign), 100 * confidence, alike)
 
 
 def _same(first: Sequence[Any], second: Sequence[Any]) -> int:

@@ -18,7 +18,7 @@ from apf_tasks.evaluation.metrics.bootstrap import resampled_scores
 from apf_tasks.evaluation.selection import validation_statistics
 from apf_tasks.family import Family, get_family
 from apf_tasks.params.family import FamilyParams
-from apf_tasks.params.search import TestParams
+from apf_tasks.params.search import EvaluationParams
 
 CURVE, PICTURE = "curve.json", "curve.png"
 NOTICED_STRETCH, MOST_STRETCH = 1.05, 3.0
@@ -48,7 +48,7 @@ def learning_curve(
     models: tuple[TrainedModel, ...],
     parts: tuple[TokenizedSplit, ...],
     family: FamilyParams,
-    intervals: TestParams,
+    intervals: EvaluationParams,
 ) -> LearningCurve:
     """Score each model on validation, fit a power law and ask it about twice the rows of the last point.
 
@@ -89,7 +89,9 @@ def learning_curve(
     )
 
 
-def _resampled_scores(models: Sequence[TrainedModel], family: Family, metric: str, intervals: TestParams) -> Floats:
+def _resampled_scores(
+    models: Sequence[TrainedModel], family: Family, metric: str, intervals: EvaluationParams
+) -> Floats:
     """The metric of every model on the same redrawn validation rows, (R, P)."""
     counts = [validation_statistics(model, family) for model in models]
     cuts = np.cumsum([c.shape[1] for c in counts])[:-1]

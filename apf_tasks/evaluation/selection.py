@@ -16,7 +16,7 @@ from apf_tasks.evaluation.metrics.bootstrap import paired_bootstrap, percentiles
 from apf_tasks.family import Family, get_family
 from apf_tasks.params.base import dotted
 from apf_tasks.params.family import FamilyParams
-from apf_tasks.params.search import SelectParams, TestParams
+from apf_tasks.params.search import EvaluationParams, SelectParams
 
 
 def select(
@@ -24,7 +24,7 @@ def select(
     models: tuple[TrainedModel, ...],
     family: FamilyParams,
     settings: SelectParams,
-    intervals: TestParams,
+    intervals: EvaluationParams,
     searched: tuple[str, ...],
     compared: int,
 ) -> Selection:
@@ -35,7 +35,7 @@ def select(
     functions = get_family(family)
     metric = models[0].metric
     sign = functions.sign(metric)
-    trials = [_judge(group, functions, metric, intervals) for group in _by_trial(models)]
+    trials = [_score_trial(group, functions, metric, intervals) for group in _by_trial(models)]
     order = sorted(range(len(trials)), key=lambda i: (-sign * trials[i].score, trials[i].cost, i))
     best = trials[order[0]]
     if settings.rule == "one_standard_error":
@@ -62,7 +62,7 @@ def select(
 
 
 @dataclass(frozen=True)
-class JudgedTrial:
+class ScoredTrial:
     """One combination of parameters with its validation scores."""
 
     model: TrainedModel
@@ -95,14 +95,14 @@ class JudgedTrial:
         )
 
 
-def _judge(group: list[TrainedModel], family: Family, metric: str, intervals: TestParams) -> JudgedTrial:
+def _score_trial(group: list[TrainedModel], family: Family, metric: str, intervals: EvaluationParams) -> ScoredTrial:
     scores = [model.scores[metric] for model in group]
     best = max(group, key=lambda model: family.sign(metric) * model.scores[metric])
     counts = validation_statistics(best, family)
     resampled = resampled_scores(counts, family.scores, intervals.resamples, intervals.seed)[metric]
     by_seeds = len(scores) > 2
     error = np.std(scores, ddof=1) / np.sqrt(len(scores)) if by_seeds else np.std(resampled)
-    return JudgedTrial(
+    return ScoredTrial(
         model=best,
         score=float(np.mean(scores)),
         seeds=tuple(scores),
@@ -133,12 +133,12 @@ def _flat(model: TrainedModel) -> dict[str, Any]:
 
 
 def _why(
-    ranked: list[JudgedTrial],
-    best: JudgedTrial,
+    ranked: list[ScoredTrial],
+    best: ScoredTrial,
     family: Family,
     metric: str,
     settings: SelectParams,
-    intervals: TestParams,
+    intervals: EvaluationParams,
     compared: int,
 ) -> str:
     """One sentence on how sure the choice is."""

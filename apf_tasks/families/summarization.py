@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from apf_tasks.examples import Columns
-from apf_tasks.families._text_to_text.generation import write
-from apf_tasks.families._text_to_text.seq2seq import WritingParams, encode, load_model, loss
-from apf_tasks.family import Checked, Evidence, Family, Prediction
+from apf_tasks.families._text_to_text.generation import generate
+from apf_tasks.families._text_to_text.seq2seq import GenerationParams, encode, load_model, loss
+from apf_tasks.family import BaselineInputs, CheckedRows, Family, Prediction
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from apf_tasks.models.pretrained import Base
+    from apf_tasks.models.pretrained import BaseModelInfo
 
 COLUMNS = (("document", "summary"), ("text", "summary"), ("article", "highlights"), ("source", "target"))
 """Names that data sets give to a document and its summary."""
@@ -35,7 +35,7 @@ TRIED_ROWS = 200
 _SENTENCE_END = {"en": re.compile(r"[.!?][\"'”’)\]]*(?=\s|$)"), "zh": re.compile(r"[。！？!?…]+[”’」』）]*")}
 
 
-class SummarizationParams(WritingParams):
+class SummarizationParams(GenerationParams):
     """Options of the summarization family."""
 
     slot: ClassVar[str] = "{document}"
@@ -61,7 +61,7 @@ class SummarizationParams(WritingParams):
 PARAMS = SummarizationParams
 
 
-def check(rows: pd.DataFrame, params: SummarizationParams) -> Checked:
+def check(rows: pd.DataFrame, params: SummarizationParams) -> CheckedRows:
     """Documents and summaries as text. A usable row has both."""
     import pandas as pd
 
@@ -83,7 +83,7 @@ def check(rows: pd.DataFrame, params: SummarizationParams) -> Checked:
         "summaries that are not shorter than their document": sum(longer),
         "rows of which only the first of several summaries is used": sum(several),
     }
-    return Checked(checked, pd.Series(reasons, index=rows.index, dtype=object), notes)
+    return CheckedRows(checked, pd.Series(reasons, index=rows.index, dtype=object), notes)
 
 
 def _text(value: Any, key: str | None, first: bool, between: str) -> tuple[str, str]:
@@ -101,7 +101,9 @@ def _text(value: Any, key: str | None, first: bool, between: str) -> tuple[str, 
     return between.join(texts[:1] if first else texts), next((wrong for _, wrong in parts if wrong), "")
 
 
-def encode_rows(rows: pd.DataFrame, base: Base, label_names: Sequence[str], params: SummarizationParams) -> Columns:
+def encode_rows(
+    rows: pd.DataFrame, base: BaseModelInfo, label_names: Sequence[str], params: SummarizationParams
+) -> Columns:
     """Token ids of the documents, and of the summaries where there are any."""
     return encode(list(rows["document"]), list(rows["summary"]) if "summary" in rows else None, base, params)
 
@@ -109,12 +111,12 @@ def encode_rows(rows: pd.DataFrame, base: Base, label_names: Sequence[str], para
 def predict(
     model: PreTrainedModel,
     batch: dict[str, torch.Tensor],
-    base: Base,
+    base: BaseModelInfo,
     label_names: Sequence[str],
     params: SummarizationParams,
 ) -> list[Prediction]:
     """A summary for each document, and whether it was `finished` within `max_new_tokens`."""
-    return [found | {"prediction": found["prediction"].strip()} for found in write(model, batch, base, params)]
+    return [found | {"prediction": found["prediction"].strip()} for found in generate(model, batch, base, params)]
 
 
 def reference(rows: pd.DataFrame) -> list[str]:
@@ -138,7 +140,9 @@ def scores(sums: np.ndarray) -> dict[str, np.ndarray]:
     return rouge_scores(sums)
 
 
-def baselines(train: Evidence, test: Evidence, seed: int, params: SummarizationParams) -> dict[str, Sequence[Any]]:
+def baselines(
+    train: BaselineInputs, test: BaselineInputs, seed: int, params: SummarizationParams
+) -> dict[str, Sequence[Any]]:
     """The beginning of a document, as much of it as suits the train rows best by ROUGE-L."""
     tried = train.rows.head(TRIED_ROWS)
     references = reference(tried)
@@ -195,7 +199,7 @@ def family(params: SummarizationParams) -> Family:
         columns=columns,
         alternatives=tuple(alternatives),
         text_columns=("document",),
-        taught_columns=("document", "summary"),
+        tokenizer_columns=("document", "summary"),
         metrics=("rougeL", "rouge1", "rouge2", "rougeLsum"),
         check=partial(check, params=params),
         encode=partial(encode_rows, params=params),

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import model_validator
 
 from apf_tasks.examples import Columns
-from apf_tasks.families._text_to_text.generation import write
-from apf_tasks.families._text_to_text.seq2seq import WritingParams, encode, load_model, loss
-from apf_tasks.family import Checked, Evidence, Family, Prediction
+from apf_tasks.families._text_to_text.generation import generate
+from apf_tasks.families._text_to_text.seq2seq import GenerationParams, encode, load_model, loss
+from apf_tasks.family import BaselineInputs, CheckedRows, Family, Prediction
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from apf_tasks.models.pretrained import Base
+    from apf_tasks.models.pretrained import BaseModelInfo
 
 logger = logging.getLogger("apf")
 
@@ -48,7 +48,7 @@ PLACEHOLDERS = {
 """What a program needs as it is. Of an accelerator the mark alone counts: `&File` may become `文件(&F)`."""
 
 
-class TranslationParams(WritingParams):
+class TranslationParams(GenerationParams):
     """Options of the translation family."""
 
     slot: ClassVar[str] = "{source}"
@@ -80,7 +80,7 @@ class TranslationParams(WritingParams):
 PARAMS = TranslationParams
 
 
-def check(rows: pd.DataFrame, params: TranslationParams) -> Checked:
+def check(rows: pd.DataFrame, params: TranslationParams) -> CheckedRows:
     """Both texts as they are, blanks around them too. A usable row has both."""
     import pandas as pd
 
@@ -92,7 +92,7 @@ def check(rows: pd.DataFrame, params: TranslationParams) -> Checked:
         "targets that are equal to their source": sum(source.strip() == target.strip() for source, target in good),
         "targets of a length that is unusual for their source": _count_odd(good),
     }
-    return Checked(checked, pd.Series(reasons, index=rows.index, dtype=object), notes)
+    return CheckedRows(checked, pd.Series(reasons, index=rows.index, dtype=object), notes)
 
 
 def _sides(rows: pd.DataFrame, params: TranslationParams) -> list[list[Any]]:
@@ -129,7 +129,9 @@ def _count_odd(pairs: Sequence[tuple[str, str]]) -> int:
     return int(((factor > ODD_FACTOR) & (abs(lengths[:, 1] - expected) > ODD_CHARACTERS)).sum())
 
 
-def encode_rows(rows: pd.DataFrame, base: Base, label_names: Sequence[str], params: TranslationParams) -> Columns:
+def encode_rows(
+    rows: pd.DataFrame, base: BaseModelInfo, label_names: Sequence[str], params: TranslationParams
+) -> Columns:
     """Token ids of the sources, and of the targets where there are any."""
     return encode(list(rows["source"]), list(rows["target"]) if "target" in rows else None, base, params)
 
@@ -137,12 +139,12 @@ def encode_rows(rows: pd.DataFrame, base: Base, label_names: Sequence[str], para
 def predict(
     model: PreTrainedModel,
     batch: dict[str, torch.Tensor],
-    base: Base,
+    base: BaseModelInfo,
     label_names: Sequence[str],
     params: TranslationParams,
 ) -> list[Prediction]:
     """A translation of each source, and whether it was `finished` within `max_new_tokens`."""
-    return write(model, batch, base, params)
+    return generate(model, batch, base, params)
 
 
 def reference(rows: pd.DataFrame) -> list[str]:
@@ -166,7 +168,7 @@ def scores(sums: np.ndarray) -> dict[str, np.ndarray]:
     return translation_scores(sums)
 
 
-def baselines(train: Evidence, test: Evidence, seed: int) -> dict[str, Sequence[Any]]:
+def baselines(train: BaselineInputs, test: BaselineInputs, seed: int) -> dict[str, Sequence[Any]]:
     """What costs nothing: the source itself, and the target of the most similar train row."""
     asked, known = list(test.rows["source"]), list(train.rows["source"])
     found = nearest(asked, known)

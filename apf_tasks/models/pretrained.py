@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apf_tasks.errors import ModelError, SourceError, of_the_system
+from apf_tasks.errors import ModelError, SourceError, is_system_error
 from apf_tasks.models.config import position_offset, positions
 from apf_tasks.params.model import ModelParams
 
@@ -29,7 +29,7 @@ PADDING = ("<|pad|>", "<pad>", "[PAD]", "<|finetune_right_pad_id|>")
 
 
 @dataclass(frozen=True)
-class Base:
+class BaseModelInfo:
     """What encoding and decoding need to know of a base model: everything but its weights."""
 
     tokenizer: PreTrainedTokenizerBase
@@ -48,12 +48,12 @@ class Base:
         return bool(self.config.is_encoder_decoder)
 
 
-def load_base(folder: Path, model: ModelParams, needs_offsets: bool = False) -> Base:
+def load_base(folder: Path, model: ModelParams, needs_offsets: bool = False) -> BaseModelInfo:
     """Tokenizer and configuration of a model folder, checked against each other. Raises ModelError."""
     config = _load_config(folder, model)
     tokenizer = _tokenizer_for(config, folder, model, needs_offsets)
     check_fit(tokenizer, config, model)
-    return Base(tokenizer, config, model.max_tokens)
+    return BaseModelInfo(tokenizer, config, model.max_tokens)
 
 
 def load_tokenizer(folder: Path, model: ModelParams, needs_offsets: bool = True) -> PreTrainedTokenizerBase:
@@ -126,7 +126,7 @@ def _load_config(folder: Path, model: ModelParams, **changes: Any) -> PreTrained
 
 def _load_error(error: BaseException) -> type[ModelError | SourceError]:
     """What it means that files do not load: that they are no model, or that they cannot be read here and now."""
-    return SourceError if of_the_system(error) else ModelError
+    return SourceError if is_system_error(error) else ModelError
 
 
 def _vocab_size(config: PreTrainedConfig) -> int:
@@ -214,11 +214,11 @@ def _check_new(loaded: PreTrainedModel, info: dict[str, Any], model: ModelParams
         found = f"{fraction:.0%} of its parameters missing in the files ({', '.join(sorted(new)[:3])}, …)"
         raise ModelError(f"model {model.base}", f"pretrained weights for {auto_class}", found, "Check model.base.")
     if new:
-        _say_new(model.base, ", ".join(sorted(new)))
+        _log_new_weights(model.base, ", ".join(sorted(new)))
 
 
 @cache
-def _say_new(base: str, names: str) -> None:
+def _log_new_weights(base: str, names: str) -> None:
     """Once for a base, not for every trial of a search."""
     logger.info("           new weights, drawn from the seed: %s", names)
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from apf_tasks.artifacts import BaseModel
-from apf_tasks.errors import CannotTeach, ModelError
+from apf_tasks.artifacts import ScratchModel
+from apf_tasks.errors import ModelError, UntrainableDataError
 from apf_tasks.models.config import build_config
 from apf_tasks.models.pretrained import load_tokenizer
 from apf_tasks.models.tokenizer import train_tokenizer
@@ -18,16 +18,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def build_base(
+def build_from_scratch(
     out: Path, texts: Sequence[str], model: ModelParams, tokenizer: TokenizerParams, tokenizer_folder: Path | None
-) -> BaseModel:
+) -> ScratchModel:
     """A model folder with random weights for `model.architecture` and a tokenizer that knows the train split.
 
     `texts` are those of the train split; `tokenizer_folder` holds the tokenizer that `tokenizer.base` names, None where
     one is trained. The fingerprint is empty: whoever stores the folder adds it.
 
     Keeps the head of a language model where the architecture has one, so that pre-training starts from all of it.
-    Raises ModelError when sizes and tokenizer do not fit, CannotTeach when the tokenizer does not know the text.
+    Raises ModelError when sizes and tokenizer do not fit, UntrainableDataError when the tokenizer does not know the
+    text.
     """
     architecture = str(model.architecture)
     words = _tokenizer(texts, model, tokenizer, architecture, tokenizer_folder)
@@ -35,10 +36,10 @@ def build_base(
     if unknown > model.max_unknown_fraction:
         expected = f"at most {model.max_unknown_fraction:.0%} unknown tokens (model.max_unknown_fraction)"
         do = "Raise tokenizer.vocab_size, or take tokenizer.train: bpe, to which nothing is unknown."
-        raise CannotTeach("the tokenizer on the train split", expected, f"{unknown:.0%}", do)
+        raise UntrainableDataError("the tokenizer on the train split", expected, f"{unknown:.0%}", do)
     network = random_model(model, words)
     save_base(network, words, out / "model")
-    return BaseModel(
+    return ScratchModel(
         path=out,
         fingerprint="",
         architecture=architecture,

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from apf_tasks.errors import CannotTeach
+from apf_tasks.errors import UntrainableDataError
 from apf_tasks.params.architectures import Convention, convention
 from apf_tasks.params.model import TokenizerParams
 
@@ -59,12 +59,14 @@ PREFIX = "##"
 
 
 def train_tokenizer(texts: Sequence[str], params: TokenizerParams, architecture: str) -> PreTrainedTokenizerFast:
-    """A tokenizer of `params.train` for this architecture. Raises CannotTeach when the texts are empty."""
+    """A tokenizer of `params.train` for this architecture. Raises UntrainableDataError when the texts are empty."""
     from tokenizers import AddedToken
     from transformers import PreTrainedTokenizerFast
 
     if not any(text.strip() for text in texts):
-        raise CannotTeach("tokenizer.train", "texts to train on", "none", "Look at the rows of the train split.")
+        raise UntrainableDataError(
+            "tokenizer.train", "texts to train on", "none", "Look at the rows of the train split."
+        )
     kind = convention(architecture)
     names = dict(SPECIAL_TOKENS[kind])
     if params.train == "bpe" and kind == "causal":

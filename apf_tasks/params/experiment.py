@@ -16,7 +16,7 @@ from apf_tasks.params.data import DataParams, SplitParams
 from apf_tasks.params.family import FamilyParams, family_params, family_record
 from apf_tasks.params.gate import DriftParams, GateParams, NotifyParams, RegisterParams
 from apf_tasks.params.model import ModelParams, TokenizerParams
-from apf_tasks.params.search import SearchParams, SelectParams, TestParams
+from apf_tasks.params.search import EvaluationParams, SearchParams, SelectParams
 from apf_tasks.params.train import RuntimeParams, TrainParams
 
 
@@ -35,7 +35,7 @@ class Params(Frozen):
     runtime: RuntimeParams = Field(default_factory=RuntimeParams)
     search: SearchParams = Field(default_factory=SearchParams)
     select: SelectParams = Field(default_factory=SelectParams)
-    test: TestParams = Field(default_factory=TestParams)
+    test: EvaluationParams = Field(default_factory=EvaluationParams)
     register_as: RegisterParams = Field(default_factory=RegisterParams, alias="register")
     gate: GateParams = Field(default_factory=GateParams)
     drift: DriftParams = Field(default_factory=DriftParams)

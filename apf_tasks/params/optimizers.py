@@ -17,7 +17,7 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 Epsilon = Annotated[float, Field(gt=0)]
 
 
-class _Common(Frozen):
+class OptimizerParams(Frozen):
     """What every optimizer says of itself."""
 
     made_for: ClassVar[tuple[str, ...]] = ("cuda", "mps", "cpu")
@@ -33,7 +33,7 @@ class _Common(Frozen):
         return 8.0
 
 
-class _Adam(_Common):
+class _Adam(OptimizerParams):
     """What all kinds of Adam have."""
 
     name: str
@@ -84,7 +84,7 @@ class OffloadedAdamW(_Adam):
         return 0.0
 
 
-class Adafactor(_Common):
+class Adafactor(OptimizerParams):
     """Second moments by rows and columns, no first ones (Shazeer & Stern, ICML 2018): transformers'. Nearly 0 bytes."""
 
     name: Literal["adafactor"]
@@ -100,7 +100,7 @@ class Adafactor(_Common):
         return 0.0
 
 
-class SGD(_Common):
+class SGD(OptimizerParams):
     """Stochastic gradient descent, with Nesterov's momentum if there is momentum: torch's, fused. 4 bytes, or 0.
 
     Weight decay is part of the gradient here.
@@ -119,7 +119,7 @@ class SGD(_Common):
         return 4.0 if self.momentum else 0.0
 
 
-class Muon(_Common):
+class Muon(OptimizerParams):
     """Orthogonalised momentum for the matrices of the layers (Jordan et al. 2024), AdamW for the rest: torch's. 4 bytes
     for those matrices, 8 for the rest.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -114,8 +114,11 @@ class SelectParams(Frozen):
     best (Breiman et al. 1984, Classification and Regression Trees, section 3.4.3)."""
 
 
-class TestParams(Frozen):
+class EvaluationParams(Frozen):
     """The one evaluation on the test split."""
+
+    section: ClassVar[str] = "test"
+    """Its name in stage keys and in the params."""
 
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
     """Confidence of the bootstrap intervals."""

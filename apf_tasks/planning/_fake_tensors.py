@@ -32,7 +32,7 @@ DEVICE = torch.ops.prim.device.default
 INDEXING = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default)
 
 
-class Tracker(TorchDispatchMode):
+class MemoryTracker(TorchDispatchMode):
     """Writes down every storage that comes and goes under it, and what it is for."""
 
     def __init__(self, fake: FakeTensorMode) -> None:
@@ -134,8 +134,8 @@ def _positions(indices: Any) -> list[Any]:
 
 
 @contextmanager
-def tracked() -> Iterator[Tracker]:
+def tracked() -> Iterator[MemoryTracker]:
     """Within the block new tensors of real numbers have none, and the tracker knows of all storages."""
     fake = FakeTensorMode(allow_non_fake_inputs=True)
-    with fake, Tracker(fake) as tracker:
+    with fake, MemoryTracker(fake) as tracker:
         yield tracker

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from apf_tasks.errors import ParamsError
 from apf_tasks.examples import Examples
-from apf_tasks.planning.devices import kind_of
+from apf_tasks.planning.devices import device_type
 from apf_tasks.planning.memory import Memory, predict
-from apf_tasks.training.loop import most_tokens
-from apf_tasks.training.state import Trial
+from apf_tasks.training.loop import max_tokens_per_forward
+from apf_tasks.training.state import TrainingInputs
 
 MOST_RANKS = 8
 """GPUs of a usual machine."""
@@ -31,11 +31,11 @@ class _Step:
 
     overrides: tuple[str, ...]
     cost: str
-    apply: Callable[[Trial], Trial]
+    apply: Callable[[TrainingInputs], TrainingInputs]
     cut: int | None = None
 
 
-def changes_that_fit(trial: Trial, device: str, room: int) -> list[Change]:
+def memory_options(trial: TrainingInputs, device: str, room: int) -> list[Change]:
     """Single changes after which the training takes at most `room` bytes, the cheapest first.
 
     Where none is enough alone, the first that are enough together; an empty list where all are not.
@@ -58,7 +58,7 @@ def changes_that_fit(trial: Trial, device: str, room: int) -> list[Change]:
     return []
 
 
-def _tried(trial: Trial, device: str, steps: list[_Step]) -> Change | None:
+def _tried(trial: TrainingInputs, device: str, steps: list[_Step]) -> Change | None:
     """What these changes bring together; None where they do not go together."""
     changed = trial
     for step in steps:
@@ -74,12 +74,12 @@ def _tried(trial: Trial, device: str, steps: list[_Step]) -> Change | None:
     return Change(texts, "; ".join(step.cost for step in steps), memory)
 
 
-def _steps(trial: Trial, device: str) -> Iterator[_Step]:
+def _steps(trial: TrainingInputs, device: str) -> Iterator[_Step]:
     """The changes that are worth a try, in order of cost."""
     params, runtime = trial.params, trial.runtime
     sizes = Examples.of(trial.train).sizes
     longest = int(sizes.max())
-    most = most_tokens(params, kind_of(device))
+    most = max_tokens_per_forward(params, device_type(device))
     most = min(most, longest * min(params.batch_size, len(sizes)))
     if not params.step_in_backward:
         for tokens in sorted({max(longest, most // 2), max(longest, most // 4), longest}, reverse=True):
@@ -117,9 +117,9 @@ def _runtime(cost: str, **values: object) -> _Step:
 
 
 def _optimizer(cost: str, name: str) -> _Step:
-    def apply(given: Trial) -> Trial:
-        told = given.params.model_dump(by_alias=True) | {"optimizer": {"name": name}}
-        return given._replace(params=type(given.params).model_validate(told))
+    def apply(given: TrainingInputs) -> TrainingInputs:
+        options = given.params.model_dump(by_alias=True) | {"optimizer": {"name": name}}
+        return given._replace(params=type(given.params).model_validate(options))
 
     return _Step((f"train.optimizer={name}",), cost, apply)
 

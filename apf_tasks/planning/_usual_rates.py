@@ -14,7 +14,7 @@ FAR = 3
 """A rate this many times outside the usual range is far outside it: ranges have no sharp ends."""
 
 
-class Usual(NamedTuple):
+class LearningRateRange(NamedTuple):
     """Learning rates with AdamW that papers and their code use."""
 
     models: str
@@ -24,19 +24,21 @@ class Usual(NamedTuple):
 
 
 USUAL = {
-    "scratch": Usual(
+    "scratch": LearningRateRange(
         *("models from random weights", 1e-4, 3e-3),
         "Devlin et al. 2019, A.2: 1e-4; Brown et al. 2020, table 2.1: 6e-5 to 6e-4 from 175 B to 125 M parameters; "
         "Geiping & Goldstein 2023: 1e-3",
     ),
-    "t5": Usual(*("T5", 1e-4, 3e-4), "transformers' page on T5; Raffel et al. 2020 have 1e-3, but with Adafactor"),
-    "encoder-decoder": Usual(
+    "t5": LearningRateRange(
+        *("T5", 1e-4, 3e-4), "transformers' page on T5; Raffel et al. 2020 have 1e-3, but with Adafactor"
+    ),
+    "encoder-decoder": LearningRateRange(
         *("encoder-decoders", 1e-5, 1e-4), "BART: 3e-5 in fairseq's examples; Liu et al. 2020, mBART: 3e-5"
     ),
-    "decoder": Usual(
+    "decoder": LearningRateRange(
         *("decoders", 1e-5, 2e-4), "Radford et al. 2018, 4.1: 6.25e-5; Touvron et al. 2023, Llama 2, 3.1: 2e-5"
     ),
-    "encoder": Usual(
+    "encoder": LearningRateRange(
         *("encoders", 1e-5, 1e-4), "Devlin et al. 2019, A.3: 2e-5 to 5e-5; Turc et al. 2019, small ones: up to 3e-4"
     ),
 }
@@ -73,7 +75,7 @@ def kind_of(model: ModelParams, folder: Path | None, family: str) -> str | None:
     return "encoder" if heads else BY_FAMILY.get(family)
 
 
-def unusual_rates(kind: str | None, sections: Iterable[TrainParams]) -> list[str]:
+def check_learning_rates(kind: str | None, sections: Iterable[TrainParams]) -> list[str]:
     """A sentence for every learning rate far outside what is usual for this kind of model."""
     if kind is None:
         return []

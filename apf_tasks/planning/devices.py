@@ -36,7 +36,7 @@ def check_device(name: str) -> str:
     return name
 
 
-def kind_of(name: str) -> str:
+def device_type(name: str) -> str:
     """`cpu`, or `cuda` for a GPU's name."""
     return "cpu" if name == "cpu" else "cuda"
 

@@ -12,12 +12,12 @@ from typing import Any
 
 from apf_tasks.artifacts import Split, TokenizedSplit
 from apf_tasks.cache import store
-from apf_tasks.cache.journal import Visit
+from apf_tasks.cache.journal import StageRun
 from apf_tasks.errors import ApfError
 from apf_tasks.params.experiment import Params
 from apf_tasks.params.model import ModelParams
 from apf_tasks.params.train import RuntimeParams, TrainParams
-from apf_tasks.planning._usual_rates import kind_of, unusual_rates
+from apf_tasks.planning._usual_rates import check_learning_rates, kind_of
 from apf_tasks.sources.models import BUILT, model_folder
 from apf_tasks.tracking.registry import REGISTRY
 from apf_tasks.training.optim.schedules import evaluation_interval, total_steps
@@ -116,37 +116,43 @@ def _bytes_each(training: Training) -> float:
     return (float32 / 2 if pure else float32) / ranks
 
 
-def estimate(visits: Sequence[Visit], params: Params) -> Estimate | None:
+def estimate(stage_runs: Sequence[StageRun], params: Params) -> Estimate | None:
     """What the trainings among the visits of a plan would take; None when none would run.
 
     A search that compares trials on their way is foreseen with any of them going on: it is their number that counts.
     """
     wanted = ("train_rung", "train_model")
     # of the visits of one trial the last goes furthest
-    planned = {visit.label: visit for visit in visits if visit.stage in wanted and visit.status == "runs"}
+    planned = {
+        stage_run.label: stage_run
+        for stage_run in stage_runs
+        if stage_run.stage in wanted and stage_run.status == "runs"
+    }
     if not planned:
         return None
-    rows = next((visit.handle.rows["train"] for visit in visits if isinstance(visit.handle, Split)), None)
-    trainings = tuple(_training(visit, rows) for visit in planned.values())
+    rows = next(
+        (stage_run.handle.rows["train"] for stage_run in stage_runs if isinstance(stage_run.handle, Split)), None
+    )
+    trainings = tuple(_training(stage_run, rows) for stage_run in planned.values())
     folder = folder_at_hand(trainings[0].arguments)
     parameters = None if folder is None else count_parameters(folder)
     root = next(p for p in (store.root(), *store.root().parents) if p.exists())
     free = shutil.disk_usage(root).free
     kind = kind_of(params.model, folder, params.family.name)
     found = Estimate(trainings, parameters, free)
-    warnings = unusual_rates(kind, [training.params for training in trainings])
+    warnings = check_learning_rates(kind, [training.params for training in trainings])
     if found.most_bytes is not None and found.most_bytes > free:
         warnings.append(f"{found.most_bytes / GIB:.1f} GiB are needed under {store.root()}, {free / GIB:.1f} are free.")
     return Estimate(trainings, parameters, free, tuple(warnings))
 
 
-def _training(visit: Visit, rows: int | None) -> Training:
-    train, until = visit.arguments["train"], visit.arguments.get("until")
+def _training(stage_run: StageRun, rows: int | None) -> Training:
+    train, until = stage_run.arguments["train"], stage_run.arguments.get("until")
     known = isinstance(train, TokenizedSplit)
     return Training(
-        label=visit.label,
-        params=visit.arguments["params"],
-        arguments=dict(visit.arguments),
+        label=stage_run.label,
+        params=stage_run.arguments["params"],
+        arguments=dict(stage_run.arguments),
         examples=train.examples if known else rows,
         exact=known,
         until=until if isinstance(until, int) else None,

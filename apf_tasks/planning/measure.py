@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from apf_tasks.evaluation.predictor import predict_pieces
+from apf_tasks.evaluation.predictor import predict_examples
 from apf_tasks.examples import Examples
 from apf_tasks.planning.estimates import Training
 from apf_tasks.runtime.devices import choose_device, peak_memory_gib, reset_peak_memory
-from apf_tasks.training.state import Trial, set_up
+from apf_tasks.training.state import TrainingInputs, prepare_training
 
 FIRST_STEPS = 2
 """Not counted: memory is set up in them."""
@@ -41,12 +41,14 @@ class Speed(NamedTuple):
         return float(tokens) / self.tokens_per_second + (training.validations or 0) * self.validation_seconds
 
 
-def measure(training: Training) -> Speed:
+def measure_speed(training: Training) -> Speed:
     """Load the model and run a few optimizer steps of `training`, whose rows have to be tokenized."""
     device = choose_device(training.arguments["runtime"])
     reset_peak_memory(device)
     with tempfile.TemporaryDirectory() as folder:
-        ready = set_up(Path(folder), Trial(*(training.arguments[name] for name in Trial._fields)))
+        ready = prepare_training(
+            Path(folder), TrainingInputs(*(training.arguments[name] for name in TrainingInputs._fields))
+        )
     loop = ready.steps_to_come()
     started, counted = time.perf_counter(), []
     for step in loop:
@@ -58,7 +60,7 @@ def measure(training: Training) -> Speed:
     chosen = np.linspace(0, len(ready.validation) - 1, min(len(ready.validation), VALIDATION_EXAMPLES)).astype(np.int64)
     few = Examples(ready.validation.table.take(np.unique(chosen)))
     started = time.perf_counter()
-    predict_pieces(ready.network, few, answering=False)
+    predict_examples(ready.network, few, answering=False)
     seconds = (time.perf_counter() - started) * len(ready.validation) / len(few)
     rate = sum(step.tokens for step in counted) / sum(step.seconds for step in counted)
     return Speed(len(counted), rate, seconds, peak_memory_gib(device))

@@ -18,22 +18,22 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from apf_tasks.data.batching import epoch_order
-from apf_tasks.evaluation.predictor import Network, load_network
+from apf_tasks.evaluation.predictor import Predictor, load_predictor
 from apf_tasks.examples import Examples
 from apf_tasks.models.pretrained import without_weights
 from apf_tasks.params.optimizers import SGD
 from apf_tasks.params.train import RuntimeParams, TrainParams
-from apf_tasks.planning._fake_tensors import Tracker, tracked
+from apf_tasks.planning._fake_tensors import MemoryTracker, tracked
 from apf_tasks.planning._gpu_attention import gpu_attention
-from apf_tasks.planning.devices import WITHOUT_BF16, kind_of
+from apf_tasks.planning.devices import WITHOUT_BF16, device_type
 from apf_tasks.runtime.ranks import BUCKET
 from apf_tasks.sources.models import model_folder
 from apf_tasks.training import step_loader as feed
-from apf_tasks.training.activation_checkpointing import recompute
-from apf_tasks.training.loop import most_tokens, train_steps
+from apf_tasks.training.activation_checkpointing import apply_activation_checkpointing
+from apf_tasks.training.loop import max_tokens_per_forward, train_steps
 from apf_tasks.training.optim.optimizers import check_optimizer, optimizer_of
-from apf_tasks.training.packing import packs_alike
-from apf_tasks.training.state import Trial, constants_of
+from apf_tasks.training.packing import supports_packing
+from apf_tasks.training.state import TrainingInputs, constants_of
 
 HEAP_TENSOR = 2**25
 """Bytes up to which glibc may keep a freed tensor's memory in its heap (mallopt(3), M_MMAP_THRESHOLD)."""
@@ -48,7 +48,7 @@ CUDA_CONTEXT = 2**29
 """Bytes of the CUDA context and the libraries' workspaces. An assumption: it was never measured here."""
 CUDA_SHARE = 0.05
 """Holes in the memory that torch's allocator holds on a GPU, as a share of it. An assumption too."""
-Make = Callable[[], Network]
+Make = Callable[[], Predictor]
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Memory:
         return sum(vars(self).values())
 
 
-def predict(trial: Trial, device: str, cut: int | None = None) -> Memory:
+def predict(trial: TrainingInputs, device: str, cut: int | None = None) -> Memory:
     """Peak memory of a trial on `device` (`cpu`, or a GPU's name). With `cut`, of rows cut to so many tokens.
 
     Raises ParamsError for an optimizer that the device cannot use.
@@ -81,9 +81,9 @@ def predict(trial: Trial, device: str, cut: int | None = None) -> Memory:
     folder = model_folder(trial.model)
     on_cpu = trial.runtime.model_copy(update={"device": "cpu", "precision": precision(trial.runtime, device)})
 
-    def make() -> Network:
+    def make() -> Predictor:
         with without_weights():
-            return load_network(folder, trial.model, trial.family, trial.train.label_names, on_cpu)
+            return load_predictor(folder, trial.model, trial.family, trial.train.label_names, on_cpu)
 
     examples = Examples.of(trial.train)
     if cut is not None:
@@ -106,29 +106,29 @@ def predict_step(
     params: TrainParams,
     runtime: RuntimeParams,
     device: str,
-    constants: Callable[[Network], dict[str, torch.Tensor]] = lambda network: {},
+    constants: Callable[[Predictor], dict[str, torch.Tensor]] = lambda network: {},
 ) -> Memory:
     """Peak memory of the heaviest step of these examples. `make` gives the network, on fake tensors."""
-    check_optimizer(params, runtime, kind_of(device), runtime.ranks)
+    check_optimizer(params, runtime, device_type(device), runtime.ranks)
     libraries = psutil.Process().memory_info().rss if device == "cpu" else CUDA_CONTEXT
     params, extra = _without_torchao(params)
     kept = "recompute" if runtime.activations == "offload" else runtime.activations
-    most = most_tokens(params, kind_of(device))
+    most = max_tokens_per_forward(params, device_type(device))
     params = params.model_copy(update={"micro_batch_tokens": most, "epochs": 1})
     with tracked() as tracker, nullcontext() if device == "cpu" else gpu_attention():
         network = make()
         model = network.model.requires_grad_(True)
-        packed = network.family.packs and packs_alike(network, examples)
+        packed = network.family.packs and supports_packing(network, examples)
         if runtime.precision == "pure_bf16":
             for parameter in model.parameters():
                 parameter.data = parameter.data.to(torch.bfloat16)
-        recompute(model, kept)
+        apply_activation_checkpointing(model, kept)
         optimizer = optimizer_of(model, params, runtime)
         for tensor in (*model.parameters(), *model.buffers()):
             tracker.note(tensor, "weights")
         tracker.vocabulary = int(getattr(model.config.get_text_config(decoder=True), "vocab_size", 0))
         with _sorted_by_use(tracker, model):
-            most_heavy = heaviest(examples, params, runtime.ranks, network.base.max_tokens if packed else None)
+            most_heavy = largest_step(examples, params, runtime.ranks, network.base.max_tokens if packed else None)
             for rows in (examples.lengths.argsort(kind="stable")[:1], most_heavy):
                 start = len(tracker.events)
                 few = Examples(examples.table.take(rows))
@@ -159,15 +159,15 @@ def _on_device(found: Any, runtime: RuntimeParams, device: str, libraries: int, 
     return Memory(**parts, libraries=libraries)
 
 
-def heaviest(examples: Examples, params: TrainParams, devices: int = 1, pack_into: int | None = None) -> np.ndarray:
+def largest_step(examples: Examples, params: TrainParams, devices: int = 1, pack_into: int | None = None) -> np.ndarray:
     """The rows of the first two forward passes that one device makes in the step that has most tokens in these two.
 
     `pack_into`: tokens of a sequence into which rows are packed.
     """
     best, most = np.arange(0), -1
-    sizes, at_once = examples.sizes, most_tokens(params, "cpu")
+    sizes, at_once = examples.sizes, max_tokens_per_forward(params, "cpu")
     for rows in epoch_order(sizes, params.batch_size, params.seed, 0, pack_into is not None):
-        passes = feed.cut(sizes[rows], at_once, pack_into)[::devices][:2]
+        passes = feed.split_into_micro_batches(sizes[rows], at_once, pack_into)[::devices][:2]
         tokens = sum(len(one) * max(int(sizes[rows[sequence]].sum()) for sequence in one) for one in passes)
         if tokens > most:
             best, most = rows[[i for one in passes for sequence in one for i in sequence]], tokens
@@ -196,7 +196,7 @@ def _layers(model: torch.nn.Module) -> Iterator[torch.nn.Module]:
 
 
 @contextmanager
-def _sorted_by_use(tracker: Tracker, model: torch.nn.Module) -> Iterator[None]:
+def _sorted_by_use(tracker: MemoryTracker, model: torch.nn.Module) -> Iterator[None]:
     """Within the block gradients and the optimizer's tensors are told from the rest."""
 
     def gradient(parameter: torch.Tensor) -> None:

@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from apf_tasks.artifacts import Artifact
 from apf_tasks.cache import store
-from apf_tasks.cache.history import of_experiment
-from apf_tasks.cache.journal import Visit, journal
+from apf_tasks.cache.history import within_experiment
+from apf_tasks.cache.journal import StageRun, journal
 from apf_tasks.params.file import Experiment
 
 E = TypeVar("E", bound=Experiment)
@@ -17,22 +17,24 @@ E = TypeVar("E", bound=Experiment)
 logger = logging.getLogger("apf")
 
 
-def planned(experiment: E, lines: Callable[[E], Artifact]) -> list[Visit]:
+def plan_stages(experiment: E, lines: Callable[[E], Artifact]) -> list[StageRun]:
     """The stage calls of a pipeline as they stand: `reused` or `runs`. Runs nothing."""
-    with journal(dry=True) as plan, of_experiment(experiment.name):
+    with journal(dry=True) as plan, within_experiment(experiment.name):
         lines(experiment)
-    return plan.visits
+    return plan.stage_runs
 
 
-def say(visits: Sequence[Visit]) -> None:
+def log_plan(stage_runs: Sequence[StageRun]) -> None:
     """Log the plan."""
-    for visit in visits:
-        title = f"{visit.stage} {visit.label}".strip()
-        logger.info("plan       %s: %s", title, "reused" if visit.status == "reused" else f"runs, {visit.reason}")
+    for stage_run in stage_runs:
+        title = f"{stage_run.stage} {stage_run.label}".strip()
+        logger.info(
+            "plan       %s: %s", title, "reused" if stage_run.status == "reused" else f"runs, {stage_run.reason}"
+        )
 
 
-def forget(visits: Sequence[Visit]) -> None:
+def forget(stage_runs: Sequence[StageRun]) -> None:
     """Have every stage of the plan run again: what is stored is taken away. Versions in the registry stay."""
-    for visit in visits:
-        if visit.handle is not None:
-            store.forget(visit.stage, visit.handle.path.name)
+    for stage_run in stage_runs:
+        if stage_run.handle is not None:
+            store.evict(stage_run.stage, stage_run.handle.path.name)

@@ -7,23 +7,23 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from apf_tasks.artifacts import Contender, Split
+from apf_tasks.artifacts import Split, VersionScores
 from apf_tasks.data.rows import read_rows
-from apf_tasks.evaluation.comparison import Pair, Predicted, compare
+from apf_tasks.evaluation.comparison import PairwiseResult, RunPredictions, compare
 from apf_tasks.family import Family, get_family
 from apf_tasks.params.experiment import Params
 from apf_tasks.params.family import FamilyParams
 from apf_tasks.params.gate import GateParams
-from apf_tasks.promotion.gate import Part, Rule
+from apf_tasks.promotion.gate import GateCheck, SliceComparison
 
 OLD, NEW, GENERAL = "the champion's test rows", "newer test rows", "general text"
 
 
-class Both(NamedTuple):
+class VersionPair(NamedTuple):
     """The challenger and the champion on the same rows."""
 
-    challenger: Contender
-    champion: Contender
+    challenger: VersionScores
+    champion: VersionScores
 
 
 def general_family(family: FamilyParams) -> FamilyParams:
@@ -31,18 +31,20 @@ def general_family(family: FamilyParams) -> FamilyParams:
     return family.model_copy(update={"mode": "documents"} if "mode" in type(family).model_fields else {})
 
 
-def old_and_new(then: Split, today: Split, on_then: Both, on_today: Both, params: Params) -> list[Part]:
+def old_and_new(
+    then: Split, today: Split, on_then: VersionPair, on_today: VersionPair, params: Params
+) -> list[SliceComparison]:
     """The champion's test rows, but for those that the challenger may have learned from by now; and the newer ones."""
     functions = get_family(params.family)
     before, learned = then.path / "test.parquet", today.path / "train.parquet"
-    found: list[Part] = []
+    found: list[SliceComparison] = []
     for name, both, left_out in ((OLD, on_then, learned), (NEW, on_today, before)):
         without = set(_contents(read_rows(left_out), functions))
         found += _part(name, both, without, params.family, params.metric, params)
     return found
 
 
-def on_general_text(both: Both, params: Params) -> list[Part]:
+def on_general_text(both: VersionPair, params: Params) -> list[SliceComparison]:
     """By perplexity. Raises DataError when the two have different tokenizers."""
     family = general_family(params.family)
     return list(_part(GENERAL, both, set(), family, perplexity(family), params))
@@ -53,19 +55,19 @@ def perplexity(family: FamilyParams) -> str:
     return next(name for name in get_family(family).metrics if name.endswith("perplexity"))
 
 
-def rules(parts: list[Part], gate: GateParams, sign: int) -> Iterator[Rule]:
+def rules(parts: list[SliceComparison], gate: GateParams, sign: int) -> Iterator[GateCheck]:
     """`gate.forgetting` and `gate.perplexity_growth`. `sign` is -1 where less of the metric is better."""
     at = {part.name: part for part in parts}
     if gate.forgetting is not None and (old := at.get(OLD)) is not None:
         loss = sign * (old.champion - old.challenger)
-        yield Rule(
+        yield GateCheck(
             name="forgetting",
             needed=f"{old.metric} at most {gate.forgetting:g} worse on {OLD}",
             found=f"{-loss:+.4f} on {old.rows:,} rows",
             passed=loss <= gate.forgetting,
         )
     if gate.perplexity_growth is not None and (text := at.get(GENERAL)) is not None:
-        yield Rule(
+        yield GateCheck(
             name="perplexity_growth",
             needed=f"at most {gate.perplexity_growth:g} times the champion's {text.metric} on {GENERAL}",
             found=f"{text.challenger / text.champion:.3f} times: {text.challenger:.2f} and {text.champion:.2f}",
@@ -74,8 +76,8 @@ def rules(parts: list[Part], gate: GateParams, sign: int) -> Iterator[Rule]:
 
 
 def _part(
-    name: str, both: Both, without: set[str], family: FamilyParams, metric: str, params: Params
-) -> Iterator[Part]:
+    name: str, both: VersionPair, without: set[str], family: FamilyParams, metric: str, params: Params
+) -> Iterator[SliceComparison]:
     """One, or none where no row is left."""
     functions = get_family(family)
     tables = []
@@ -85,13 +87,13 @@ def _part(
     if tables[0].empty:
         return
     sides = [
-        Predicted(contender.uri, family, metric, table, contender.label_names)
+        RunPredictions(contender.uri, family, metric, table, contender.label_names)
         for contender, table in zip(both, tables, strict=True)
     ]
     settings = params.test.model_copy(update={"confidence": params.gate.confidence})
     found = compare(sides, settings, metric)
-    pair: Pair = found.pairs[0]
-    yield Part(
+    pair: PairwiseResult = found.pairs[0]
+    yield SliceComparison(
         name=name,
         rows=found.shared_rows,
         metric=metric,

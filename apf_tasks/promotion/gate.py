@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from apf_tasks.artifacts import Contender
+from apf_tasks.artifacts import VersionScores
 from apf_tasks.data.rows import read_rows
-from apf_tasks.errors import PromotionRefused
-from apf_tasks.evaluation.comparison import Predicted, compare
+from apf_tasks.errors import PromotionRefusedError
+from apf_tasks.evaluation.comparison import RunPredictions, compare
 from apf_tasks.family import Family, get_family
 from apf_tasks.params.base import Frozen
 from apf_tasks.params.experiment import Params
@@ -21,7 +21,7 @@ MIB = 2**20
 QUARTERS = ("shortest quarter", "shorter quarter", "longer quarter", "longest quarter")
 
 
-class Rule(Frozen):
+class GateCheck(Frozen):
     """One rule of the gate and how it went."""
 
     name: str
@@ -31,7 +31,7 @@ class Rule(Frozen):
     passed: bool
 
 
-class Part(Frozen):
+class SliceComparison(Frozen):
     """Both on one part of the rows."""
 
     name: str
@@ -44,14 +44,14 @@ class Part(Frozen):
     said: str
 
 
-class Verdict(Frozen):
+class GateResult(Frozen):
     """What the gate says about a challenger."""
 
     challenger: str
     champion: str | None
     """None where there is none: then the rules that need one are not asked."""
-    rules: tuple[Rule, ...]
-    trade_off: tuple[Part, ...] = ()
+    rules: tuple[GateCheck, ...]
+    trade_off: tuple[SliceComparison, ...] = ()
     """Both on the rows that the champion was tested on, on newer ones, and on general text."""
 
     @property
@@ -65,10 +65,10 @@ class Verdict(Frozen):
         return {rule.name: rule.found for rule in self.rules}
 
     def check(self) -> None:
-        """Raises PromotionRefused with every rule that failed and by how much."""
+        """Raises PromotionRefusedError with every rule that failed and by how much."""
         failed = [rule for rule in self.rules if not rule.passed]
         if failed:
-            raise PromotionRefused(
+            raise PromotionRefusedError(
                 f"gate for {self.challenger}",
                 "; ".join(f"{rule.name}: {rule.needed}" for rule in failed),
                 "; ".join(rule.found for rule in failed),
@@ -77,7 +77,7 @@ class Verdict(Frozen):
             )
 
 
-def judge(challenger: Contender, champion: Contender | None, params: Params) -> Verdict:
+def check_scores(challenger: VersionScores, champion: VersionScores | None, params: Params) -> GateResult:
     """All rules on scores and size. Those on time and serving need the models to run: see `judge.py`."""
     gate, functions = params.gate, get_family(params.family)
     rules = list(_minimum(challenger, gate, params.metric, functions))
@@ -85,14 +85,16 @@ def judge(challenger: Contender, champion: Contender | None, params: Params) -> 
         rules.append(_against(challenger, champion, params))
         rules += _labels(challenger, champion, params, functions)
         rules += _size(challenger, champion, gate)
-    return Verdict(challenger=challenger.uri, champion=None if champion is None else champion.uri, rules=tuple(rules))
+    return GateResult(
+        challenger=challenger.uri, champion=None if champion is None else champion.uri, rules=tuple(rules)
+    )
 
 
-def _minimum(challenger: Contender, gate: GateParams, metric: str, family: Family) -> Iterator[Rule]:
+def _minimum(challenger: VersionScores, gate: GateParams, metric: str, family: Family) -> Iterator[GateCheck]:
     if gate.minimum is None:
         return
     sign, found = family.sign(metric), challenger.scores[metric]
-    yield Rule(
+    yield GateCheck(
         name="minimum",
         needed=f"{metric} {'≥' if sign > 0 else '≤'} {gate.minimum:g}",
         found=f"{found:.4f} on {challenger.rows:,} test rows",
@@ -100,7 +102,7 @@ def _minimum(challenger: Contender, gate: GateParams, metric: str, family: Famil
     )
 
 
-def _against(challenger: Contender, champion: Contender, params: Params) -> Rule:
+def _against(challenger: VersionScores, champion: VersionScores, params: Params) -> GateCheck:
     """The paired bootstrap of both on the same rows."""
     settings = params.test.model_copy(update={"confidence": params.gate.confidence})
     both = [_predicted(contender, params) for contender in (challenger, champion)]
@@ -109,15 +111,17 @@ def _against(challenger: Contender, champion: Contender, params: Params) -> Rule
     needed, passed = "not reliably worse than the champion", ahead or not pair.reliable
     if params.gate.beat_champion:
         needed, passed = "reliably better than the champion", ahead and pair.reliable
-    return Rule(name="beat_champion", needed=f"{needed} by {params.metric}", found=str(pair).rstrip("."), passed=passed)
+    return GateCheck(
+        name="beat_champion", needed=f"{needed} by {params.metric}", found=str(pair).rstrip("."), passed=passed
+    )
 
 
-def _predicted(contender: Contender, params: Params) -> Predicted:
+def _predicted(contender: VersionScores, params: Params) -> RunPredictions:
     rows = read_rows(contender.path / "predictions.parquet")
-    return Predicted(contender.uri, params.family, params.metric, rows, contender.label_names)
+    return RunPredictions(contender.uri, params.family, params.metric, rows, contender.label_names)
 
 
-def _labels(challenger: Contender, champion: Contender, params: Params, family: Family) -> Iterator[Rule]:
+def _labels(challenger: VersionScores, champion: VersionScores, params: Params, family: Family) -> Iterator[GateCheck]:
     """The metric on the rows of each label, and of each slice, where the challenger loses most."""
     gate = params.gate
     tables = [read_rows(contender.path / "predictions.parquet") for contender in (challenger, champion)]
@@ -132,7 +136,7 @@ def _labels(challenger: Contender, champion: Contender, params: Params, family: 
 
 def _worst(
     what: str, most: float, rows_of: dict[str, list[int]], counts: list[np.ndarray], params: Params, family: Family
-) -> Iterator[Rule]:
+) -> Iterator[GateCheck]:
     """The part of the rows on which the challenger (the first of `counts`) loses most; none where all are small."""
     metric = params.metric
     rows_of = {name: rows for name, rows in rows_of.items() if len(rows) >= params.gate.label_rows}
@@ -144,7 +148,7 @@ def _worst(
 
     losses = {name: score(counts[1], rows) - score(counts[0], rows) for name, rows in rows_of.items()}
     worst = max(losses, key=lambda name: losses[name])
-    yield Rule(
+    yield GateCheck(
         name=f"{what}_loss",
         needed=f"no {what} with {metric} more than {most:g} below the champion's",
         found=f"{worst}: {-losses[worst]:+.4f} on {len(rows_of[worst]):,} rows",
@@ -173,11 +177,11 @@ def _rows_of_slices(table: pd.DataFrame, family: Family) -> dict[str, list[int]]
     return found
 
 
-def _size(challenger: Contender, champion: Contender, gate: GateParams) -> Iterator[Rule]:
+def _size(challenger: VersionScores, champion: VersionScores, gate: GateParams) -> Iterator[GateCheck]:
     if gate.size_growth is None:
         return
     sizes = [contender.model_bytes for contender in (challenger, champion)]
-    yield Rule(
+    yield GateCheck(
         name="size_growth",
         needed=f"at most {gate.size_growth:g} times the champion's size",
         found=f"{sizes[0] / sizes[1]:.2f} times: {sizes[0] / MIB:,.1f} and {sizes[1] / MIB:,.1f} MiB",
@@ -185,10 +189,10 @@ def _size(challenger: Contender, champion: Contender, gate: GateParams) -> Itera
     )
 
 
-def latency_rule(seconds: list[float], gate: GateParams) -> Rule:
+def latency_rule(seconds: list[float], gate: GateParams) -> GateCheck:
     """From the time per row of the challenger and of the champion."""
     assert gate.latency_growth is not None
-    return Rule(
+    return GateCheck(
         name="latency_growth",
         needed=f"at most {gate.latency_growth:g} times the champion's time per row",
         found=f"{seconds[0] / seconds[1]:.2f} times: {1e3 * seconds[0]:.2f} and {1e3 * seconds[1]:.2f} ms",
@@ -196,9 +200,9 @@ def latency_rule(seconds: list[float], gate: GateParams) -> Rule:
     )
 
 
-def serving_rule(problem: str | None) -> Rule:
+def serving_rule(problem: str | None) -> GateCheck:
     """From what went wrong when the registered model was served; None when nothing did."""
-    return Rule(
+    return GateCheck(
         name="serves",
         needed="an answer per row from `mlflow models serve`",
         found=problem or "it answered",

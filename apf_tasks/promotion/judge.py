@@ -4,34 +4,36 @@ from __future__ import annotations
 
 import logging
 
-from apf_tasks.artifacts import Contender, RawData, Split
+from apf_tasks.artifacts import RawData, Split, VersionScores
 from apf_tasks.errors import RegistryError
 from apf_tasks.family import get_family
 from apf_tasks.params.data import DataParams
 from apf_tasks.params.experiment import Params
 from apf_tasks.params.family import FamilyParams
-from apf_tasks.promotion._forgetting import Both, general_family, old_and_new, on_general_text, rules
+from apf_tasks.promotion._forgetting import VersionPair, general_family, old_and_new, on_general_text, rules
 from apf_tasks.promotion.champion_rows import champion_split
-from apf_tasks.promotion.gate import Part, Rule, Verdict, judge, latency_rule, serving_rule
+from apf_tasks.promotion.gate import GateCheck, GateResult, SliceComparison, check_scores, latency_rule, serving_rule
 from apf_tasks.serving.server import serving_problem
 from apf_tasks.stages import contend, ingest, split_rows
 
 logger = logging.getLogger("apf")
 
 
-def judged(name: str, version: int, champion: int | None, params: Params) -> Verdict:
+def evaluate_challenger(name: str, version: int, champion: int | None, params: Params) -> GateResult:
     """Score both on the same test rows, and ask every rule of the params."""
     raw = ingest(params.data, params.family)
     split = split_rows(raw, params.split, params.family)
     uris = [f"models:/{name}/{number}" for number in (version, champion) if number is not None]
     contenders = [_contend(uri, split, params.family, params) for uri in uris]
-    verdict = judge(contenders[0], contenders[1] if champion is not None else None, params)
-    parts = _trade_off(name, uris, Both(*contenders), split, params) if champion is not None else []
+    verdict = check_scores(contenders[0], contenders[1] if champion is not None else None, params)
+    parts = _trade_off(name, uris, VersionPair(*contenders), split, params) if champion is not None else []
     asked = [*rules(parts, params.gate, get_family(params.family).sign(params.metric)), *_running(uris, split, params)]
     return verdict.model_copy(update={"rules": (*verdict.rules, *asked), "trade_off": tuple(parts)})
 
 
-def _trade_off(name: str, uris: list[str], on_today: Both, today: Split, params: Params) -> list[Part]:
+def _trade_off(
+    name: str, uris: list[str], on_today: VersionPair, today: Split, params: Params
+) -> list[SliceComparison]:
     """What the challenger has won and lost; the champion's rows may be those of today, or out of reach."""
     parts = []
     try:
@@ -50,16 +52,16 @@ def _trade_off(name: str, uris: list[str], on_today: Both, today: Split, params:
     return parts
 
 
-def _both(uris: list[str], rows_of: Split | RawData, family: FamilyParams, params: Params) -> Both:
+def _both(uris: list[str], rows_of: Split | RawData, family: FamilyParams, params: Params) -> VersionPair:
     challenger, champion = (_contend(uri, rows_of, family, params) for uri in uris)
-    return Both(challenger, champion)
+    return VersionPair(challenger, champion)
 
 
-def _contend(uri: str, rows_of: Split | RawData, family: FamilyParams, params: Params) -> Contender:
+def _contend(uri: str, rows_of: Split | RawData, family: FamilyParams, params: Params) -> VersionScores:
     return contend.labelled(uri.removeprefix("models:/"))(uri, rows_of, family, params.runtime)
 
 
-def _running(uris: list[str], split: Split, params: Params) -> list[Rule]:
+def _running(uris: list[str], split: Split, params: Params) -> list[GateCheck]:
     """The rules for which the models have to run."""
     found = []
     if params.gate.latency_growth is not None and len(uris) > 1:

@@ -11,7 +11,7 @@ import requests
 from apf_tasks.errors import ParamsError
 from apf_tasks.params.base import Frozen
 from apf_tasks.params.gate import Event
-from apf_tasks.promotion.gate import Rule
+from apf_tasks.promotion.gate import GateCheck
 
 SECONDS = 10
 """How long a webhook may take to answer."""
@@ -23,7 +23,7 @@ VERBS = {
 }
 
 
-class Notice(Frozen):
+class Notification(Frozen):
     """One thing that happened to a model."""
 
     event: Event
@@ -33,7 +33,7 @@ class Notice(Frozen):
     champion: str | None = None
     """Beside which it was judged."""
     reason: str
-    gate: tuple[Rule, ...] = ()
+    gate: tuple[GateCheck, ...] = ()
     mlflow_run: str | None = None
     """The run that registered the version."""
     flow_run: str | None = None
@@ -52,12 +52,12 @@ class Notice(Frozen):
         return "\n".join([self.subject, self.reason, *rules, *([self.flow_run] if self.flow_run else [])])
 
 
-def document(notice: Notice) -> dict[str, Any]:
+def document(notice: Notification) -> dict[str, Any]:
     """The JSON that a webhook gets; `text` is what Slack and Mattermost show."""
     return {"text": notice.text, **notice.model_dump(mode="json")}
 
 
-def post(webhook: str, notice: Notice) -> None:
+def post(webhook: str, notice: Notification) -> None:
     """Post the document to `webhook`. Raises ParamsError for a variable that is not set, or requests' errors."""
     answer = requests.post(resolved(webhook), json=document(notice), timeout=SECONDS)
     answer.raise_for_status()

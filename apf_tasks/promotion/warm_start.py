@@ -19,16 +19,16 @@ from apf_tasks.tracking.registry import REGISTRY
 logger = logging.getLogger("apf")
 
 TAG = "apf.bases"
-Meaning = Mapping[str, str | None]
+ResolvedAliases = Mapping[str, str | None]
 """`models:/NAME@ALIAS` -> `models:/NAME/VERSION`, or None where there is no such version."""
 
 
-def meant_now(params: Params) -> Meaning:
+def resolve_aliases(params: Params) -> ResolvedAliases:
     """Of every alias among the bases of an experiment. Asks nobody when there is none."""
     return {alias: _version(alias) for alias in dict.fromkeys(_aliases(params))}
 
 
-def meant_last(params: Params) -> Meaning | None:
+def last_resolved_aliases(params: Params) -> ResolvedAliases | None:
     """The same as the last finished run of the experiment recorded it."""
     if not any(_aliases(params)):
         return {}
@@ -43,28 +43,28 @@ def meant_last(params: Params) -> Meaning | None:
     return None if said is None else dict(json.loads(said))
 
 
-def pinned(params: Params, meaning: Meaning) -> Params:
+def pin_aliases(params: Params, resolved: ResolvedAliases) -> Params:
     """The experiment with versions in place of aliases. Raises ParamsError when a search has no base left."""
-    if not meaning:
+    if not resolved:
         return params
     written = params.model_dump(by_alias=True)
-    written["model"]["base"] = meaning.get(params.model.base) or params.model.base
+    written["model"]["base"] = resolved.get(params.model.base) or params.model.base
     space = written["search"]["space"]
     for name in ("model", "model.base"):
         if isinstance(space.get(name), list):
             space[name] = [
-                _replaced(value, meaning) for value in space[name] if meaning.get(_base(value), "") is not None
+                _replaced(value, resolved) for value in space[name] if resolved.get(_base(value), "") is not None
             ]
             if not space[name]:
-                absent = ", ".join(alias for alias, version in meaning.items() if version is None)
+                absent = ", ".join(alias for alias, version in resolved.items() if version is None)
                 do = "Add the base that the first version is to be trained from."
                 raise ParamsError(f"search.space.{name}", "a model that there is", f"only {absent}", do)
     return Params.model_validate(written)
 
 
-def as_tag(meaning: Meaning) -> dict[str, str]:
-    """What `meant_last` reads."""
-    return {TAG: json.dumps(meaning)} if meaning else {}
+def as_tag(resolved: ResolvedAliases) -> dict[str, str]:
+    """What `last_resolved_aliases` reads."""
+    return {TAG: json.dumps(resolved)} if resolved else {}
 
 
 def _aliases(params: Params) -> Iterator[str]:
@@ -79,8 +79,8 @@ def _base(value: Any) -> Any:
     return value.get("base") if isinstance(value, dict) else value
 
 
-def _replaced(value: Any, meaning: Meaning) -> Any:
-    version = meaning.get(_base(value))
+def _replaced(value: Any, resolved: ResolvedAliases) -> Any:
+    version = resolved.get(_base(value))
     if version is None:
         return value
     return value | {"base": version} if isinstance(value, dict) else version

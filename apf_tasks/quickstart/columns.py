@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from apf_tasks.data.ingestion import FILE_COLUMN, plain
+from apf_tasks.data.ingestion import FILE_COLUMN, to_text
 from apf_tasks.quickstart.names import language_of, number_in
 from apf_tasks.quickstart.source import is_no_data
 from apf_tasks.sources.formats.table import Table
@@ -159,7 +159,7 @@ def columns_of(tables: Sequence[tuple[str, Table]], header: bool) -> list[Column
         values: list[Any] = []
         for _, table in tables:
             there = table.values(table.columns.index(name)) if name in table.columns else [None] * len(table.numbers)
-            values += map(plain, there)
+            values += map(to_text, there)
         found.append(Column(name if header else at, name, values))
         found += _nested(found[-1])
     files = {table.name: len(table.numbers) for _, table in tables}
@@ -174,7 +174,7 @@ def _nested(column: Column) -> list[Column]:
     if column.kind != "object":
         return []
     keys = dict.fromkeys(key for value in column.sample if isinstance(value, dict) for key in value)
-    inner = [[plain(v.get(key)) if isinstance(v, dict) else None for v in column.values] for key in keys]
+    inner = [[to_text(v.get(key)) if isinstance(v, dict) else None for v in column.values] for key in keys]
     names = [f"{column.title}.{key}" for key in keys]
     return [Column(name, name, values) for name, values in zip(names, inner, strict=True)][:NESTED_KEYS]
 

@@ -25,18 +25,18 @@ from apf_tasks.quickstart.settings import (
     options_for,
     sides,
 )
-from apf_tasks.quickstart.source import Look, look
+from apf_tasks.quickstart.source import SourceInfo, inspect_source
 from apf_tasks.sources.data import ALL
 
 UNKNOWN_ROWS = 10_000
 
 
 @dataclass(frozen=True)
-class Draft:
+class ParamsDraft:
     """What was found out about a source."""
 
     source: str
-    looked: Look
+    looked: SourceInfo
     found: Match
     language: str
     """Code of the language, or two as `en-zh`."""
@@ -55,7 +55,7 @@ class Draft:
     """Columns of the source that nothing is made of."""
 
     @property
-    def spoken(self) -> str:
+    def language_name(self) -> str:
         """The language in words."""
         return spoken(self.language)
 
@@ -90,7 +90,7 @@ class Draft:
     @property
     def train_examples(self) -> int:
         """The same, counting the windows of a family that reads a long row in several."""
-        windows = self.found.family.reads_labels and self.rows
+        windows = self.found.family.needs_labels and self.rows
         return round(self.train_rows * self.lengths.windows) if windows else self.train_rows
 
     @property
@@ -100,28 +100,28 @@ class Draft:
         return next((guess for guess in self.found.guesses if guess.source is column), None)
 
 
-def draft(family: str, source: str, columns: Mapping[str, str] | None = None, encoding: str = "auto") -> Draft:
+def draft(family: str, source: str, columns: Mapping[str, str] | None = None, encoding: str = "auto") -> ParamsDraft:
     """Look at a source and guess what the family needs. `columns`: the family's column -> the source's, as told.
 
     Raises ParamsError for an unknown family or column, SourceError and DataError for a source that cannot be read or in
     which a column is not found.
     """
     default = family_params(family)(name=family)
-    looked = look(source, encoding)
-    told = dict(columns or {})
-    if looked.tables:
-        there = columns_of(looked.tables, looked.data.header)
+    source_info = inspect_source(source, encoding)
+    given = dict(columns or {})
+    if source_info.tables:
+        there = columns_of(source_info.tables, source_info.data.header)
         if not any(column.sample for column in there):
             raise DataError(source, "rows", "none", "Check where it comes from.")
-        found = match(family, there, told, source)
-        looked, there, found = _usable_roles(looked, there, found, told, source)
+        found = match(family, there, given, source)
+        source_info, there, found = _usable_roles(source_info, there, found, given, source)
     else:
         there, found = [], Match({}, get_family(default), [])
     language = language_of_rows(found)
     base = base_for(found.family, language)
     options = options_for(found, language, base)
     rows: Counter[str] = Counter()
-    for role, table in looked.tables:
+    for role, table in source_info.tables:
         rows[str(role)] += len(table.numbers)
     taken = [guess.source.title for guess in found.guesses]
     unused = [
@@ -130,9 +130,9 @@ def draft(family: str, source: str, columns: Mapping[str, str] | None = None, en
         if c.sample and c.name != FILE_COLUMN and c.title not in taken and "." not in str(c.name)
     ]
     tried, bad = _try(found, options)
-    return Draft(
+    return ParamsDraft(
         source=source,
-        looked=looked,
+        looked=source_info,
         found=found,
         language=language,
         base=base,
@@ -141,33 +141,35 @@ def draft(family: str, source: str, columns: Mapping[str, str] | None = None, en
         rows=dict(rows),
         tried=tried,
         bad=dict(bad),
-        unreadable=sum(len(table.rejected) for _, table in looked.tables),
+        unreadable=sum(len(table.rejected) for _, table in source_info.tables),
         unused=tuple(title for title in unused if not any(name.startswith(f"{title}.") for name in taken)),
     )
 
 
 def _usable_roles(
-    looked: Look, there: list[Column], found: Match, told: Mapping[str, str], source: str
-) -> tuple[Look, list[Column], Match]:
+    source_info: SourceInfo, there: list[Column], found: Match, given: Mapping[str, str], source: str
+) -> tuple[SourceInfo, list[Column], Match]:
     """Without validation or test files that lack a column: many a published test has no labels."""
-    if isinstance(looked.data.source, str):
-        return looked, there, found
+    if isinstance(source_info.data.source, str):
+        return source_info, there, found
     needed = [g.source for g in found.guesses if g.column not in (*found.family.optional, "id")]
     lacking: dict[str, str] = {}
-    for role, table in looked.tables:
+    for role, table in source_info.tables:
         for column in needed:
             name = str(column.name).partition(".")[0]
             absent = int(name) >= len(table.columns) if isinstance(column.name, int) else name not in table.columns
             if absent and column.title not in table.columns and role != "train":
                 lacking[str(role)] = f"{table.name} has no column {column.title!r}, so it is left out"
     if not lacking:
-        return looked, there, found
-    roles = {role: text for role, text in looked.data.source.items() if role not in lacking}
-    notes = looked.notes | {"source": "; ".join((looked.notes.get("source", ""), *lacking.values())).lstrip("; ")}
-    data = looked.data.model_copy(update={"source": roles})
-    looked = Look(data, [(role, table) for role, table in looked.tables if role not in lacking], notes)
-    there = columns_of(looked.tables, data.header)
-    return looked, there, match(found.family.name, there, told, source)
+        return source_info, there, found
+    roles = {role: text for role, text in source_info.data.source.items() if role not in lacking}
+    notes = source_info.notes | {
+        "source": "; ".join((source_info.notes.get("source", ""), *lacking.values())).lstrip("; ")
+    }
+    data = source_info.data.model_copy(update={"source": roles})
+    source_info = SourceInfo(data, [(role, table) for role, table in source_info.tables if role not in lacking], notes)
+    there = columns_of(source_info.tables, data.header)
+    return source_info, there, match(found.family.name, there, given, source)
 
 
 def _try(found: Match, options: Mapping[str, Option]) -> tuple[int, Counter[str]]:

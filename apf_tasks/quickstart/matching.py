@@ -42,18 +42,18 @@ class Match(NamedTuple):
     guesses: list[Guess]
 
 
-def match(name: str, columns: Sequence[Column], told: Mapping[str, str], where: str) -> Match:
+def match(name: str, columns: Sequence[Column], given: Mapping[str, str], where: str) -> Match:
     """The variant of the family and the set of its columns that explains most of the source.
 
     Raises DataError when a column is missing, ParamsError when `told` names one that the family does not have.
     """
-    variants = list(_variants(name, columns, told))
-    fixed = _told(variants, columns, told, where)
+    variants = list(_variants(name, columns, given))
+    fixed = _told(variants, columns, given, where)
     best: tuple[float, Match] | None = None
     missing: tuple[float, list[Guess], list[tuple[str, str]]] | None = None
     for options, family in variants:
         for wanted in (family.columns, *family.alternatives):
-            if not set(told) <= {*wanted, *family.optional, *EXTRA}:
+            if not set(given) <= {*wanted, *family.optional, *EXTRA}:
                 continue
             guesses = _assign(wanted, family, columns, fixed, options)
             points = sum(guess.points for guess in guesses)
@@ -70,7 +70,9 @@ def match(name: str, columns: Sequence[Column], told: Mapping[str, str], where: 
     raise _not_found(missing, variants[0][1], columns, where)
 
 
-def _variants(name: str, columns: Sequence[Column], told: Mapping[str, str]) -> Iterator[tuple[dict[str, Any], Family]]:
+def _variants(
+    name: str, columns: Sequence[Column], given: Mapping[str, str]
+) -> Iterator[tuple[dict[str, Any], Family]]:
     """(options, family) for all options that change which columns the family asks for."""
     params = family_params(name)
     own = {field: info for field, info in params.model_fields.items() if field not in FamilyParams.model_fields}
@@ -80,7 +82,7 @@ def _variants(name: str, columns: Sequence[Column], told: Mapping[str, str]) -> 
         values = (False, True) if info.annotation is bool else values
         if values:
             choices.append([{}, *({field: value} for value in values if value != info.default)])
-    if {"source_language", "target_language"} <= own.keys() and (pair := _languages(columns, told)):
+    if {"source_language", "target_language"} <= own.keys() and (pair := _languages(columns, given)):
         choices.append([dict(zip(("source_language", "target_language"), pair, strict=True))])
     seen: list[Any] = []
     for chosen in itertools.product(*choices):
@@ -102,11 +104,11 @@ def _family(params: type[FamilyParams], name: str, options: dict[str, Any]) -> F
     return None
 
 
-def _languages(columns: Sequence[Column], told: Mapping[str, str]) -> tuple[str, str] | None:
+def _languages(columns: Sequence[Column], given: Mapping[str, str]) -> tuple[str, str] | None:
     """Codes of source and target: of the columns that are told or named so, by the names of columns after languages,
     else of the first two texts in different languages."""
     by_title = {column.title: column for column in columns}
-    asked = [by_title.get(told.get(side, "")) for side in ("source", "target")]
+    asked = [by_title.get(given.get(side, "")) for side in ("source", "target")]
     chosen = [column for column in asked if column is not None]
     if len(chosen) < 2:
         chosen = [column for column in columns if language_named(column.title.rpartition(".")[2])]
@@ -124,14 +126,14 @@ def _languages(columns: Sequence[Column], told: Mapping[str, str]) -> tuple[str,
 
 
 def _told(
-    variants: Sequence[tuple[dict[str, Any], Family]], columns: Sequence[Column], told: Mapping[str, str], where: str
+    variants: Sequence[tuple[dict[str, Any], Family]], columns: Sequence[Column], given: Mapping[str, str], where: str
 ) -> dict[str, Column]:
     """The columns that the user names."""
     families = [family for _, family in variants]
     sets = [names for f in families for names in (f.columns, *f.alternatives, f.optional)]
     known = list(dict.fromkeys((*(n for names in sets for n in names), *EXTRA)))
     found: dict[str, Column] = {}
-    for name, wanted in told.items():
+    for name, wanted in given.items():
         if name not in known:
             near = nearest(name, known)
             do = f"Did you mean {near}?" if near else "Choose one of them."
@@ -143,9 +145,9 @@ def _told(
             do = f"Say one of them: --column {name}=NAME, or its number from 0."
             raise DataError(where, f"a column {wanted!r}", "the columns\n" + listed(columns), do)
         found[name] = by_title[wanted]
-    if told and not any(set(told) <= {*names, *f.optional, *EXTRA} for f in families for names in sets):
+    if given and not any(set(given) <= {*names, *f.optional, *EXTRA} for f in families for names in sets):
         together = " or ".join("{" + ", ".join(names) + "}" for names in sets if names)
-        raise ParamsError("--column", f"columns that belong together: {together}", ", ".join(told), "Leave some out.")
+        raise ParamsError("--column", f"columns that belong together: {together}", ", ".join(given), "Leave some out.")
     return found
 
 
@@ -184,8 +186,8 @@ def _optional(
     for name in (*family.optional, "id"):
         if name in fixed:
             continue
-        judged = [_judge(name, column, family, columns, options) for column in free if column.name != FILE_COLUMN]
-        named = [guess for guess in judged if guess and guess.points >= USUAL / 2]
+        scored = [_judge(name, column, family, columns, options) for column in free if column.name != FILE_COLUMN]
+        named = [guess for guess in scored if guess and guess.points >= USUAL / 2]
         if named:
             found.append(max(named, key=lambda guess: guess.points))
     return found

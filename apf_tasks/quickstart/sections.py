@@ -7,7 +7,7 @@ import math
 from apf_tasks.params.data import DataParams
 from apf_tasks.params.family import family_params
 from apf_tasks.quickstart.columns import Scale
-from apf_tasks.quickstart.draft import Draft
+from apf_tasks.quickstart.draft import ParamsDraft
 from apf_tasks.quickstart.matching import Guess
 from apf_tasks.quickstart.page import WIDTH, Literal, comment, counted, entry, flow, section
 from apf_tasks.quickstart.settings import QUANTILE, decoder_room, held_out, kind_of, offline_base, training_for
@@ -21,10 +21,10 @@ UNEVEN = 5
 FEW_OF_A_LABEL = 50
 
 
-def page(draft: Draft) -> str:
+def page(draft: ParamsDraft) -> str:
     """The params file."""
     total = sum(draft.rows.values())
-    seen = f"{total:,} rows, {draft.spoken}" if draft.rows else "not looked at"
+    seen = f"{total:,} rows, {draft.language_name}" if draft.rows else "not looked at"
     head = f"{draft.found.family.name} from {draft.source} ({seen}), drafted by `apf new`. Change what you know better."
     parts = [
         "\n".join([*comment(head), *comment("Every key: docs/PARAMS.md.")]),
@@ -38,7 +38,7 @@ def page(draft: Draft) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _family(draft: Draft) -> list[str]:
+def _family(draft: ParamsDraft) -> list[str]:
     lines = entry("name", draft.found.family.name)
     for name, option in draft.options.items():
         lines += entry(name, option.value, option.why)
@@ -47,7 +47,7 @@ def _family(draft: Draft) -> list[str]:
     return lines
 
 
-def _other_targets(draft: Draft) -> list[str]:
+def _other_targets(draft: ParamsDraft) -> list[str]:
     """How to see numbers otherwise, and what to do about rare labels."""
     learned, fields = draft.learned, family_params(draft.found.family.name).model_fields
     if learned is None:
@@ -78,7 +78,7 @@ def _label_ranges(scale: Scale) -> dict[str, list[float]]:
     return {"negative": [low, lower], "positive": [upper, high]}
 
 
-def _data(draft: Draft) -> list[str]:
+def _data(draft: ParamsDraft) -> list[str]:
     data, notes = draft.looked.data, draft.looked.notes
     lines: list[str] = []
     if isinstance(data.source, str):
@@ -105,7 +105,7 @@ def _data(draft: Draft) -> list[str]:
     return lines + _room_for_bad_rows(draft)
 
 
-def _column(guess: Guess, draft: Draft) -> list[str]:
+def _column(guess: Guess, draft: ParamsDraft) -> list[str]:
     lines = entry(guess.column, guess.source.name, guess.why, "    ")
     examples = [counted(guess.source.few)] if guess.source.few else guess.source.examples()
     beside = " | ".join(examples)
@@ -114,7 +114,7 @@ def _column(guess: Guess, draft: Draft) -> list[str]:
     return [*lines, *(line for example in examples[:2] for line in comment(example, "    "))]
 
 
-def _room_for_bad_rows(draft: Draft) -> list[str]:
+def _room_for_bad_rows(draft: ParamsDraft) -> list[str]:
     share = draft.bad_share
     default = DataParams.model_fields["max_rejected"].default
     room = next((room for room in ROOM if share * MARGIN <= room), None)
@@ -123,7 +123,7 @@ def _room_for_bad_rows(draft: Draft) -> list[str]:
     return entry("max_rejected", room, f"{share:.1%} of the rows cannot be used ({draft.problems})")
 
 
-def _split(draft: Draft) -> tuple[str, str, list[str]]:
+def _split(draft: ParamsDraft) -> tuple[str, str, list[str]]:
     missing = [role for role in ("validation", "test") if role not in draft.rows]
     count = draft.rows.get(ALL) or draft.rows.get("train") or 0
     share = held_out(count) if draft.rows else 0.1
@@ -141,7 +141,7 @@ def _split(draft: Draft) -> tuple[str, str, list[str]]:
     return title, "split", lines
 
 
-def _model(draft: Draft) -> list[str]:
+def _model(draft: ParamsDraft) -> list[str]:
     base, room = draft.base, draft.lengths
     lines = entry("base", base.name, f"{base.about}; from the Hub")
     if offline := offline_base(draft.found.family, draft.language):
@@ -157,12 +157,12 @@ def _model(draft: Draft) -> list[str]:
     if not draft.rows:
         return lines + entry("max_tokens", room.max_tokens, "longer rows are cut")
     fields = family_params(draft.found.family.name).model_fields
-    longer = "read in several windows" if "stride" in fields or draft.found.family.reads_labels else "cut"
+    longer = "read in several windows" if "stride" in fields or draft.found.family.needs_labels else "cut"
     why = f"{QUANTILE:.0%} of the rows have up to {room.characters:,} characters, about {room.tokens:,} tokens; "
     return lines + entry("max_tokens", room.max_tokens, f"{why}longer ones are {longer}")
 
 
-def _train(draft: Draft) -> list[str]:
+def _train(draft: ParamsDraft) -> list[str]:
     training = training_for(draft.found.family, draft.train_examples)
     return [
         *entry("epochs", training.epochs, "passes over the train rows"),
@@ -172,7 +172,7 @@ def _train(draft: Draft) -> list[str]:
     ]
 
 
-def _search(draft: Draft) -> list[str]:
+def _search(draft: ParamsDraft) -> list[str]:
     rate = training_for(draft.found.family, draft.train_examples).learning_rate
     other = f"{2 * float(rate):.0e}".replace("e-0", "e-")
     return [

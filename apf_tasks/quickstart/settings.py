@@ -82,7 +82,7 @@ QWEN = {
 
 def kind_of(family: Family) -> str:
     """`encoder`, `masked`, `decoder` or `writer`: the kind of model that the family trains."""
-    if family.draw is not None:
+    if family.mask is not None:
         return "masked"
     return "decoder" if family.packs else "writer" if family.generates else "encoder"
 
@@ -151,7 +151,7 @@ def lengths(found: Match, base: Base) -> Lengths:
     room = math.ceil((tokens + marks) / STEP) * STEP
     if "max_new_tokens" in fields and kind == "decoder":
         room = max(room, 2 * fields["max_new_tokens"].default)
-    most = MOST_WINDOW if family.reads_labels and learned is None else base.most_tokens
+    most = MOST_WINDOW if family.needs_labels and learned is None else base.most_tokens
     most = min(most, max(least, room))
     windows = [max(1, count / base.characters_per_token / most) for count in counts] or [1]
     return Lengths(characters, tokens, most, sum(windows) / len(windows))

@@ -42,7 +42,7 @@ _NO_DATA = re.compile(
 _TAGGED = re.compile(r"\[?.+/\[?[A-Za-z]{1,4}\d?(\]/?[A-Za-z]+)?")
 
 
-class Look(NamedTuple):
+class SourceInfo(NamedTuple):
     """What was found."""
 
     data: DataParams
@@ -52,18 +52,18 @@ class Look(NamedTuple):
     """Key of the `data` section -> why it stands there."""
 
 
-def look(source: str, encoding: str = "auto") -> Look:
+def inspect_source(source: str, encoding: str = "auto") -> SourceInfo:
     """Look into a source. A `hub:` source stays as it is, unread. Raises SourceError or DataError."""
     if source.startswith(PYPI):
         do = "Take params/sentiment.yaml as an example: it reads one, with its `sha256`."
         raise SourceError("FILE", "a file, a folder, a pattern or hub:NAME", repr(source), do)
     if source.startswith(HUB):
         note = "not looked at: check the columns below; `revision:` and `subset:` go beside it"
-        return Look(DataParams(source=source), [], {"source": note})
+        return SourceInfo(DataParams(source=source), [], {"source": note})
     try:
         settings, notes = _settings(source, DataParams(source=source, encoding=encoding))
         data = DataParams(encoding=encoding, **settings)
-        return Look(data, list(read_source(data)), notes)
+        return SourceInfo(data, list(read_source(data)), notes)
     except DataError as error:
         do = error.do.replace("data.encoding", "--encoding").replace(", or take it out of data.source", "")
         raise DataError(error.where, error.expected, error.found, do) from error

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from apf_tasks.errors import ParamsError
 from apf_tasks.params.file import load_params
-from apf_tasks.quickstart.draft import Draft
+from apf_tasks.quickstart.draft import ParamsDraft
 from apf_tasks.quickstart.sections import page
 from apf_tasks.sources.data import HUB
 
@@ -28,7 +28,7 @@ def refuse_existing(path: Path, force: bool) -> None:
         raise ParamsError("-o", "a name that is free", f"{path}, which exists", "Choose another one, or add --force.")
 
 
-def write(found: Draft, path: Path, force: bool = False) -> str:
+def write(found: ParamsDraft, path: Path, force: bool = False) -> str:
     """Write the params file, after reading it as `apf check` will. Returns its text. Raises ParamsError."""
     refuse_existing(path, force)
     text = page(found)

@@ -11,21 +11,21 @@ from typing import Any
 
 from apf_tasks.data.rows import read_rows
 from apf_tasks.errors import DataError, RegistryError
-from apf_tasks.evaluation.comparison import Comparison, Predicted, compare
+from apf_tasks.evaluation.comparison import Comparison, RunPredictions, compare
 from apf_tasks.params.word_vectors import WordVectorParams
-from apf_tasks.tracking.past_runs import PREDICTIONS, PastRun, Point, artifact, past_run, validation_curve
+from apf_tasks.tracking.past_runs import PREDICTIONS, PastRun, ValidationPoint, artifact, past_run, validation_curve
 
 Score = tuple[float, float, float]
 """A score with both ends of its interval."""
 
 
 @dataclass(frozen=True)
-class Compared:
+class RunComparison:
     """Runs under the letters A, B, …, and what came of comparing them."""
 
     runs: dict[str, PastRun]
     comparison: Comparison
-    curves: dict[str, tuple[Point, ...]]
+    curves: dict[str, tuple[ValidationPoint, ...]]
     """Run -> validations of its chosen trial, by the metric of the comparison."""
     picture: Path
 
@@ -47,7 +47,7 @@ class Compared:
         return ", ".join(f"{name.removeprefix('train.')}={value}" for name, value in values.items())
 
 
-def compare_runs(names: Sequence[str], metric: str | None, picture: Path) -> Compared:
+def compare_runs(names: Sequence[str], metric: str | None, picture: Path) -> RunComparison:
     """Compare the named runs and draw the picture. Raises RegistryError and DataError when they cannot be compared."""
     from apf_tasks.evaluation._comparison_picture import draw_comparison
 
@@ -63,7 +63,7 @@ def compare_runs(names: Sequence[str], metric: str | None, picture: Path) -> Com
     assert not isinstance(first, WordVectorParams)  # _predicted has refused it
     comparison = compare(tested, first.test, metric)
     curves = {letter: validation_curve(run.chosen_run, comparison.metric) for letter, run in runs.items()}
-    found_runs = Compared(runs, comparison, curves, picture)
+    found_runs = RunComparison(runs, comparison, curves, picture)
     scores = {letter: found[comparison.metric] for letter, found in found_runs.scores().items()}
     legend = {
         letter: f"{letter}: {run.params.name} {run.short} {found_runs.trial(letter)}".strip()
@@ -76,7 +76,7 @@ def compare_runs(names: Sequence[str], metric: str | None, picture: Path) -> Com
     return found_runs
 
 
-def _predicted(letter: str, run: PastRun) -> Predicted:
+def _predicted(letter: str, run: PastRun) -> RunPredictions:
     if isinstance(run.params, WordVectorParams):
         do = "Look at their maps and probes in `apf ui`."
         raise DataError(f"run {run.short}", "predictions of test rows", "word vectors, which have none", do)
@@ -86,7 +86,7 @@ def _predicted(letter: str, run: PastRun) -> Predicted:
     report = json.loads(artifact(run.run_id, "test/report.json").read_text(encoding="utf-8"))
     labels = next((f.handle["label_names"] for f in run.provenance.stages if f.stage == "tokenize"), ())
     rows = read_rows(artifact(run.run_id, PREDICTIONS))
-    return Predicted(letter, run.params.family, report["metric"], rows, tuple(labels))
+    return RunPredictions(letter, run.params.family, report["metric"], rows, tuple(labels))
 
 
 def _recorded_scores(run: PastRun) -> dict[str, Score]:
@@ -98,7 +98,7 @@ def _recorded_scores(run: PastRun) -> dict[str, Score]:
     }
 
 
-def document(compared: Compared) -> dict[str, Any]:
+def document(compared: RunComparison) -> dict[str, Any]:
     """All of it for scripts."""
     comparison, scores = compared.comparison, compared.scores()
     return {

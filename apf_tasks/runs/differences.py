@@ -27,7 +27,7 @@ SHOWN = 12
 """Characters of a digest that people are shown."""
 
 
-class Line(NamedTuple):
+class Difference(NamedTuple):
     """One thing that a result depends on."""
 
     what: str
@@ -41,7 +41,7 @@ class Line(NamedTuple):
 
 
 @contextmanager
-def where_it_ran(recorded: Provenance, params: Experiment) -> Iterator[Path | None]:
+def in_original_folder(recorded: Provenance, params: Experiment) -> Iterator[Path | None]:
     """Work in this folder when the run's files are here, else in the folder that it ran in, when they are there.
 
     Gives that other folder, or None.
@@ -67,7 +67,7 @@ def _all_there(params: Experiment) -> bool:
     return not any(found.startswith(CANNOT_BE_READ) for found in contents_today(params).values())
 
 
-def then_and_now(recorded: Provenance, params: Experiment) -> list[Line]:
+def provenance_diff(recorded: Provenance, params: Experiment) -> list[Difference]:
     """Data, base model, code of every stage, python, system, CPU, threads and libraries; the same ones too."""
     return [*_contents(recorded, params), *_code(recorded.stages), *_environment(recorded.stages)]
 
@@ -94,11 +94,11 @@ def _try(identity: Callable[[], str]) -> str:
         return f"{CANNOT_BE_READ}{error.found}"
 
 
-def _contents(recorded: Provenance, params: Experiment) -> list[Line]:
+def _contents(recorded: Provenance, params: Experiment) -> list[Difference]:
     lines = []
     for name, now in contents_today(params).items():
         then = next((str(f.inputs[key]) for f in recorded.stages if (key := f"content of {name}") in f.inputs), "")
-        lines.append(Line(f"content of {name}", _shown(then) or NOT_RECORDED, _shown(now)))
+        lines.append(Difference(f"content of {name}", _shown(then) or NOT_RECORDED, _shown(now)))
     return lines
 
 
@@ -108,12 +108,12 @@ def _shown(identity: str) -> str:
     return f"{identity[:SHOWN]}…" if plain else identity
 
 
-def _code(facts: tuple[StageFacts, ...]) -> list[Line]:
+def _code(facts: tuple[StageFacts, ...]) -> list[Difference]:
     """A line per stage whose code is another; one line for all when none is."""
     changed = {f.stage: found for f in facts if (found := _code_change(f))}
-    lines = [Line(f"code of {stage}", "", change) for stage, change in changed.items()]
+    lines = [Difference(f"code of {stage}", "", change) for stage, change in changed.items()]
     alike = f"{len({f.stage for f in facts})} stages"
-    return lines or [Line("code", alike, alike)]
+    return lines or [Difference("code", alike, alike)]
 
 
 def _code_change(facts: StageFacts) -> str:
@@ -130,15 +130,15 @@ def _code_change(facts: StageFacts) -> str:
     return ", ".join(name.removeprefix("apf_tasks.") for name in modules) + (" changed" if modules else "")
 
 
-def _environment(facts: tuple[StageFacts, ...]) -> list[Line]:
+def _environment(facts: tuple[StageFacts, ...]) -> list[Difference]:
     """A line for python, system, cpu, threads, and for each library that is another; one for those that are not."""
     libraries = [name for f in facts for name in f.environment]
     now = environment(name for name in libraries if name not in ENVIRONMENT)
-    lines = [Line(name, _then(facts, name, value), value) for name, value in now.items()]
+    lines = [Difference(name, _then(facts, name, value), value) for name, value in now.items()]
     shown = [line for line in lines if line.what in ENVIRONMENT or not line.same]
     alike = [line for line in lines if line.what not in ENVIRONMENT and line.same]
     versions = ", ".join(f"{line.what} {line.now}" for line in alike)
-    return [*shown, *([Line("libraries", versions, versions)] if alike else [])]
+    return [*shown, *([Difference("libraries", versions, versions)] if alike else [])]
 
 
 def _then(facts: tuple[StageFacts, ...], name: str, now: str) -> str:

@@ -9,9 +9,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from apf_tasks.artifacts import DriftReport, LearningCurve, Selection, Split, TestReport, TokenizedSplit, TrainedModel
+from apf_tasks.artifacts import (
+    DriftReport,
+    EvaluationReport,
+    LearningCurve,
+    Selection,
+    Split,
+    TokenizedSplit,
+    TrainedModel,
+)
 from apf_tasks.cache import history
-from apf_tasks.cache.journal import Journal, journal
+from apf_tasks.cache.journal import PipelineRun, journal
 from apf_tasks.params._yaml import params_yaml
 from apf_tasks.params.experiment import Params
 from apf_tasks.params.file import Experiment
@@ -25,7 +33,7 @@ R = TypeVar("R")
 def recorded(
     experiment: E,
     lines: Callable[[E], R],
-    write: Callable[[str, E, Journal], None],
+    write: Callable[[str, E, PipelineRun], None],
     params_file: str = "",
     kind: str = "pipeline",
     tags: Mapping[str, str] | None = None,
@@ -40,7 +48,7 @@ def recorded(
         tracking.log_text(run_id, params_yaml(experiment), PARAMS)
 
         def write_all() -> None:
-            tracking.log_text(run_id, provenance(params_file, done.visits).model_dump_json(indent=1), PROVENANCE)
+            tracking.log_text(run_id, provenance(params_file, done.stage_runs).model_dump_json(indent=1), PROVENANCE)
             write(run_id, experiment, done)
 
         try:
@@ -53,15 +61,15 @@ def recorded(
         return result
 
 
-def record(run_id: str, params: Params, done: Journal) -> None:
+def record(run_id: str, params: Params, done: PipelineRun) -> None:
     """Datasets, candidates, scores and files of what was done; earlier trials are linked, not claimed."""
-    visits = done.visits
-    handles = [visit.handle for visit in visits if visit.handle is not None]
-    tokenized = [v.handle for v in visits if v.stage == "tokenize"]  # a part of train is no split of the data
+    stage_runs = done.stage_runs
+    handles = [stage_run.handle for stage_run in stage_runs if stage_run.handle is not None]
+    tokenized = [v.handle for v in stage_runs if v.stage == "tokenize"]  # a part of train is no split of the data
     splits: dict[str, TokenizedSplit] = {h.name: h for h in tokenized if isinstance(h, TokenizedSplit)}
     tracking.log_datasets(run_id, splits, json.dumps(params.data.source))
-    tags = {f"apf.stage.{v.stage}{'.' + v.label if v.label else ''}": v.status for v in visits}
-    reused = [v.handle.run_id for v in visits if isinstance(v.handle, TrainedModel) and v.status == "reused"]
+    tags = {f"apf.stage.{v.stage}{'.' + v.label if v.label else ''}": v.status for v in stage_runs}
+    reused = [v.handle.run_id for v in stage_runs if isinstance(v.handle, TrainedModel) and v.status == "reused"]
     if reused:
         tags["apf.reused_trial_runs"] = ", ".join(reused)
         tags["mlflow.note.content"] = "Trained earlier, reused here: " + ", ".join(f"run `{r}`" for r in reused)
@@ -75,7 +83,7 @@ def record(run_id: str, params: Params, done: Journal) -> None:
             tracking.log_metrics(run_id, {f"validation/{handle.metric}": best.score})
             tags |= {"apf.selection": handle.tie_break, "apf.chosen_run": handle.chosen.run_id}
             _record_search(run_id, done, handle)
-        elif isinstance(handle, TestReport):
+        elif isinstance(handle, EvaluationReport):
             files |= dict.fromkeys([handle.path / "report.json", handle.path / "predictions.parquet"], "test")
             files |= dict.fromkeys(sorted([*handle.path.glob("*.png"), *handle.path.glob("*.md")]), "test")
             tracking.log_metrics(run_id, _test_metrics(handle))
@@ -99,7 +107,7 @@ def test_opened(test: TokenizedSplit) -> int:
     return history.count("evaluate", "content of test", test.fingerprint)
 
 
-def _record_search(run_id: str, done: Journal, selection: Selection) -> None:
+def _record_search(run_id: str, done: PipelineRun, selection: Selection) -> None:
     """The trials of a search as a table and a picture."""
     if len(done.trials) < 2:
         return
@@ -120,7 +128,7 @@ def _drift_metrics(report: DriftReport) -> dict[str, float]:
     return {f"drift/{name}": value for name, value in found.items() if value is not None}
 
 
-def _test_metrics(report: TestReport) -> dict[str, float]:
+def _test_metrics(report: EvaluationReport) -> dict[str, float]:
     metrics = {f"test/{name}": score for name, score in report.scores.items()}
     for name, (low, high) in report.intervals.items():
         metrics |= {f"test/{name}_low": low, f"test/{name}_high": high}

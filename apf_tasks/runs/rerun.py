@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from apf_tasks.cache.journal import Journal
+from apf_tasks.cache.journal import PipelineRun
 from apf_tasks.tracking.past_runs import PastRun
 
 COMPARED = ("test/", "validation/", "held_out/")
 """Metrics of a pipeline run that a repetition has to meet again."""
 
 
-class Alike(NamedTuple):
+class PredictionMatch(NamedTuple):
     """How many of the recorded test rows came out alike again."""
 
     rows: int
@@ -25,15 +25,15 @@ class Alike(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Repeated:
+class RerunResult:
     """A past run and its repetition."""
 
     past: PastRun
-    done: Journal
+    done: PipelineRun
     fresh: bool
     metrics: dict[str, float]
     """Of the repetition."""
-    alike: Alike | None
+    alike: PredictionMatch | None
     """None where no rows are predicted."""
 
     @property
@@ -57,13 +57,13 @@ def same_number(then: float | None, now: float | None) -> bool:
     return then == now or (math.isnan(then) and math.isnan(now))
 
 
-def same_predictions(recorded: Path, now: Path) -> Alike:
+def same_predictions(recorded: Path, now: Path) -> PredictionMatch:
     """Compare the predictions of two `predictions.parquet` files by row id."""
     from apf_tasks.data.rows import read_rows
 
     then, again = ({row["row_id"]: row for row in read_rows(path).to_dict("records")} for path in (recorded, now))
     both = [(then[row_id], again[row_id]) for row_id in then if row_id in again]
-    return Alike(
+    return PredictionMatch(
         rows=len(then.keys() | again.keys()),
         predicted=sum(repr(first["prediction"]) == repr(second["prediction"]) for first, second in both),
         exact=sum(repr(first) == repr(second) for first, second in both),

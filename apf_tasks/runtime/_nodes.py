@@ -26,10 +26,10 @@ logger = logging.getLogger("apf")
 WANTED = "wanted.json"
 ADDRESS = "APF_ADDRESS"
 """The environment variable with the address under which other machines reach this one; its host name otherwise."""
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 
 
-class Wanted(Frozen):
+class NodeRequest(Frozen):
     """A call that needs more machines."""
 
     address: str
@@ -43,7 +43,7 @@ class Wanted(Frozen):
 
 
 @contextmanager
-def meeting_place(runtime: RuntimeParams) -> Iterator[Path]:
+def rendezvous_folder(runtime: RuntimeParams) -> Iterator[Path]:
     """A folder for one call: of this machine alone, or where others find it, with what they have to know."""
     if runtime.nodes == 1:
         with tempfile.TemporaryDirectory(prefix="apf-ranks-") as name:
@@ -57,7 +57,7 @@ def meeting_place(runtime: RuntimeParams) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def call_for_nodes(folder: Path, runtime: RuntimeParams, device: str) -> Wanted | None:
+def request_nodes(folder: Path, runtime: RuntimeParams, device: str) -> NodeRequest | None:
     """Make a call visible to other machines; None when it needs none."""
     if runtime.nodes == 1:
         return None
@@ -65,7 +65,7 @@ def call_for_nodes(folder: Path, runtime: RuntimeParams, device: str) -> Wanted 
     with socket.socket() as free:
         free.bind(("", 0))
         port = free.getsockname()[1]
-    wanted = Wanted(address=address, port=port, nodes=runtime.nodes, devices=runtime.devices, device=device)
+    wanted = NodeRequest(address=address, port=port, nodes=runtime.nodes, devices=runtime.devices, device=device)
     (folder / WANTED).write_text(wanted.model_dump_json())
     logger.info(
         "           waits for `apf join` on %d more of the machines that share %s", wanted.nodes - 1, store.root()
@@ -73,7 +73,7 @@ def call_for_nodes(folder: Path, runtime: RuntimeParams, device: str) -> Wanted 
     return wanted
 
 
-def torchrun_options(wanted: Wanted | None, node: int, devices: int, device: str) -> list[str]:
+def torchrun_options(wanted: NodeRequest | None, node: int, devices: int, device: str) -> list[str]:
     """What torchrun has to know of the machines, and how it starts the ranks of this one."""
     here = [f"--nproc-per-node={devices}", *([FORKED] if device == "cpu" else [])]
     if wanted is None:
@@ -82,13 +82,13 @@ def torchrun_options(wanted: Wanted | None, node: int, devices: int, device: str
     return [f"--nnodes={wanted.nodes}", f"--node-rank={node}", *here, *where]
 
 
-def show_life(folder: Path) -> None:
+def heartbeat(folder: Path) -> None:
     """Say that the first machine is still there."""
     if (folder / WANTED).is_file():
         (folder / WANTED).touch()
 
 
-def live_calls(known: dict[Path, int]) -> list[tuple[Path, Wanted]]:
+def live_calls(known: dict[Path, int]) -> list[tuple[Path, NodeRequest]]:
     """Calls whose first machine has given a sign of life since they were `known`, which is kept up to date.
 
     One that was left by a killed process never does. Clocks of different machines are not compared.
@@ -96,7 +96,7 @@ def live_calls(known: dict[Path, int]) -> list[tuple[Path, Wanted]]:
     found = []
     for path in sorted((store.root() / "nodes").glob(f"*/{WANTED}")):
         try:
-            touched, wanted = path.stat().st_mtime_ns, Wanted.model_validate_json(path.read_text())
+            touched, wanted = path.stat().st_mtime_ns, NodeRequest.model_validate_json(path.read_text())
         except (OSError, ValueError):
             continue  # gone, or not whole yet
         if known.setdefault(path, touched) != touched:
@@ -104,7 +104,7 @@ def live_calls(known: dict[Path, int]) -> list[tuple[Path, Wanted]]:
     return found
 
 
-def take_number(folder: Path, wanted: Wanted) -> int | None:
+def claim_node_rank(folder: Path, wanted: NodeRequest) -> int | None:
     """A number from 1 among the machines of a call, for this one alone; None when all are taken."""
     for node in range(1, wanted.nodes):
         try:
@@ -117,15 +117,15 @@ def take_number(folder: Path, wanted: Wanted) -> int | None:
     return None
 
 
-def next_call(known: dict[Path, int], patience: float, stopping: Sequence[int]) -> tuple[Path, Wanted, int] | None:
+def next_call(known: dict[Path, int], patience: float, stopping: Sequence[int]) -> tuple[Path, NodeRequest, int] | None:
     """Wait for a call that this machine can join; None after `patience` seconds without one, or a signal."""
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline and not stopping:
         for folder, wanted in live_calls(known):
-            node = take_number(folder, wanted)
+            node = claim_node_rank(folder, wanted)
             if node is not None:
                 return folder, wanted, node
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
     return None
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from apf_tasks.errors import ApfError, portable
 from apf_tasks.runtime import ranks
-from apf_tasks.runtime.progress import told_to, written_to
+from apf_tasks.runtime.progress import file_listener, listening
 from apf_tasks.runtime.signals import stop_signals
 
 logger = logging.getLogger("apf")
@@ -54,9 +54,9 @@ def rank_main(folder: Path) -> None:
     index = int(os.environ["RANK"])
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logger.setLevel(call.log_level if index == 0 else logging.ERROR)
-    told = told_to(written_to(folder / MOMENT) if index == 0 else lambda moment: None)
+    told = listening(file_listener(folder / MOMENT) if index == 0 else lambda update: None)
     try:
-        with ExitStack() as within, stop_signals(), told, ranks.joined(call.device):
+        with ExitStack() as within, stop_signals(), told, ranks.process_group(call.device):
             for context in call.within:
                 within.enter_context(context())
             if os.environ["LOCAL_RANK"] == "0":  # from here on it hears a signal, and its folder has its number

@@ -26,10 +26,10 @@ def main(folder: str, options: list[str]) -> None:
     # torchrun's parser wants a program, which nobody runs here
     given = parse_args([*options, "--module", "apf_tasks.runtime.launch"])  # type: ignore[no-untyped-call]
     config, _, _ = config_from_args(given)
-    elastic_launch(config, rank)(folder)
+    elastic_launch(config, run_rank)(folder)
 
 
-def rank(folder: str) -> None:
+def run_rank(folder: str) -> None:
     """One of them."""
     from apf_tasks.runtime._rank import rank_main
 

@@ -18,7 +18,7 @@ POLL_SECONDS = 0.5
 
 
 @contextmanager
-def device_of_its_own(runtime: RuntimeParams, parallel: int) -> Iterator[str]:
+def exclusive_device(runtime: RuntimeParams, parallel: int) -> Iterator[str]:
     """Wait for a device on which no other trial is trained, and use it within the block.
 
     One flock for each device, which the kernel frees when its holder dies. Without CUDA there are as many places as

@@ -19,38 +19,38 @@ from typing import Any, TypeVar
 import psutil
 import torch
 
-from apf_tasks.errors import Interrupted, ParamsError, WorkerDied, WorkersError, fails_trial
+from apf_tasks.errors import InterruptedByUser, ParamsError, WorkerDiedError, WorkersError, fails_trial
 from apf_tasks.params.train import RuntimeParams
 from apf_tasks.runtime import _torchrun as agent
 from apf_tasks.runtime import ranks
-from apf_tasks.runtime._nodes import call_for_nodes, meeting_place, next_call, show_life, torchrun_options
+from apf_tasks.runtime._nodes import heartbeat, next_call, rendezvous_folder, request_nodes, torchrun_options
 from apf_tasks.runtime._rank import CALL, CALLER, MOMENT, PID, Call, Contexts, Outcome, _read
 from apf_tasks.runtime.devices import choose_device
-from apf_tasks.runtime.progress import Moment, current_listener, now_and_then, read_moment
+from apf_tasks.runtime.progress import ProgressUpdate, current_listener, read_moment, throttled_logger
 from apf_tasks.runtime.signals import stop_signals
 
 T = TypeVar("T")
 logger = logging.getLogger("apf")
 
-LOOK_SECONDS = 0.3
+POLL_SECONDS = 0.3
 """How often the ranks are looked at."""
 
 
-def on_devices(runtime: RuntimeParams, function: Callable[..., T], *arguments: Any, within: Contexts = ()) -> T:
+def run_on_ranks(runtime: RuntimeParams, function: Callable[..., T], *arguments: Any, within: Contexts = ()) -> T:
     """`function(*arguments)` in as many ranks as `runtime.devices` says; here, when that is one or this is a rank.
 
     Each rank works inside the contexts that `within` makes. A signal to stop is passed on, and the ranks leave a
-    checkpoint; a second one kills them. Raises what the ranks raised; WorkerDied when one was killed, WorkersError when
-    one ended otherwise, ParamsError when there are too few devices.
+    checkpoint; a second one kills them. Raises what the ranks raised; WorkerDiedError when one was killed,
+    WorkersError when one ended otherwise, ParamsError when there are too few devices.
     """
-    if runtime.ranks == 1 or ranks.here().count > 1:
+    if runtime.ranks == 1 or ranks.current_ranks().count > 1:
         return function(*arguments)
     device = choose_device(runtime).type
     check_devices(runtime.devices, device)
     call = Call(function, arguments, device, within, logger.getEffectiveLevel())
-    with meeting_place(runtime) as folder:
+    with rendezvous_folder(runtime) as folder:
         (folder / CALL).write_bytes(pickle.dumps(call))
-        wanted = call_for_nodes(folder, runtime, device)
+        wanted = request_nodes(folder, runtime, device)
         code = run_ranks(folder, torchrun_options(wanted, 0, runtime.devices, device), runtime.devices)
         outcome = _outcome(folder, runtime.ranks, code)
     if outcome.error is not None:
@@ -70,9 +70,9 @@ def run_ranks(folder: Path, options: list[str], devices: int, node: int = 0) -> 
     """torchrun until it ends; whoever listens is told how far the first rank is. Returns its exit code."""
     command = [sys.executable, "-c", agent.COMMAND, str(folder), *options]
     threads = str(max(1, torch.get_num_threads() // devices))
-    said: Moment | None = None
-    listener, told = current_listener() or now_and_then(), 0
-    with _noise(folder, node).open("w") as noise, stop_signals() as stopping:
+    said: ProgressUpdate | None = None
+    listener, signals_sent = current_listener() or throttled_logger(), 0
+    with _stderr_file(folder, node).open("w") as noise, stop_signals() as stopping:
         process = subprocess.Popen(
             command,
             env=os.environ | {"OMP_NUM_THREADS": threads, "TORCH_CPP_LOG_LEVEL": "ERROR", CALLER: str(os.getpid())},
@@ -82,20 +82,20 @@ def run_ranks(folder: Path, options: list[str], devices: int, node: int = 0) -> 
         )
         try:
             while process.poll() is None:
-                if len(stopping) > told:
-                    _stop(process, folder / f"{PID}-{node}", at_once=told > 0)
-                    told = len(stopping)
+                if len(stopping) > signals_sent:
+                    _stop(process, folder / f"{PID}-{node}", at_once=signals_sent > 0)
+                    signals_sent = len(stopping)
                 if node == 0:
-                    show_life(folder)
-                    if (moment := read_moment(folder / MOMENT)) is not None and moment != said:
-                        listener(said := moment)
-                time.sleep(LOOK_SECONDS)
+                    heartbeat(folder)
+                    if (update := read_moment(folder / MOMENT)) is not None and update != said:
+                        listener(said := update)
+                time.sleep(POLL_SECONDS)
         finally:
             process.kill()  # nothing when it has ended
     return process.returncode
 
 
-def _noise(folder: Path, node: int) -> Path:
+def _stderr_file(folder: Path, node: int) -> Path:
     """What the ranks of a machine write to stderr."""
     return folder / f"noise-{node}.txt"
 
@@ -117,11 +117,11 @@ def _outcome(folder: Path, count: int, code: int) -> Outcome:
         return next(own, failed[0])  # what a rank met before what that made the others meet
     if code == 0 and found[0] is not None:
         return found[0]
-    died = _death(_noise(folder, 0).read_text(errors="replace"))
+    died = _death(_stderr_file(folder, 0).read_text(errors="replace"))
     where, expected, said = "runtime.devices", f"{count} ranks to finish", f"one that died ({died})"
     if died.startswith(f"exit code -{signal.SIGKILL.value}"):
         do = "Killed for want of memory, perhaps: lower train.micro_batch_tokens, or write runtime.shard: true."
-        return Outcome(error=WorkerDied(where, expected, said, do))
+        return Outcome(error=WorkerDiedError(where, expected, said, do))
     do = "What was trained is kept: the same command continues from the last checkpoint."
     return Outcome(error=WorkersError(where, expected, said, do))
 
@@ -155,7 +155,7 @@ def join_calls(patience: float = math.inf) -> int:
 
 
 def check_caller() -> None:
-    """Raises Interrupted in a rank whose caller has died: another may already be at work in the same folder."""
+    """Raises InterruptedByUser in a rank whose caller has died: another may already be at work in the same folder."""
     caller = os.environ.get(CALLER)
     if caller is not None and not psutil.pid_exists(int(caller)):
-        raise Interrupted("training", "a caller that waits for it", "a dead one", "The same command continues.")
+        raise InterruptedByUser("training", "a caller that waits for it", "a dead one", "The same command continues.")

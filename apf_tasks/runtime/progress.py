@@ -21,7 +21,7 @@ Advance = Callable[[int, str], None]
 """(done so far, note)"""
 
 
-class Moment(NamedTuple):
+class ProgressUpdate(NamedTuple):
     """How far a piece of work is."""
 
     label: str
@@ -43,7 +43,7 @@ class Moment(NamedTuple):
         return f"{self.label:<10} {self.done}/{self.total} {self.unit} · {pace}{self.note}{left}"
 
 
-Listener = Callable[[Moment], None]
+Listener = Callable[[ProgressUpdate], None]
 
 _listener: ContextVar[Listener | None] = ContextVar("apf_progress_listener", default=None)
 
@@ -53,7 +53,7 @@ current_listener = _listener.get
 
 
 @contextmanager
-def told_to(listener: Listener) -> Iterator[None]:
+def listening(listener: Listener) -> Iterator[None]:
     """Within the block, whoever listens shows the progress, and nothing is shown here."""
     token = _listener.set(listener)
     try:
@@ -66,39 +66,39 @@ def told_to(listener: Listener) -> Iterator[None]:
 def progress(label: str, total: int, unit: str) -> Iterator[Advance]:
     """A bar on a terminal, a line every few seconds elsewhere. Rate and remaining time count from this start."""
     if (listener := _listener.get()) is not None:
-        listener(Moment(label, 0, total, unit))
+        listener(ProgressUpdate(label, 0, total, unit))
         yield _paced(label, total, unit, listener)
     elif sys.stderr.isatty() and logger.isEnabledFor(logging.INFO):
         with _bar(label, total, unit) as advance:
             yield advance
     else:
-        yield _paced(label, total, unit, now_and_then())
+        yield _paced(label, total, unit, throttled_logger())
 
 
-def written_to(path: Path) -> Listener:
+def file_listener(path: Path) -> Listener:
     """A listener that keeps the latest moment in a file, for another process."""
 
-    def write(moment: Moment) -> None:
-        path.with_suffix(".new").write_text(json.dumps(moment))
+    def write(update: ProgressUpdate) -> None:
+        path.with_suffix(".new").write_text(json.dumps(update))
         path.with_suffix(".new").replace(path)
 
     return write
 
 
-def read_moment(path: Path) -> Moment | None:
+def read_moment(path: Path) -> ProgressUpdate | None:
     """The latest moment in such a file."""
-    return Moment(*json.loads(path.read_text())) if path.is_file() else None
+    return ProgressUpdate(*json.loads(path.read_text())) if path.is_file() else None
 
 
-def now_and_then() -> Listener:
+def throttled_logger() -> Listener:
     """A listener that writes a line every few seconds."""
     said = time.monotonic()
 
-    def say(moment: Moment) -> None:
+    def say(update: ProgressUpdate) -> None:
         nonlocal said
         if time.monotonic() - said >= LINE_SECONDS:
             said = time.monotonic()
-            logger.info("%s", moment)
+            logger.info("%s", update)
 
     return say
 
@@ -129,6 +129,6 @@ def _paced(label: str, total: int, unit: str, listener: Listener) -> Advance:
         nonlocal first
         first = done - 1 if first is None else first
         rate = (done - first) / max(time.monotonic() - started, 1e-9)
-        listener(Moment(label, done, total, unit, note, rate))
+        listener(ProgressUpdate(label, done, total, unit, note, rate))
 
     return advance

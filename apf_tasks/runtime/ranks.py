@@ -17,7 +17,7 @@ from torch import distributed
 
 T = TypeVar("T")
 
-PATIENCE = timedelta(hours=2)
+TIMEOUT = timedelta(hours=2)
 """How long a rank waits for the others: the first one may be writing a large checkpoint."""
 BUCKET = 2**24
 """Numbers of a gradient that are sent at once."""
@@ -36,7 +36,7 @@ class Ranks:
         """Whether this is the rank that writes and tracks."""
         return self.index == 0
 
-    def share(self, costs: Sequence[int], even: bool = False) -> list[int]:
+    def partition(self, costs: Sequence[int], even: bool = False) -> list[int]:
         """Positions of the forward passes that this rank computes: the costliest first, each to whoever has least.
 
         (Graham 1969, Bounds on multiprocessing timing anomalies: at most 4/3 of the best cut.) With `even` only their
@@ -50,15 +50,15 @@ class Ranks:
             load[rank] += 1 if even else costs[position]
         return sorted(shares[self.index])
 
-    def meet(self) -> None:
+    def barrier(self) -> None:
         """Wait until all ranks are here."""
-        self.total([0])
+        self.all_reduce_sum([0])
 
-    def total(self, values: Sequence[float]) -> list[float]:
+    def all_reduce_sum(self, values: Sequence[float]) -> list[float]:
         """Each value summed over all ranks."""
         return self._reduce(values, distributed.ReduceOp.SUM)
 
-    def most(self, values: Sequence[float]) -> list[float]:
+    def all_reduce_max(self, values: Sequence[float]) -> list[float]:
         """The largest that any rank has, of each value."""
         return self._reduce(values, distributed.ReduceOp.MAX)
 
@@ -84,7 +84,7 @@ class Ranks:
         parameters = list(model.parameters())
         mine = [float(parameter.grad is not None) for parameter in parameters]
         gradients = []
-        for parameter, anywhere in zip(parameters, self.most(mine), strict=True):
+        for parameter, anywhere in zip(parameters, self.all_reduce_max(mine), strict=True):
             if anywhere:  # a rank without a forward pass in this step has none
                 parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
                 gradients.append(parameter.grad.view(-1))
@@ -95,27 +95,27 @@ class Ranks:
                 gradient.copy_(summed)
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = Ranks()
 
 
 @contextmanager
-def joined(device: str) -> Iterator[None]:
+def process_group(device: str) -> Iterator[None]:
     """Within the block: together with the other ranks that torchrun has started, on a device of its own."""
-    distributed.init_process_group(BACKENDS[device], timeout=PATIENCE)
+    distributed.init_process_group(BACKENDS[device], timeout=TIMEOUT)
     if device == "cuda":
         torch.cuda.set_device(distributed.get_node_local_rank())
-    here().meet()  # one that has failed and left already could not be met any more
+    current_ranks().barrier()  # one that has failed and left already could not be met any more
     try:
         yield
     finally:
         distributed.destroy_process_group()
 
 
-def here() -> Ranks:
+def current_ranks() -> Ranks:
     """This process among those that train together; alone where nobody has joined."""
     if distributed.is_available() and distributed.is_initialized():
         return Ranks(distributed.get_rank(), distributed.get_world_size())
-    return ALONE
+    return SINGLE_PROCESS
 
 
 def _buckets(gradients: Sequence[torch.Tensor]) -> list[list[torch.Tensor]]:

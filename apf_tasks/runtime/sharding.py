@@ -56,7 +56,7 @@ def as_forward(model: PreTrainedModel, function: Callable[[], T]) -> T:
 
 
 @contextmanager
-def gathered(model: PreTrainedModel) -> Iterator[None]:
+def unsharded(model: PreTrainedModel) -> Iterator[None]:
     """Within the block what no layer holds is whole, embeddings and head: writing uses some of it outside of a forward
     pass. After a first forward pass only. For all ranks at once."""
     if not _is_sharded(model):
@@ -83,22 +83,22 @@ def layers(model: PreTrainedModel) -> list[nn.Module]:
     return [layer for row in rows for layer in row if type(layer).__name__ in kinds]
 
 
-def whole(tensor: torch.Tensor) -> torch.Tensor:
+def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor with all its parts. For all ranks at once, when it is divided."""
-    return tensor.full_tensor() if is_divided(tensor) else tensor  # type: ignore[attr-defined]
+    return tensor.full_tensor() if is_dtensor(tensor) else tensor  # type: ignore[attr-defined]
 
 
-def is_divided(value: Any) -> bool:
+def is_dtensor(value: Any) -> bool:
     """Whether it is a tensor (torch's DTensor) of which every rank has a part."""
     return hasattr(value, "full_tensor")
 
 
-def whole_state(state: Any) -> Any:
+def full_state_dict(state: Any) -> Any:
     """The same nested state with whole tensors, on the CPU where they were divided. For all ranks at once."""
-    if is_divided(state):
+    if is_dtensor(state):
         return state.full_tensor().cpu()
     if isinstance(state, dict):
-        return {name: whole_state(value) for name, value in state.items()}
+        return {name: full_state_dict(value) for name, value in state.items()}
     return state
 
 
@@ -110,7 +110,7 @@ def load_model_state(model: PreTrainedModel, state: dict[str, torch.Tensor], str
 
 def _like(value: Any, pattern: torch.Tensor | None) -> Any:
     """`value`, divided as `pattern` is; what has another shape (a count of steps) stays as it is."""
-    if not is_divided(pattern) or not isinstance(value, torch.Tensor) or value.shape != pattern.shape:  # type: ignore[union-attr]
+    if not is_dtensor(pattern) or not isinstance(value, torch.Tensor) or value.shape != pattern.shape:  # type: ignore[union-attr]
         return value
     from torch.distributed.tensor import DTensor, distribute_tensor
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from apf_tasks.artifacts import Rung, TokenizedSplit, TrainedModel
-from apf_tasks.cache.journal import Unknown
+from apf_tasks.cache.journal import Pending
 from apf_tasks.params.experiment import Params
 from apf_tasks.params.file import Trial
 from apf_tasks.params.model import ModelParams
@@ -15,7 +15,7 @@ from apf_tasks.search.trials import label
 
 
 @dataclass(frozen=True)
-class Ready:
+class TrialData:
     """What a trial is trained from."""
 
     base: ModelParams
@@ -24,7 +24,7 @@ class Ready:
 
 
 @dataclass
-class Climber:
+class TrialState:
     """One trial on its way."""
 
     trial: Trial
@@ -34,19 +34,19 @@ class Climber:
     """When it has reached the end: one per seed."""
     rung: Rung | None = None
     """The last one it was compared at."""
-    path: list[tuple[int, float]] = field(default_factory=list)
+    history: list[tuple[int, float]] = field(default_factory=list)
     """Step and score of each time it was compared."""
     failure: str = ""
 
     @property
     def trained(self) -> list[TrainedModel]:
         """Its models; a plan knows those alone that are stored."""
-        return [model for model in self.models if not isinstance(model, Unknown)]
+        return [model for model in self.models if not isinstance(model, Pending)]
 
     @property
     def last_rung(self) -> Rung | None:
         """Its rung, where that is known."""
-        return None if isinstance(self.rung, Unknown) else self.rung
+        return None if isinstance(self.rung, Pending) else self.rung
 
     @property
     def score(self) -> float | None:
@@ -70,18 +70,18 @@ class Climber:
         return self.last_rung.train_seconds if self.last_rung else 0.0
 
 
-def as_row(climber: Climber) -> dict[str, Any]:
+def as_row(state: TrialState) -> dict[str, Any]:
     """One trial as a person wants to see it."""
-    rung = climber.last_rung
-    runs = [model.run_id for model in climber.trained]
+    rung = state.last_rung
+    runs = [model.run_id for model in state.trained]
     return {
-        "trial": {n: json.dumps(v) if isinstance(v, dict) else v for n, v in climber.trial.items()},
-        "label": label(climber.trial),
-        "score": climber.score,
-        "step": climber.step,
-        "steps": climber.step if climber.trained else rung.steps if rung else 0,
-        "seconds": climber.seconds,
+        "trial": {n: json.dumps(v) if isinstance(v, dict) else v for n, v in state.trial.items()},
+        "label": label(state.trial),
+        "score": state.score,
+        "step": state.step,
+        "steps": state.step if state.trained else rung.steps if rung else 0,
+        "seconds": state.seconds,
         "run_ids": runs or ([rung.run_id] if rung else []),
-        "path": climber.path,
-        "failure": climber.failure,
+        "path": state.history,
+        "failure": state.failure,
     }

@@ -1,6 +1,6 @@
 """Who trains the trials of a search: this process, one after another, or workers, several at the same time.
 
-Workers belong to whoever starts the search: `trials_run_by` hands them down.
+Workers belong to whoever starts the search: `use_executor` hands them down.
 """
 
 from __future__ import annotations
@@ -18,50 +18,50 @@ from apf_tasks.params.train import RuntimeParams
 
 logger = logging.getLogger("apf")
 
-Result = Callable[[], Any]
+Future = Callable[[], Any]
 """Waits for the handle of a stage call, and notes the call in the journal. Raises what the stage raised."""
 
 
-class Crew(Protocol):
+class Executor(Protocol):
     """Somebody to train trials."""
 
-    def start(self, stage: Stage[Any, Any], arguments: tuple[Any, ...], beside: int) -> Result:
+    def start(self, stage: Stage[Any, Any], arguments: tuple[Any, ...], beside: int) -> Future:
         """Have a stage called: at once, or when the result is asked for. `beside`: calls at the same time, at most."""
 
 
-class Alone:
+class SerialExecutor:
     """This process, when the result is asked for."""
 
-    def start(self, stage: Stage[Any, Any], arguments: tuple[Any, ...], beside: int) -> Result:
+    def start(self, stage: Stage[Any, Any], arguments: tuple[Any, ...], beside: int) -> Future:
         """The call itself."""
         return lambda: stage(*arguments)
 
 
-Crews = Callable[[int, RuntimeParams], AbstractContextManager[Crew]]
+ExecutorFactory = Callable[[int, RuntimeParams], AbstractContextManager[Executor]]
 """(trials at the same time, runtime) -> a crew, for as long as its block lasts."""
 
-_crews: ContextVar[Crews | None] = ContextVar("apf_crews", default=None)
+_executor_factory: ContextVar[ExecutorFactory | None] = ContextVar("apf_crews", default=None)
 
 
 @contextmanager
-def trials_run_by(crews: Crews) -> Iterator[None]:
+def use_executor(crews: ExecutorFactory) -> Iterator[None]:
     """Within the block trials that run at the same time are trained by what `crews` gives."""
-    token = _crews.set(crews)
+    token = _executor_factory.set(crews)
     try:
         yield
     finally:
-        _crews.reset(token)
+        _executor_factory.reset(token)
 
 
 @contextmanager
-def crew_for(params: Params) -> Iterator[Crew]:
+def executor_for(params: Params) -> Iterator[Executor]:
     """Somebody to train as many trials at the same time as the params say. A plan trains none, and needs nobody."""
-    crews, parallel = _crews.get(), params.search.parallel
+    crews, parallel = _executor_factory.get(), params.search.parallel
     if parallel == 1 or planning():
-        yield Alone()
+        yield SerialExecutor()
     elif crews is None:
         logger.warning("search     one trial after another: `search.parallel: %d` needs `apf run`", parallel)
-        yield Alone()
+        yield SerialExecutor()
     else:
         with crews(parallel, params.runtime) as crew:
             yield crew

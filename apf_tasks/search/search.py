@@ -14,16 +14,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from apf_tasks.artifacts import Selection, Split, TokenizedSplit, TrainedModel
-from apf_tasks.cache.journal import Unknown, note_trials
+from apf_tasks.cache.journal import Pending, note_trials
 from apf_tasks.errors import ApfError, fails_trial
 from apf_tasks.family import get_family
 from apf_tasks.params.experiment import Params
 from apf_tasks.params.file import with_trial
 from apf_tasks.params.model import ModelParams
-from apf_tasks.search._trial_progress import Climber, Ready, as_row
-from apf_tasks.search.executor import Crew, Result, crew_for
+from apf_tasks.search._trial_progress import TrialData, TrialState, as_row
+from apf_tasks.search.executor import Executor, Future, executor_for
 from apf_tasks.search.halving import expected_steps, rung_count, rung_step, survivors
-from apf_tasks.search.trials import draws, label
+from apf_tasks.search.trials import label, trial_source
 from apf_tasks.stages import as_model_params, build_base, tokenize, train_model, train_rung
 from apf_tasks.training.optim.schedules import total_steps
 
@@ -31,7 +31,7 @@ logger = logging.getLogger("apf")
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """What a search hands on."""
 
     models: tuple[TrainedModel, ...]
@@ -40,37 +40,37 @@ class Found:
     """The dotted names in which trials differ."""
     compared: int
     """Trials that were compared on validation to get the models."""
-    ready: tuple[Ready, ...]
+    ready: tuple[TrialData, ...]
 
     def start_of(self, selection: Selection) -> tuple[ModelParams, TokenizedSplit]:
         """What the chosen model was trained from."""
-        if len(self.ready) > 1 and isinstance(selection, Unknown):
+        if len(self.ready) > 1 and isinstance(selection, Pending):
             return selection, selection  # type: ignore[return-value]
         chosen = [r for r in self.ready if len(self.ready) == 1 or r.base == selection.chosen.model]
         return chosen[0].base, chosen[0].train
 
 
-def search(split: Split, params: Params) -> Found:
+def search(split: Split, params: Params) -> SearchResult:
     """Train trials of the search space, and choose on validation which go on. Raises ApfError when none is left."""
-    with crew_for(params) as crew:
-        hunt = Hunt(split, params, crew)
-        climbers = hunt.begin()
-        for left in range(hunt.rungs - 1, -1, -1):
-            climbers = hunt.go_on(climbers, left if len(climbers) > 1 else 0)
-        finished = [climber for climber in climbers if climber.models]
-        hunt.repeat(finished)
-    models = tuple(model for climber in finished for model in climber.models)
-    return Found(models, tuple(params.search.space), hunt.compared, tuple(hunt.ready.values()))
+    with executor_for(params) as executor:
+        run = SearchRun(split, params, executor)
+        states = run.begin()
+        for left in range(run.rungs - 1, -1, -1):
+            states = run.go_on(states, left if len(states) > 1 else 0)
+        finished = [state for state in states if state.models]
+        run.train_other_seeds(finished)
+    models = tuple(model for state in finished for model in state.models)
+    return SearchResult(models, tuple(params.search.space), run.compared, tuple(run.ready.values()))
 
 
-class Hunt:
+class SearchRun:
     """One search under way."""
 
-    def __init__(self, split: Split, params: Params, crew: Crew) -> None:
-        self.split, self.params, self.search, self.crew = split, params, params.search, crew
+    def __init__(self, split: Split, params: Params, executor: Executor) -> None:
+        self.split, self.params, self.search, self.executor = split, params, params.search, executor
         self.sign = get_family(params.family).sign(params.metric)
-        self.ready: dict[str, Ready] = {}
-        self.begun: list[Climber] = []
+        self.ready: dict[str, TrialData] = {}
+        self.begun: list[TrialState] = []
         self.steps: int | None = None
         """Optimizer steps of a trial with `train` as written, once the rows are known."""
 
@@ -84,121 +84,121 @@ class Hunt:
     @property
     def compared(self) -> int:
         """Trials that got a score on validation."""
-        return sum(not climber.failure for climber in self.begun)
+        return sum(not state.failure for state in self.begun)
 
-    def begin(self) -> list[Climber]:
+    def begin(self) -> list[TrialState]:
         """Draw trials and train each to the first rung, or to the end where there is none."""
-        source = draws(self.params)
+        source = trial_source(self.params)
 
-        def drawn() -> Iterator[Climber]:
+        def drawn() -> Iterator[TrialState]:
             while (trial := source.ask()) is not None:
-                climber = Climber(trial, with_trial(self.params, trial))
-                if not self._affordable(climber):
+                state = TrialState(trial, with_trial(self.params, trial))
+                if not self._within_budget(state):
                     logger.info("search     %d trials: the budget is spent", len(self.begun))
                     return
-                self.begun.append(climber)
-                yield climber
+                self.begun.append(state)
+                yield state
 
-        for climber in self._climb(drawn(), self.search.count):
-            if climber.failure or climber.score is not None:
-                source.tell(None if climber.failure else self.sign * (climber.score or 0.0))
-        return self._left(self.begun)
+        for state in self._run_trials(drawn(), self.search.count):
+            if state.failure or state.score is not None:
+                source.tell(None if state.failure else self.sign * (state.score or 0.0))
+        return self._surviving(self.begun)
 
-    def go_on(self, climbers: list[Climber], left: int) -> list[Climber]:
+    def go_on(self, states: list[TrialState], left: int) -> list[TrialState]:
         """The best of the climbers, each trained to the next rung; `left` rungs are still to come before the end."""
         assert self.search.halving is not None
-        best = sorted(climbers, key=lambda c: -self.sign * (c.score or 0.0))  # stable: of equal ones the earlier
-        best = best[: survivors(len(climbers), self.search.halving)]
-        if len(best) < len(climbers):
-            logger.info("search     %d of %d trials go on", len(best), len(climbers))
-        climbing = [climber for climber in best if not climber.models]  # who was alone is at the end already
-        list(self._climb(climbing, len(climbing), left))
-        return self._left(best)
+        best = sorted(states, key=lambda c: -self.sign * (c.score or 0.0))  # stable: of equal ones the earlier
+        best = best[: survivors(len(states), self.search.halving)]
+        if len(best) < len(states):
+            logger.info("search     %d of %d trials go on", len(best), len(states))
+        continuing = [state for state in best if not state.models]  # who was alone is at the end already
+        list(self._run_trials(continuing, len(continuing), left))
+        return self._surviving(best)
 
-    def repeat(self, finished: list[Climber]) -> None:
+    def train_other_seeds(self, finished: list[TrialState]) -> None:
         """Train trials that reached the end with other seeds."""
         again = [
             replace(
-                climber,
-                trial=climber.trial | {"train.seed": seed},
-                params=with_trial(climber.params, {"train.seed": seed}),
+                state,
+                trial=state.trial | {"train.seed": seed},
+                params=with_trial(state.params, {"train.seed": seed}),
                 models=[],
-                path=[],
+                history=[],
             )
-            for climber in finished
-            for seed in range(climber.params.train.seed + 1, climber.params.train.seed + self.search.seeds)
+            for state in finished
+            for seed in range(state.params.train.seed + 1, state.params.train.seed + self.search.seeds)
         ]
-        list(self._climb(again, len(again), 0))
+        list(self._run_trials(again, len(again), 0))
         for number, one in enumerate(again):
             finished[number // (self.search.seeds - 1)].models += one.models
-        self._note()
+        self._report_progress()
 
-    def _left(self, climbers: list[Climber]) -> list[Climber]:
-        left = [climber for climber in climbers if not climber.failure]
+    def _surviving(self, states: list[TrialState]) -> list[TrialState]:
+        left = [state for state in states if not state.failure]
         if not left:
             reasons = "\n".join(f"  {label(c.trial)}: {c.failure}" for c in self.begun)
             do = "Correct what the reasons say; `apf run` again trains only what failed."
             raise ApfError("search", "a trial that can be trained", f"{len(self.begun)} failed\n{reasons}\n", do)
         return left
 
-    def _climb(self, climbers: Iterable[Climber], count: int, left: int | None = None) -> Iterator[Climber]:
+    def _run_trials(self, states: Iterable[TrialState], count: int, left: int | None = None) -> Iterator[TrialState]:
         """Train each of `count` to the rung before `left` others, or to the end; the first rung where None.
 
         As many at a time as the params say; each comes back when it is there, in order.
         """
-        under_way: deque[tuple[Climber, int, Result | None]] = deque()
+        under_way: deque[tuple[TrialState, int, Future | None]] = deque()
         beside = min(count, self.search.parallel)
-        for climber in climbers:
+        for state in states:
             to_come = self.rungs if left is None else left
-            under_way.append((climber, to_come, self._start(climber, to_come, beside)))
-            self._note()
+            under_way.append((state, to_come, self._start(state, to_come, beside)))
+            self._report_progress()
             if len(under_way) == self.search.parallel:
                 yield self._finish(*under_way.popleft())
         while under_way:
             yield self._finish(*under_way.popleft())
 
-    def _start(self, climber: Climber, left: int, beside: int) -> Result | None:
-        params, name = climber.params, label(climber.trial)
-        with self._outlive(climber):
+    def _start(self, state: TrialState, left: int, beside: int) -> Future | None:
+        params, name = state.params, label(state.trial)
+        with self._record_failure(state):
             ready = self._ready(params)
             values = (params.family, params.train, params.runtime, params.metric)
             common = (ready.train, ready.validation, ready.base, *values)
             if not left:
-                return self.crew.start(train_model.labelled(name), common, beside)
-            return self.crew.start(train_rung.labelled(name), (*common, self._until(ready, params, left)), beside)
+                return self.executor.start(train_model.labelled(name), common, beside)
+            return self.executor.start(train_rung.labelled(name), (*common, self._until(ready, params, left)), beside)
         return None
 
-    def _finish(self, climber: Climber, left: int, result: Result | None) -> Climber:
-        with self._outlive(climber):
+    def _finish(self, state: TrialState, left: int, result: Future | None) -> TrialState:
+        with self._record_failure(state):
             if result is not None and left:
-                climber.rung = result()
-                climber.failure = climber.last_rung.failure if climber.last_rung else ""
+                state.rung = result()
+                state.failure = state.last_rung.failure if state.last_rung else ""
             elif result is not None:
-                climber.models.append(result())
-        if climber.failure:
-            logger.warning("search     %s failed: %s", label(climber.trial), climber.failure.partition("\n")[0])
+                state.models.append(result())
+        if state.failure:
+            logger.warning("search     %s failed: %s", label(state.trial), state.failure.partition("\n")[0])
             _free_memory()
-        elif climber.score is not None:
-            climber.path.append((climber.step, climber.score))
-        self._note()
-        return climber
+        elif state.score is not None:
+            state.history.append((state.step, state.score))
+        self._report_progress()
+        return state
 
     @contextmanager
-    def _outlive(self, climber: Climber) -> Iterator[None]:
+    def _record_failure(self, state: TrialState) -> Iterator[None]:
         """A search outlives a trial whose values cannot be trained; any other fault ends it, or it would choose."""
         try:
             yield
         except Exception as error:
             if self.search.count == 1 or not fails_trial(error):
                 raise
-            climber.failure = f"{type(error).__name__}: {error}"
+            state.failure = f"{type(error).__name__}: {error}"
 
-    def _until(self, ready: Ready, params: Params, left: int) -> int:
-        if isinstance(ready.train, Unknown) or self.search.halving is None:
+    def _until(self, ready: TrialData, params: Params, left: int) -> int:
+        if isinstance(ready.train, Pending) or self.search.halving is None:
             return ready.train  # type: ignore[return-value]  # a plan: unknown like the rows
         return rung_step(total_steps(ready.train.examples, params.train), left, self.search.halving)
 
-    def _ready(self, params: Params) -> Ready:
+    def _ready(self, params: Params) -> TrialData:
         """Base and tokenized splits of a trial; made once for all trials that start alike."""
         key = params.model.model_dump_json() + params.tokenizer.model_dump_json()
         if key not in self.ready:
@@ -208,40 +208,40 @@ class Hunt:
                 tokenize.labelled(f"{n} {name}".strip())(self.split, n, base, params.family)
                 for n in ("train", "validation")
             )
-            self.ready[key] = Ready(base, train, validation)
+            self.ready[key] = TrialData(base, train, validation)
         ready = self.ready[key]
-        if self.steps is None and not isinstance(ready.train, Unknown):
+        if self.steps is None and not isinstance(ready.train, Pending):
             self.steps = total_steps(ready.train.examples, self.params.train)
         return ready
 
     def _origins(self) -> list[str]:
         return [name for name in self.search.space if not name.startswith("train.")]
 
-    def _affordable(self, climber: Climber) -> bool:
+    def _within_budget(self, state: TrialState) -> bool:
         """Whether one more trial, with all it may still cost, stays within the budget. The first always does."""
         budget = self.search.budget
         try:
-            self._ready(climber.params)
+            self._ready(state.params)
         except ApfError:
             return True  # it fails when it is trained, which is where that is said
         if not self.begun or self.steps is None:
             return True
         steps = self._cost(len(self.begun) + 1)
-        seconds = sum(climber.seconds for climber in self.begun)
-        minutes = steps * seconds / max(1, sum(climber.step for climber in self.begun)) / 60
+        seconds = sum(state.seconds for state in self.begun)
+        minutes = steps * seconds / max(1, sum(state.step for state in self.begun)) / 60
         return (budget.steps is None or steps <= budget.steps) and (budget.minutes is None or minutes <= budget.minutes)
 
     def _cost(self, trials: int) -> int:
         """Optimizer steps of so many trials, as `train` is written; 0 while the rows are not known."""
         return expected_steps(trials, self.steps, self.rungs, self.search.halving) if self.steps else 0
 
-    def _note(self) -> None:
+    def _report_progress(self) -> None:
         """Tell the journal how each trial stands, those that came farthest first, and of these the best."""
 
-        def rank(climber: Climber) -> tuple[bool, int, float]:
-            return bool(climber.failure), -len(climber.path), -self.sign * (climber.score or 0.0)
+        def rank(state: TrialState) -> tuple[bool, int, float]:
+            return bool(state.failure), -len(state.history), -self.sign * (state.score or 0.0)
 
-        note_trials([as_row(climber) for climber in sorted(self.begun, key=rank)], self._cost(self.search.count))
+        note_trials([as_row(state) for state in sorted(self.begun, key=rank)], self._cost(self.search.count))
 
 
 def base_model(split: Split, params: Params) -> ModelParams:

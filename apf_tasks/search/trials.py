@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 
-class Draws(Protocol):
+class TrialSource(Protocol):
     """Where trials come from. The same scores told in the same order give the same trials: a search that is run again
     asks for what is known already, and goes on where it stopped."""
 
@@ -26,14 +26,14 @@ class Draws(Protocol):
         """The validation score of the earliest trial that was not told yet, more being better; None when it failed."""
 
 
-def draws(params: Params) -> Draws:
+def trial_source(params: Params) -> TrialSource:
     """The trials of an experiment."""
     if params.search.strategy == "grid" or not params.search.space:
-        return GridDraws(params)
-    return OptunaDraws(params)
+        return GridSource(params)
+    return OptunaSource(params)
 
 
-class GridDraws:
+class GridSource:
     """All combinations, the last name changing first."""
 
     def __init__(self, params: Params) -> None:
@@ -47,7 +47,7 @@ class GridDraws:
         """A grid does not care."""
 
 
-class OptunaDraws:
+class OptunaSource:
     """Combinations that Optuna draws: independently, or by its tree-structured Parzen estimator."""
 
     def __init__(self, params: Params) -> None:

@@ -23,7 +23,7 @@ Started = list[subprocess.Popen[bytes]]
 
 
 @contextmanager
-def until_stopped(started: Started, say: Callable[[str], object] = print) -> Iterator[Started]:
+def run_until_interrupted(started: Started, say: Callable[[str], object] = print) -> Iterator[Started]:
     """Within the block processes are started; then wait for Ctrl-C, and stop them cleanly. Raises ApfError."""
     for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell has set Ctrl-C to be ignored
         signal.signal(number, signal.default_int_handler)
@@ -43,7 +43,7 @@ def start(name: str, command: Sequence[str], started: Started) -> subprocess.Pop
     """Start a server in a process group of its own, its output in mlruns/logs; `started` knows it from then on."""
     logs = store.root() / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    environment = with_our_programs()
+    environment = environment_with_venv()
     if name == "prefect":
         environment.pop("PREFECT_API_URL", None)
     environment.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # seven idle processes otherwise
@@ -60,20 +60,20 @@ def start(name: str, command: Sequence[str], started: Started) -> subprocess.Pop
     return process
 
 
-def with_our_programs() -> dict[str, str]:
+def environment_with_venv() -> dict[str, str]:
     """The environment, with the programs of this Python first: MLflow calls `uvicorn`, activated environment or not."""
     return os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
 
 
 def wait_for(process: subprocess.Popen[bytes], url: str, name: str) -> None:
     """Wait until a server answers. Raises ApfError when it does not."""
-    if not answers(process, url, START_SECONDS):
+    if not wait_until_healthy(process, url, START_SECONDS):
         stop([process])
         log = store.root() / "logs" / f"{name}.log"
         raise ApfError(f"{name} server", f"an answer at {url} within {START_SECONDS} s", "none", f"See {log}.")
 
 
-def answers(process: subprocess.Popen[bytes], url: str, seconds: float) -> bool:
+def wait_until_healthy(process: subprocess.Popen[bytes], url: str, seconds: float) -> bool:
     """Wait until `url` answers; False when the process ends before, or the time is over."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 
-from apf_tasks.data.ingestion import plain
+from apf_tasks.data.ingestion import to_text
 from apf_tasks.errors import DataError
 from apf_tasks.params.data import DataParams
-from apf_tasks.sources.data import missing
+from apf_tasks.sources.data import missing_path_error
 from apf_tasks.sources.formats.delimited import read_delimited
 from apf_tasks.sources.formats.detect import format_of
 from apf_tasks.sources.formats.json_rows import read_json_lines
@@ -41,7 +41,7 @@ class Row(NamedTuple):
 def chunks(file: Path, size: int = CHUNK_ROWS) -> Iterator[list[Row]]:
     """All rows of the file in order, about `size` at a time. Raises DataError when there is no such file, or no row."""
     if not file.is_file():
-        raise missing("input", file)
+        raise missing_path_error("input", file)
     data = DataParams(source=str(file))
     kind = format_of(file, data)
     if kind == "parquet":
@@ -64,7 +64,7 @@ def _rows(table: Table, before: int) -> list[Row]:
     """The rows of a table that begins `before` lines into the file, those that cannot be read in their places."""
     columns = [table.values(i) for i in range(len(table.columns))]
     rows = [
-        Row(before + number, {name: plain(values[i]) for name, values in zip(table.columns, columns, strict=True)})
+        Row(before + number, {name: to_text(values[i]) for name, values in zip(table.columns, columns, strict=True)})
         for i, number in enumerate(table.numbers)
     ]
     rows += [Row(before + rejected.row, {}, rejected.reason) for rejected in table.rejected]

@@ -48,7 +48,7 @@ def score_file(model_uri: str, file: Path, output: Path) -> Scored:
         raise DataError(str(output), "a file ending in " + ", ".join(ENDINGS), output.suffix or "no ending", do)
     total, columns = _surveyed(file)
     model = load_registered(model_uri)
-    asked = _Asked.of(model.version, columns)
+    asked = _Signature.of(model.version, columns)
     _check_columns(file, columns, asked)
     parts = output.with_name(f".{output.name}.parts")
     state = {
@@ -81,7 +81,7 @@ def _surveyed(file: Path) -> tuple[int, list[str]]:
     return total, list(columns)
 
 
-class _Asked(NamedTuple):
+class _Signature(NamedTuple):
     """What a model takes of these columns, and what it gives."""
 
     inputs: list[str]
@@ -89,7 +89,7 @@ class _Asked(NamedTuple):
     answers: dict[str, pa.DataType]
 
     @classmethod
-    def of(cls, version: LoggedVersion, columns: Sequence[str]) -> _Asked:
+    def of(cls, version: LoggedVersion, columns: Sequence[str]) -> _Signature:
         """By the model's signature."""
         inputs = version.inputs.items()
         kinds = {"double": pa.float64(), "float": pa.float64(), "long": pa.int64(), "integer": pa.int64()}
@@ -98,7 +98,7 @@ class _Asked(NamedTuple):
         return cls([name for name, needed in inputs if needed or name in columns], required, outputs)
 
 
-def _check_columns(file: Path, columns: Sequence[str], asked: _Asked) -> None:
+def _check_columns(file: Path, columns: Sequence[str], asked: _Signature) -> None:
     if taken := set(columns) & {*asked.answers, ROW, ERROR}:
         do = "Rename them in the input: what is written comes under these names."
         raise DataError(str(file), "no columns called as the predictions", ", ".join(sorted(taken)), do)
@@ -120,7 +120,7 @@ def _open_parts(parts: Path, state: dict[str, Any]) -> None:
         logger.info("predict    continues behind %d parts that are done", done)
 
 
-def _scored(rows: Sequence[Row], columns: Sequence[str], asked: _Asked, model: Registered) -> pa.Table:
+def _scored(rows: Sequence[Row], columns: Sequence[str], asked: _Signature, model: Registered) -> pa.Table:
     """The rows with their predictions, or with the reason why there is none."""
     problems = [row.problem for row in rows]
     good = [i for i, problem in enumerate(problems) if not problem]

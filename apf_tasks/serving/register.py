@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from apf_tasks.artifacts import RegisteredModel, Selection, TestReport
+from apf_tasks.artifacts import EvaluationReport, RegisteredModel, Selection
 from apf_tasks.cache.fingerprints import fingerprint_files
 from apf_tasks.data.rows import read_rows
 from apf_tasks.errors import RegistryError
@@ -19,7 +19,7 @@ from apf_tasks.params.family import FamilyParams
 from apf_tasks.params.model import ModelParams
 from apf_tasks.params.train import RuntimeParams
 from apf_tasks.tracking import run_logger as tracking
-from apf_tasks.tracking.champion import enter
+from apf_tasks.tracking.champion import add_challenger
 from apf_tasks.tracking.models import NOT_REGISTERED, ask_logged, log_code_model
 from apf_tasks.tracking.registry import register_version
 
@@ -47,7 +47,7 @@ SERVING_LIBRARIES = (
 def register(
     out: Path,
     selection: Selection,
-    report: TestReport,
+    report: EvaluationReport,
     model: ModelParams,
     family: FamilyParams,
     runtime: RuntimeParams,
@@ -65,7 +65,7 @@ def register(
     uri, model_id = _log(folder, run_id, selection, model, family, runtime)
     replayed = _replay(uri, report, family, selection.chosen.precision)
     number = register_version(name, model_id, run_id, selection, report)
-    aliases = enter(name, number)
+    aliases = add_challenger(name, number)
     return RegisteredModel(
         path=out,
         fingerprint=fingerprint_files(out, ["model"]),
@@ -108,7 +108,7 @@ def _log(
     )
 
 
-def _replay(uri: str, report: TestReport, family: FamilyParams, precision: str) -> int:
+def _replay(uri: str, report: EvaluationReport, family: FamilyParams, precision: str) -> int:
     """Compare the logged model's answers with the evaluation's on test rows. Raises RegistryError on a difference.
 
     Returns how many rows are alike.
@@ -136,7 +136,7 @@ def _replay(uri: str, report: TestReport, family: FamilyParams, precision: str) 
     return int(alike.sum())
 
 
-def model_card(selection: Selection, report: TestReport, name: str) -> str:
+def model_card(selection: Selection, report: EvaluationReport, name: str) -> str:
     """README.md of the model: what it is, how it was chosen, how good it is."""
     chosen, metric = selection.chosen, report.metric
     low, high = report.intervals[metric]

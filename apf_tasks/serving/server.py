@@ -15,7 +15,15 @@ from apf_tasks.artifacts import Split
 from apf_tasks.data.rows import read_rows
 from apf_tasks.family import get_family
 from apf_tasks.params.experiment import Params
-from apf_tasks.serving._processes import answers, free_port, start, stop, until_stopped, wait_for, with_our_programs
+from apf_tasks.serving._processes import (
+    environment_with_venv,
+    free_port,
+    run_until_interrupted,
+    start,
+    stop,
+    wait_for,
+    wait_until_healthy,
+)
 from apf_tasks.tracking import client as tracker
 from apf_tasks.tracking.registry import find_version, input_columns
 
@@ -29,7 +37,7 @@ def serving_problem(uri: str, split: Split, params: Params) -> str | None:
     rows = read_rows(split.path / "test.parquet")[columns].head(SERVED_ROWS)
     port = free_port(0)
     serve = ["-m", "mlflow", "models", "serve", "-m", uri, "--env-manager", "local", "--port", str(port)]
-    environment = with_our_programs() | {"MLFLOW_TRACKING_URI": tracker.tracking_uri()}
+    environment = environment_with_venv() | {"MLFLOW_TRACKING_URI": tracker.tracking_uri()}
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             [sys.executable, *serve], stdout=log, stderr=log, env=environment, start_new_session=True
@@ -49,7 +57,7 @@ def serve_model(out: Console, model: str, host: str, port: int) -> None:
     """Serve NAME@ALIAS or NAME/VERSION until Ctrl-C. Raises RegistryError, ApfError."""
     uri = f"models:/{model.removeprefix('models:/')}"
     found = find_version(uri)
-    with until_stopped([], out.print) as started:
+    with run_until_interrupted([], out.print) as started:
         command = ["models", "serve", "-m", uri, "--env-manager", "local", "--host", host, "--port", str(port)]
         process = start("serve", ["mlflow", *command], started)
         wait_for(process, f"http://127.0.0.1:{port}/ping", "serve")
@@ -64,7 +72,7 @@ def _try_it(uri: str, port: int) -> str:
 
 
 def _asked(process: subprocess.Popen[bytes], url: str, rows: dict[str, Any], count: int) -> str | None:
-    if not answers(process, f"{url}/ping", SERVE_SECONDS):
+    if not wait_until_healthy(process, f"{url}/ping", SERVE_SECONDS):
         return "the server ended" if process.poll() is not None else f"no answer within {SERVE_SECONDS} s"
     body = json.dumps({"dataframe_split": {"columns": rows["columns"], "data": rows["data"]}}).encode()
     request = urllib.request.Request(f"{url}/invocations", body, {"Content-Type": "application/json"})

@@ -9,14 +9,14 @@ from hashlib import blake2b
 from pathlib import Path
 
 from apf_tasks.cache.code_digest import code_digests
-from apf_tasks.errors import ModelError, SourceError, of_the_system
+from apf_tasks.errors import ModelError, SourceError, is_system_error
 from apf_tasks.params.architectures import language_models
 from apf_tasks.sources.package_index import cache_folder, cannot_write
 
 logger = logging.getLogger("apf")
 
 
-def converted(file: Path) -> Path:
+def convert_gguf(file: Path) -> Path:
     """The model folder for a .gguf file: weights dequantised to float32, tokenizer, chat template.
 
     Made once, in the cache, and complete when it is there. Raises ModelError for a file that transformers cannot read,
@@ -65,7 +65,7 @@ def _convert(file: Path, folder: Path) -> None:
     except Exception as error:  # whatever a damaged file, or one of an unknown kind, makes the readers raise
         found = str(error).splitlines()[0] if str(error) else type(error).__name__
         do = "Name a folder with config.json and safetensors instead."
-        kind = SourceError if of_the_system(error) else ModelError
+        kind = SourceError if is_system_error(error) else ModelError
         raise kind(where, "a .gguf file that transformers reads", found, do) from error
     plain = type(config).from_dict({k: v for k, v in packed.config.to_dict().items() if k != "quantization_config"})
     fresh = auto_class.from_config(plain, dtype=torch.float32)

@@ -40,13 +40,13 @@ class Entry:
 
 
 @dataclass
-class Room:
+class ExtractionBudget:
     """How much may still be unpacked."""
 
     left_bytes: int
 
 
-def members(archive: Path, inside: str, to: Path) -> Path:
+def extract(archive: Path, inside: str, to: Path) -> Path:
     """Extract `inside` (a file or a folder) below `to`, and say where it is.
 
     What was extracted before, by the same code, is used again when its content is still the same.
@@ -85,7 +85,7 @@ def _extract_then_rename(archive: Path, levels: list[str], place: Path, result: 
         made = Path(temporary) / "made"
         target = made / result
         target.parent.mkdir(parents=True)
-        room = Room(MAX_UNPACKED_BYTES)
+        room = ExtractionBudget(MAX_UNPACKED_BYTES)
         current = archive
         for depth, level in enumerate(levels[:-1]):
             inner = Path(temporary) / f"level-{depth}"
@@ -100,7 +100,7 @@ def _extract_then_rename(archive: Path, levels: list[str], place: Path, result: 
                 raise
 
 
-def _extract(archive: Path, inside: str, target: Path, room: Room, name: str) -> None:
+def _extract(archive: Path, inside: str, target: Path, room: ExtractionBudget, name: str) -> None:
     """One level: the file or folder `inside` becomes `target`."""
     where = f"{name}, {inside or 'whole archive'}"
     try:
@@ -203,7 +203,7 @@ def _nearest(entries: list[Entry], wanted: str, prefix: str) -> str:
     return "none, but " + ", ".join(near) if near else "an empty archive"
 
 
-def _copy(entry: Entry, path: Path, room: Room, where: str) -> None:
+def _copy(entry: Entry, path: Path, room: ExtractionBudget, where: str) -> None:
     with entry.open() as source, path.open("wb") as out:
         # counted while copying: the sizes that an archive states about itself need not be true
         while chunk := source.read(io.DEFAULT_BUFFER_SIZE * 16):

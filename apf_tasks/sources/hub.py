@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from apf_tasks.errors import NoModel, SourceError
+from apf_tasks.errors import MissingModelError, SourceError
 from apf_tasks.params.data import DataParams
 from apf_tasks.params.model import ModelParams
 
@@ -37,7 +37,7 @@ def _resolve(name: str, revision: str | None, kind: Kind) -> tuple[str, bool]:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     where = f"hub {kind} {name}" + (f"@{revision}" if revision else "")
-    kind_of_error = NoModel if kind == "model" else SourceError
+    kind_of_error = MissingModelError if kind == "model" else SourceError
     try:
         found = HfApi().repo_info(name, revision=revision, repo_type=kind, timeout=TIMEOUT_SECONDS)
         return str(found.sha), True

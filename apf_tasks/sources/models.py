@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from apf_tasks.artifacts import BaseModel
+from apf_tasks.artifacts import ScratchModel
 from apf_tasks.cache import store
-from apf_tasks.errors import ModelError, NoModel, StoreError
+from apf_tasks.errors import MissingModelError, ModelError, StoreError
 from apf_tasks.params.model import ModelParams, TokenizerParams
-from apf_tasks.sources.data import PYPI, content, missing, package_path, parse_pypi
+from apf_tasks.sources.data import PYPI, fingerprint, missing_path_error, package_path, parse_pypi
 from apf_tasks.tracking.registry import REGISTRY
 
 BUILT = "stages:build_base/"
@@ -56,12 +56,12 @@ def _folder(model: ModelParams, where: str = "model.base") -> Path:
     if base.startswith(PYPI) or local.exists():
         found = package_path(base, model.sha256) if base.startswith(PYPI) else local
         if found.suffix == GGUF:
-            from apf_tasks.sources._gguf import converted
+            from apf_tasks.sources._gguf import convert_gguf
 
-            return converted(found)
+            return convert_gguf(found)
         return found
     if _looks_like_path(base):
-        raise missing(where, local, NoModel)
+        raise missing_path_error(where, local, MissingModelError)
     from apf_tasks.sources.hub import download_model_files
 
     return download_model_files(model)
@@ -78,16 +78,16 @@ def _identity(model: ModelParams, where: str) -> str:
     if base.startswith(PYPI):
         return f"{model.sha256}/{parse_pypi(base).inside}"
     if local.exists():
-        return content({"": local})
+        return fingerprint({"": local})
     if _looks_like_path(base):
-        raise missing(where, local, NoModel)
+        raise missing_path_error(where, local, MissingModelError)
     from apf_tasks.sources.hub import commit_of
 
     return f"{base}@{commit_of(base, model.revision, 'model')}"
 
 
-def _built(base: str) -> BaseModel:
-    found = store.load("build_base", base.removeprefix(BUILT), BaseModel)
+def _built(base: str) -> ScratchModel:
+    found = store.load("build_base", base.removeprefix(BUILT), ScratchModel)
     if found is None:
         do = "Run the experiment from scratch again: it builds what is not stored."
         raise StoreError(f"model {base}", "a stored result of build_base", "none of that key", do)

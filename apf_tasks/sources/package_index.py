@@ -64,13 +64,13 @@ def fetch(package: str, version: str, sha256: str) -> Path:
     for choice in choices:
         try:
             return _download(session, settings, choice, folder, sha256, where)
-        except WrongDigest as error:
+        except DigestMismatchError as error:
             found.append(str(error))
     do = "Nothing of it was used. If the digest in the params is right, do not trust the index or the connection."
     raise SourceError(where, f"a file with sha256 {sha256}", " and ".join(found), do)
 
 
-class WrongDigest(Exception):
+class DigestMismatchError(Exception):
     """A downloaded file is another one than expected."""
 
 
@@ -224,7 +224,7 @@ def _download(
             for chunk in _chunks(session, settings, file):
                 out.write(chunk)
         if (found := _sha256(partial)) != sha256:
-            raise WrongDigest(f"{file.name} with sha256 {found}")
+            raise DigestMismatchError(f"{file.name} with sha256 {found}")
         partial.replace(target)
     except requests.RequestException as error:
         do = "Run the same command again; what was fetched completely is kept."

@@ -11,7 +11,7 @@ import psutil
 
 from apf_tasks.errors import DataError
 from apf_tasks.params.data import SPLIT_NAMES, DataParams
-from apf_tasks.sources.data import ALL, HUB, aligned_files, data_files, file_names, is_dataset, roles
+from apf_tasks.sources.data import ALL, HUB, aligned_files, data_files, file_names, is_dataset, splits
 from apf_tasks.sources.formats.conll import read_conll
 from apf_tasks.sources.formats.delimited import read_delimited
 from apf_tasks.sources.formats.detect import format_of
@@ -34,7 +34,7 @@ def read_source(data: DataParams) -> Iterator[tuple[str, Table]]:
     """(role, table) for everything that `data.source` means."""
     files = data_files(data)
     names = file_names(path for paths in files.values() for path in paths)
-    for role, source in roles(data).items():
+    for role, source in splits(data).items():
         if source.startswith(HUB):
             from apf_tasks.sources.hub import load_hub_dataset
 

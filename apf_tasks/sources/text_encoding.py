@@ -23,10 +23,10 @@ def read_text(path: Path, encoding: str) -> str:
     """The text of a file. Raises DataError that names the byte which cannot be read and what to write in the params."""
     raw = path.read_bytes()
     if encoding != "auto":
-        return _decode_as_told(raw, encoding, path)
+        return _decode_with(raw, encoding, path)
     for mark, marked in BYTE_ORDER_MARKS:
         if raw.startswith(mark):
-            return _decode_as_told(raw, marked, path)
+            return _decode_with(raw, marked, path)
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -51,7 +51,7 @@ def is_utf8_file(path: Path) -> bool:
     return sum(_is_utf8(line) for line in lines) * 2 >= len(lines)
 
 
-def _decode_as_told(raw: bytes, encoding: str, path: Path) -> str:
+def _decode_with(raw: bytes, encoding: str, path: Path) -> str:
     try:
         return raw.decode(encoding).removeprefix("\ufeff")
     except LookupError:

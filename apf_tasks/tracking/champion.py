@@ -23,7 +23,7 @@ from uuid import uuid4
 from pydantic import Field, ValidationError
 
 from apf_tasks.cache import fingerprints, store
-from apf_tasks.errors import PromotionRefused, RegistryError
+from apf_tasks.errors import PromotionRefusedError, RegistryError
 from apf_tasks.params.base import Frozen
 from apf_tasks.tracking import client as tracker
 from apf_tasks.tracking.registry import aliases_of, find_version
@@ -32,7 +32,7 @@ CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 TAG = "apf.promotion"
 
 
-class Move(Frozen):
+class Promotion(Frozen):
     """One line of the log: the champion goes from one version to another."""
 
     id: str
@@ -56,7 +56,7 @@ class History(Frozen):
     """All moves of a model, oldest first, and what the registry says now."""
 
     name: str
-    moves: tuple[Move, ...]
+    moves: tuple[Promotion, ...]
     champion: int | None
     previous: int | None
 
@@ -71,22 +71,22 @@ class History(Frozen):
         return self.expected in (None, self.champion)
 
 
-def enter(name: str, version: int) -> tuple[str, ...]:
+def add_challenger(name: str, version: int) -> tuple[str, ...]:
     """A new version becomes the challenger, and the champion where there is none. Returns its aliases."""
     _set(name, CHALLENGER, version)
     if champion_of(name) is None:
-        with contextlib.suppress(PromotionRefused):  # another version was first
+        with contextlib.suppress(PromotionRefusedError):  # another version was first
             promote(name, version, "the first version", None)
     return tuple(alias for alias, number in aliases_of(name).items() if number == version)
 
 
-def promote(name: str, version: int, why: str, seen: int | None, gate: Mapping[str, str] | None = None) -> Move:
-    """Make `version` the champion if the champion still is `seen`. Raises PromotionRefused, RegistryError."""
+def promote(name: str, version: int, why: str, seen: int | None, gate: Mapping[str, str] | None = None) -> Promotion:
+    """Make `version` the champion if the champion still is `seen`. Raises PromotionRefusedError, RegistryError."""
     with _locked(name):
         _finish(name)
         champion = champion_of(name)
         if champion != seen:
-            raise PromotionRefused(
+            raise PromotionRefusedError(
                 f"promotion of {name}/{version}",
                 f"{_called(seen)} as champion, against which it was judged",
                 _called(champion),
@@ -95,13 +95,13 @@ def promote(name: str, version: int, why: str, seen: int | None, gate: Mapping[s
         return _move(_new("promote", name, version, champion, why, gate))
 
 
-def rollback(name: str, why: str) -> Move:
-    """Make the previous champion the champion again. Raises PromotionRefused, RegistryError."""
+def rollback(name: str, why: str) -> Promotion:
+    """Make the previous champion the champion again. Raises PromotionRefusedError, RegistryError."""
     with _locked(name):
         _finish(name)
         aliases = aliases_of(name)
         if PREVIOUS not in aliases:
-            raise PromotionRefused(
+            raise PromotionRefusedError(
                 f"rollback of {name}", "a previous champion", "none", "`apf registry show` lists its versions."
             )
         return _move(_new("rollback", name, aliases[PREVIOUS], aliases.get(CHAMPION), why, None))
@@ -114,7 +114,7 @@ def history(name: str) -> History:
         return _history(name)
 
 
-def replay(name: str) -> History:
+def restore_aliases(name: str) -> History:
     """Give the registry the aliases that the log ends with. Raises RegistryError."""
     with _locked(name):
         _finish(name)
@@ -130,7 +130,7 @@ def champion_of(name: str) -> int | None:
     return aliases_of(name).get(CHAMPION)
 
 
-def steps(move: Move) -> Iterator[str]:
+def _apply(move: Promotion) -> Iterator[str]:
     """Carry out a move that stands in the log, one step after another; each may be done again.
 
     The version's tag first, then `previous`, then `champion`: whoever reads the alias finds the rest in place.
@@ -146,14 +146,14 @@ def steps(move: Move) -> Iterator[str]:
     yield "log"
 
 
-def _move(move: Move) -> Move:
+def _move(move: Promotion) -> Promotion:
     find_version(f"models:/{move.name}/{move.version}")  # one that is not there must not get into the log
     if move.version == move.before:
-        raise PromotionRefused(
+        raise PromotionRefusedError(
             f"{move.kind} of {move.name}/{move.version}", "another version", "the champion itself", "Nothing to do."
         )
     _append(move)
-    for _ in steps(move):
+    for _ in _apply(move):
         pass
     return move.model_copy(update={"state": "done"})
 
@@ -164,7 +164,7 @@ def _finish(name: str) -> None:
     if not moves or moves[-1].state != "begun":
         return
     if champion_of(name) in (moves[-1].before, moves[-1].version):
-        for _ in steps(moves[-1]):
+        for _ in _apply(moves[-1]):
             pass
     else:
         _append(moves[-1].model_copy(update={"state": "void"}))
@@ -184,8 +184,8 @@ def _new(
     before: int | None,
     why: str,
     gate: Mapping[str, str] | None,
-) -> Move:
-    return Move(
+) -> Promotion:
+    return Promotion(
         id=uuid4().hex,
         kind=kind,
         name=name,
@@ -205,7 +205,7 @@ def _set(name: str, alias: str, version: int | None) -> None:
 
 @contextmanager
 def _locked(name: str) -> Iterator[None]:
-    with store.hold("promotion-" + fingerprints.digest([name])):
+    with store.lock("promotion-" + fingerprints.digest([name])):
         yield
 
 
@@ -215,7 +215,7 @@ def log_file(name: str) -> Path:
     return store.root() / "promotions" / f"{readable}-{fingerprints.digest([name])[:8]}.jsonl"
 
 
-def _append(move: Move) -> None:
+def _append(move: Promotion) -> None:
     """Add a line, on the disk before this returns. What a kill has left of a line is ended first."""
     file = log_file(move.name)
     try:
@@ -227,17 +227,17 @@ def _append(move: Move) -> None:
             os.fsync(log.fileno())
         fingerprints.fsync(file.parent)
     except OSError as error:
-        raise store.no_space(error, "promotion log") from error
+        raise store.store_error(error, "promotion log") from error
 
 
-def _read(name: str) -> list[Move]:
+def _read(name: str) -> list[Promotion]:
     """The lines of the log; a torn line is the trace of a kill before anything was moved, and counts as none."""
     file = log_file(name)
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     moves = []
     for number, line in enumerate(lines, 1):
         try:
-            moves.append(Move.model_validate(json.loads(line)))
+            moves.append(Promotion.model_validate(json.loads(line)))
         except json.JSONDecodeError:
             continue
         except ValidationError as error:

@@ -93,7 +93,7 @@ def _answers(uri: str) -> None:
 
 
 @contextmanager
-def said_plainly() -> Iterator[None]:
+def translated_errors() -> Iterator[None]:
     """An error of MLflow as one of ours: in the middle of a job it most often means that the tracker is away."""
     from mlflow.exceptions import MlflowException
 
@@ -113,7 +113,7 @@ def patiently(ask: Callable[[], T]) -> T:
     from mlflow.exceptions import MlflowException
 
     until, waited = time.monotonic() + PATIENCE_SECONDS, False
-    with said_plainly(), _asked_once():
+    with translated_errors(), _asked_once():
         while True:
             try:
                 found = ask()

@@ -32,7 +32,7 @@ LAST_SECONDS = 20.0
 """How long the end of a run waits for its delivery."""
 
 
-class Point(NamedTuple):
+class MetricPoint(NamedTuple):
     """One value of a metric."""
 
     name: str
@@ -41,7 +41,7 @@ class Point(NamedTuple):
     step: int
 
 
-class End(NamedTuple):
+class RunEnd(NamedTuple):
     """How a run ended, and when."""
 
     status: str
@@ -58,12 +58,12 @@ class Outbox:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self._path.open("a+", encoding="utf-8")
         fcntl.flock(self._file, fcntl.LOCK_EX)
-        self._courier = Courier(run_id, self._path)
+        self._courier = Relay(run_id, self._path)
         self._wake, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._deliver_on, name=f"outbox {run_id}", daemon=True)
         self._thread.start()
 
-    def add(self, points: Sequence[Point]) -> None:
+    def add(self, points: Sequence[MetricPoint]) -> None:
         """Write points down; they are delivered in their own time."""
         self._write([{"point": point} for point in points])
 
@@ -72,7 +72,7 @@ class Outbox:
         os.fsync(self._file.fileno())
         self._wake.set()
 
-    def close(self, end: End) -> None:
+    def close(self, end: RunEnd) -> None:
         """Write the end down and deliver, for some seconds at most. What is left stays in the file."""
         self._write([{"end": end}])
         self.flush()
@@ -86,7 +86,7 @@ class Outbox:
             self._file.write("".join(json.dumps(line) + "\n" for line in lines))
             self._file.flush()
         except OSError as error:
-            raise store.no_space(error, "outbox") from error
+            raise store.store_error(error, "outbox") from error
 
     def _deliver_on(self) -> None:
         with self._file:  # and with its lock, for as long as a request may be under way
@@ -100,7 +100,7 @@ class Outbox:
                 self._path.unlink(missing_ok=True)
 
 
-class Courier:
+class Relay:
     """Delivers the lines of one file in their order, and remembers where it stopped."""
 
     def __init__(self, run_id: str, path: Path) -> None:
@@ -133,7 +133,7 @@ class Courier:
         return True
 
     def _send(self, lines: Sequence[dict[str, Any]]) -> None:
-        points = [Point(*line["point"]) for line in lines if "point" in line]
+        points = [MetricPoint(*line["point"]) for line in lines if "point" in line]
         if points and self._known is None:
             self._known = tracker.last_steps(self.run_id)
         known, new = dict(self._known or {}), []
@@ -146,7 +146,7 @@ class Courier:
             self._known = known
         for line in lines:
             if "end" in line:
-                tracker.end_run(self.run_id, *End(*line["end"]))
+                tracker.end_run(self.run_id, *RunEnd(*line["end"]))
         self.done = bool(lines) and "end" in lines[-1]  # a run that is resumed writes on behind an end
 
 
@@ -183,7 +183,7 @@ def deliver_leftovers() -> dict[str, bool]:
         with path.open("rb") as file:
             if not _lock(file):
                 continue  # somebody works on the run
-            found[path.stem] = tracker.run_exists(path.stem) and Courier(path.stem, path).deliver()
+            found[path.stem] = tracker.run_exists(path.stem) and Relay(path.stem, path).deliver()
             if found[path.stem]:
                 path.unlink(missing_ok=True)
     return found

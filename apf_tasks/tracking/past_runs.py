@@ -25,7 +25,7 @@ SHORT = 8
 """Characters of a run id that people are shown."""
 
 
-class Point(NamedTuple):
+class ValidationPoint(NamedTuple):
     """One validation of a training."""
 
     step: int
@@ -111,7 +111,7 @@ def metrics_of(run_id: str) -> dict[str, float]:
     return dict(tracker.client().get_run(run_id).data.metrics)
 
 
-def validation_curve(trial_run: str | None, metric: str) -> tuple[Point, ...]:
+def validation_curve(trial_run: str | None, metric: str) -> tuple[ValidationPoint, ...]:
     """All validations of a trial in their order; empty when the tracking store does not know it."""
     from mlflow.exceptions import MlflowException
 
@@ -122,7 +122,7 @@ def validation_curve(trial_run: str | None, metric: str) -> tuple[Point, ...]:
         epochs = {m.step: m.value for m in tracker.client().get_metric_history(trial_run, "train/epoch")}
     except MlflowException:
         return ()
-    points = {m.step: Point(m.step, epochs.get(m.step, float("nan")), m.value) for m in scores}
+    points = {m.step: ValidationPoint(m.step, epochs.get(m.step, float("nan")), m.value) for m in scores}
     return tuple(points[step] for step in sorted(points))
 
 

@@ -12,7 +12,7 @@ from apf_tasks.cache import store
 from apf_tasks.params.base import Frozen
 
 if TYPE_CHECKING:
-    from apf_tasks.cache.journal import Visit
+    from apf_tasks.cache.journal import StageRun
 
 PARAMS, PROVENANCE = "params.yaml", "provenance.json"
 """Their names among the artifacts of a pipeline's MLflow run."""
@@ -44,20 +44,22 @@ class Provenance(Frozen):
     stages: tuple[StageFacts, ...]
 
 
-def provenance(params_file: str, visits: Sequence[Visit]) -> Provenance:
+def provenance(params_file: str, stage_runs: Sequence[StageRun]) -> Provenance:
     """The facts of all stages that have a result, reused ones included."""
     return Provenance(
-        params_file=params_file, folder=str(Path.cwd()), stages=tuple(_facts(v) for v in visits if v.handle is not None)
+        params_file=params_file,
+        folder=str(Path.cwd()),
+        stages=tuple(_facts(v) for v in stage_runs if v.handle is not None),
     )
 
 
-def _facts(visit: Visit) -> StageFacts:
-    assert visit.handle is not None
+def _facts(stage_run: StageRun) -> StageFacts:
+    assert stage_run.handle is not None
     known: dict[str, Any] = {}
     try:
-        record = store.Record.model_validate_json((visit.handle.path / store.RECORD).read_text())
+        record = store.Record.model_validate_json((stage_run.handle.path / store.RECORD).read_text())
         known = record.model_dump(include={"inputs", "code", "environment"})
     except (OSError, ValidationError, UnicodeDecodeError):
         pass  # somebody deletes from the store right now; the handle is still worth its line
-    handle = visit.handle.model_dump(mode="json", exclude={"path"})
-    return StageFacts(stage=visit.stage, label=visit.label, status=visit.status, handle=handle, **known)
+    handle = stage_run.handle.model_dump(mode="json", exclude={"path"})
+    return StageFacts(stage=stage_run.stage, label=stage_run.label, status=stage_run.status, handle=handle, **known)

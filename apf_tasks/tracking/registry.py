@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from apf_tasks.artifacts import RegisteredModel, Selection, TestReport
+from apf_tasks.artifacts import EvaluationReport, RegisteredModel, Selection
 from apf_tasks.errors import RegistryError
 from apf_tasks.params.base import Frozen
 from apf_tasks.tracking import client as tracker
@@ -16,7 +16,7 @@ APPROVAL_TAG = "apf.approval"
 GATE_TAG = "apf.gate"
 
 
-def register_version(name: str, model_id: str, run_id: str, selection: Selection, report: TestReport) -> int:
+def register_version(name: str, model_id: str, run_id: str, selection: Selection, report: EvaluationReport) -> int:
     """A new version with its fingerprints and score as tags. Returns its number."""
     low, high = report.intervals[report.metric]
     tags = {

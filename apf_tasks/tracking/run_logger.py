@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from apf_tasks.cache.history import of_experiment
+from apf_tasks.cache.history import within_experiment
 from apf_tasks.params.base import dotted
 from apf_tasks.params.file import Experiment
 from apf_tasks.tracking._owner import owner_tags, still_lives
@@ -28,10 +28,10 @@ from apf_tasks.tracking.client import (
     new_run,
     pages,
     patiently,
-    said_plainly,
     take_over,
+    translated_errors,
 )
-from apf_tasks.tracking.outbox import End, Outbox, Point, deliver_leftovers, now_ms
+from apf_tasks.tracking.outbox import MetricPoint, Outbox, RunEnd, deliver_leftovers, now_ms
 
 logger = logging.getLogger("apf")
 
@@ -55,7 +55,7 @@ def pipeline_run(params: Experiment, kind: str = "pipeline") -> Iterator[str]:
     close_dead_runs(experiment_id(params.name))
     deliver_leftovers()
     run_id = new_run(params.name, f"{params.name} {kind}", owner_tags() | {"apf.kind": kind}, uuid.uuid4().hex)
-    with ended(Outbox(run_id)), said_plainly(), within(Pipeline(params.name, run_id)):
+    with ended(Outbox(run_id)), translated_errors(), within(Pipeline(params.name, run_id)):
         log_params(run_id, flat_params(params))
         yield run_id
 
@@ -67,9 +67,9 @@ def ended(outbox: Outbox) -> Iterator[None]:
         yield
     except BaseException as error:
         said = {"apf.error": f"{type(error).__name__}: {error}"[:5000]}
-        outbox.close(End("FAILED" if isinstance(error, Exception) else "KILLED", now_ms(), said))
+        outbox.close(RunEnd("FAILED" if isinstance(error, Exception) else "KILLED", now_ms(), said))
         raise
-    outbox.close(End("FINISHED", now_ms(), {}))
+    outbox.close(RunEnd("FINISHED", now_ms(), {}))
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def within(pipeline: Pipeline) -> Iterator[None]:
     """Record as part of a pipeline, be it one that another process runs."""
     token = _pipeline.set(pipeline)
     try:
-        with of_experiment(pipeline.experiment):
+        with within_experiment(pipeline.experiment):
             yield
     finally:
         _pipeline.reset(token)
@@ -135,7 +135,7 @@ class TrialRun:
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Points of one step."""
         now = now_ms()
-        self.outbox.add([Point(name, float(value), now, step) for name, value in metrics.items()])
+        self.outbox.add([MetricPoint(name, float(value), now, step) for name, value in metrics.items()])
 
     def flush(self) -> None:
         """Everything so far is on the disk."""

@@ -6,7 +6,7 @@ import logging
 
 from transformers import PreTrainedModel
 
-from apf_tasks.evaluation.predictor import Place
+from apf_tasks.evaluation.predictor import Placement
 from apf_tasks.params.train import RuntimeParams
 from apf_tasks.runtime.sharding import layers
 
@@ -23,7 +23,7 @@ WAIT_SECONDS = 60.0
 class Compiler:
     """Decides once in a training, and says so."""
 
-    def __init__(self, model: PreTrainedModel, runtime: RuntimeParams, place: Place) -> None:
+    def __init__(self, model: PreTrainedModel, runtime: RuntimeParams, place: Placement) -> None:
         self._model = model
         self._how: str = runtime.compile
         if self._how == "auto" and place.device.type != "cuda":
@@ -32,7 +32,7 @@ class Compiler:
         if self._how == "on":
             self._compile()
 
-    def look(self, seconds: float, left: int) -> None:
+    def observe_step(self, seconds: float, left: int) -> None:
         """After a step of so many seconds, with so many left."""
         if self._how == "compiled":
             logger.info("           compiled layers: the first step took %.0f s", seconds)
@@ -44,7 +44,7 @@ class Compiler:
             return
         usual = sorted(self._seconds)[LOOKED_AT // 2]
         self._how = "off"
-        if pays(usual, left):
+        if is_worth_compiling(usual, left):
             self._compile()
 
     def _compile(self) -> None:
@@ -53,6 +53,6 @@ class Compiler:
         self._how = "compiled"
 
 
-def pays(seconds: float, left: int) -> bool:
+def is_worth_compiling(seconds: float, left: int) -> bool:
     """Whether so many steps of so many seconds repay the compilation."""
     return GAIN * seconds * left > WAIT_SECONDS

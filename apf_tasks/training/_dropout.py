@@ -12,7 +12,7 @@ LEVELS = 2**16
 
 
 @contextmanager
-def cheap_draws(device: torch.device) -> Iterator[None]:
+def fast_cpu_dropout(device: torch.device) -> Iterator[None]:
     """Within the block, torch draws dropout on the CPU from 16 bits per value instead of a double.
 
     Everything that drops goes through this one operation: layers, functions, and attention. A third of the time, and

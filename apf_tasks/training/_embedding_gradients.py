@@ -11,7 +11,7 @@ import torch
 aten = torch.ops.aten
 
 
-class UsedRows:
+class SparseEmbeddingGradients:
     """What the embeddings felt in a backward pass, until it is added to their gradients.
 
     N tokens, V rows of the table, H hidden size.
@@ -39,7 +39,13 @@ class _Lookup(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, table: torch.Tensor, ids: torch.Tensor, padding: int, frequent: bool, sparse: bool, used: UsedRows
+        ctx: Any,
+        table: torch.Tensor,
+        ids: torch.Tensor,
+        padding: int,
+        frequent: bool,
+        sparse: bool,
+        used: SparseEmbeddingGradients,
     ) -> torch.Tensor:
         ctx.given = table, ids, padding, frequent, sparse, used
         return table.index_select(0, ids.flatten()).view(*ids.shape, -1)
@@ -59,12 +65,12 @@ class _Lookup(torch.autograd.Function):
 
 
 @contextmanager
-def used_rows(wanted: bool) -> Iterator[UsedRows]:
+def sparse_embedding_gradients(wanted: bool) -> Iterator[SparseEmbeddingGradients]:
     """Within the block every embedding on the CPU notes what it feels; `add` comes after each backward pass.
 
     Hooks on the gradients of tables are not called.
     """
-    used = UsedRows()
+    used = SparseEmbeddingGradients()
     if not wanted:
         yield used
         return

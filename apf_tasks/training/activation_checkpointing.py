@@ -9,10 +9,10 @@ import torch
 from torch.utils.checkpoint import create_selective_checkpoint_contexts
 from transformers import PreTrainedModel
 
-from apf_tasks.errors import UnfitParams
+from apf_tasks.errors import UnsuitableParamsError
 
 
-def recompute(model: PreTrainedModel, activations: str) -> None:
+def apply_activation_checkpointing(model: PreTrainedModel, activations: str) -> None:
     """Have the layers compute again in the backward pass what they did, as `runtime.activations` says.
 
     Chen et al. 2016, arXiv:1604.06174. Raises ParamsError for a model that cannot.
@@ -21,11 +21,11 @@ def recompute(model: PreTrainedModel, activations: str) -> None:
         return
     if not model.supports_gradient_checkpointing:
         found = f"{type(model).__name__}, which cannot compute its layers again"
-        raise UnfitParams("runtime.activations", "a model that can", found, "Write runtime.activations=keep.")
-    told: dict[str, Any] = {"use_reentrant": False}
+        raise UnsuitableParamsError("runtime.activations", "a model that can", found, "Write runtime.activations=keep.")
+    options: dict[str, Any] = {"use_reentrant": False}
     if activations == "selective":
-        told["context_fn"] = functools.partial(create_selective_checkpoint_contexts, _products())
-    model.activation_checkpointing_enable(told, offload=activations == "offload")
+        options["context_fn"] = functools.partial(create_selective_checkpoint_contexts, _products())
+    model.activation_checkpointing_enable(options, offload=activations == "offload")
 
 
 def _products() -> list[Any]:

@@ -28,23 +28,23 @@ from torch import distributed
 from transformers import PreTrainedModel
 
 from apf_tasks.cache.fingerprints import fsync
-from apf_tasks.cache.store import WORK
+from apf_tasks.cache.store import CHECKPOINT_DIR
 from apf_tasks.params.base import Frozen
-from apf_tasks.runtime.ranks import here
-from apf_tasks.runtime.sharding import is_divided
+from apf_tasks.runtime.ranks import current_ranks
+from apf_tasks.runtime.sharding import is_dtensor
 from apf_tasks.training.weights import drop_best_before, unique_weights
 
 REST, NEW = "rest.pt", "state.new"
-ROOM = 1.25
+COPY_MEMORY_FACTOR = 1.25
 """A copy is made where this many times its size is free in memory; otherwise the training waits for the disk."""
 TENSOR = "<tensor>"
 """Stands where a tensor was taken out."""
 State = dict[str, torch.Tensor]
-Place = tuple[Any, ...]
+StatePath = tuple[Any, ...]
 """Keys from the outside in."""
 
 
-class Progress(Frozen):
+class TrainerState(Frozen):
     """Everything of a training besides tensors. The step is the data position too."""
 
     step: int = 0
@@ -62,7 +62,7 @@ class Progress(Frozen):
     """Early stopping has decided."""
 
 
-class Checkpoints:
+class Checkpointer:
     """Writes the states of one training, one at a time. For all ranks at once.
 
     A thread copies the state while the next gradient is computed, for only the optimizer's step changes anything, and
@@ -70,7 +70,7 @@ class Checkpoints:
     """
 
     def __init__(self, out: Path, model: PreTrainedModel, optimizer: torch.optim.Optimizer, sharded: bool) -> None:
-        self.folder = out / WORK
+        self.folder = out / CHECKPOINT_DIR
         self.model, self.optimizer, self.sharded = model, optimizer, sharded
         self.blocked_seconds = 0.0
         """In which training stood still."""
@@ -95,11 +95,11 @@ class Checkpoints:
             for hook in self._hooks:
                 hook.remove()
 
-    def begin(self, progress: Progress) -> None:
+    def save_async(self, progress: TrainerState) -> None:
         """Have the state as it is now written. Waits for the one before; raises what that met."""
         self.wait()
-        if self.sharded or here().first:
-            state = _apart({"model": unique_weights(self.model), "optimizer": self.optimizer.state_dict()})
+        if self.sharded or current_ranks().first:
+            state = _flatten({"model": unique_weights(self.model), "optimizer": self.optimizer.state_dict()})
             self._copied.clear()
             self._writing = self._thread.submit(self._copy_and_write, *state, progress)
 
@@ -114,7 +114,7 @@ class Checkpoints:
         until()
         self.blocked_seconds += time.perf_counter() - began
 
-    def _copy_and_write(self, rest: Any, tensors: State, progress: Progress) -> None:
+    def _copy_and_write(self, rest: Any, tensors: State, progress: TrainerState) -> None:
         try:
             if self._room_for(tensors):
                 tensors = self._copies(tensors)
@@ -125,7 +125,7 @@ class Checkpoints:
 
     def _room_for(self, tensors: State) -> bool:
         need = sum(tensor.nbytes for tensor in tensors.values())
-        return self._copy.keys() == tensors.keys() or psutil.virtual_memory().available >= ROOM * need
+        return self._copy.keys() == tensors.keys() or psutil.virtual_memory().available >= COPY_MEMORY_FACTOR * need
 
     @torch.no_grad()
     def _copies(self, tensors: State) -> State:
@@ -137,13 +137,13 @@ class Checkpoints:
                 self._copy[name].copy_(tensor.detach())
         return self._copy
 
-    def _write(self, tensors: State, rest: Any, progress: Progress) -> None:
+    def _write(self, tensors: State, rest: Any, progress: TrainerState) -> None:
         """One state, renamed when it is whole; older ones are forgotten then."""
         from torch.distributed.checkpoint.filesystem import FileSystemWriter
         from torch.distributed.checkpoint.state_dict_saver import save
 
         new = self.folder / NEW
-        if here().first:
+        if current_ranks().first:
             shutil.rmtree(new, ignore_errors=True)
             new.mkdir(parents=True)
             with (new / REST).open("wb") as file:
@@ -155,11 +155,11 @@ class Checkpoints:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that nothing is distributed is no news
             save(tensors, storage_writer=FileSystemWriter(new), process_group=self._group, no_dist=not self.sharded)
-        if here().first:
-            _take_over(self.folder, progress)
+        if current_ranks().first:
+            _commit(self.folder, progress)
 
 
-def _take_over(folder: Path, progress: Progress) -> None:
+def _commit(folder: Path, progress: TrainerState) -> None:
     fsync(folder / NEW)
     shutil.rmtree(_state_folder(folder, progress.step), ignore_errors=True)  # of a killed process
     (folder / NEW).rename(_state_folder(folder, progress.step))
@@ -177,7 +177,7 @@ def _states(folder: Path) -> list[Path]:
     return sorted(folder.glob("state-*"))
 
 
-def load_checkpoint(out: Path, model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> Progress | None:
+def load_checkpoint(out: Path, model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> TrainerState | None:
     """Put model and optimizer back to the newest state under `out`; None when there is none. For all ranks at once.
 
     How many ranks wrote it does not matter: each reads its part.
@@ -185,7 +185,7 @@ def load_checkpoint(out: Path, model: PreTrainedModel, optimizer: torch.optim.Op
     from torch.distributed.checkpoint.filesystem import FileSystemReader
     from torch.distributed.checkpoint.state_dict_loader import load
 
-    found = _states(out / WORK)
+    found = _states(out / CHECKPOINT_DIR)
     if not found:
         return None
     kept: dict[str, Any] = torch.load(found[-1] / REST, weights_only=True)
@@ -195,7 +195,7 @@ def load_checkpoint(out: Path, model: PreTrainedModel, optimizer: torch.optim.Op
     weights = unique_weights(model)
     tensors: State = {}
 
-    def room(path: Place) -> torch.Tensor:
+    def room(path: StatePath) -> torch.Tensor:
         name = _name(path)
         if path[0] == "model":
             tensors[name] = weights[path[1]]  # is read into the model itself
@@ -203,49 +203,49 @@ def load_checkpoint(out: Path, model: PreTrainedModel, optimizer: torch.optim.Op
             tensors[name] = _room(sizes[name], parameters[path[2]] if path[1] == "state" else None)
         return tensors[name]
 
-    state = _together(kept["rest"], room)
+    state = _unflatten(kept["rest"], room)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        load(tensors, storage_reader=reader, no_dist=here().count == 1)
+        load(tensors, storage_reader=reader, no_dist=current_ranks().count == 1)
     optimizer.load_state_dict(state["optimizer"])
-    return Progress.model_validate_json(kept["progress"])
+    return TrainerState.model_validate_json(kept["progress"])
 
 
 def _room(stored: Any, like: torch.Tensor | None) -> torch.Tensor:
     """Memory for a stored tensor, divided as its parameter is."""
-    if like is not None and is_divided(like) and like.shape == stored.size:
+    if like is not None and is_dtensor(like) and like.shape == stored.size:
         return torch.empty_like(like.detach())
     return torch.empty(stored.size, dtype=stored.properties.dtype)
 
 
-def _apart(state: Any, path: Place = ()) -> tuple[Any, State]:
+def _flatten(state: Any, path: StatePath = ()) -> tuple[Any, State]:
     """A nested state without its tensors, and these by where they stand.
 
     Tensors of other libraries' kinds (8-bit moments) stay, as copies.
     """
-    if type(state) in (torch.Tensor, torch.nn.Parameter) or is_divided(state):
+    if type(state) in (torch.Tensor, torch.nn.Parameter) or is_dtensor(state):
         return TENSOR, {_name(path): state}
     if isinstance(state, torch.Tensor):
         return state.detach().clone(), {}
     if not isinstance(state, (Mapping, list)):
         return state, {}
     keys: list[Any] = list(state) if isinstance(state, Mapping) else list(range(len(state)))
-    parts = {key: _apart(state[key], (*path, key)) for key in keys}
+    parts = {key: _flatten(state[key], (*path, key)) for key in keys}
     tensors = {name: tensor for _, found in parts.values() for name, tensor in found.items()}
     rest = {key: part for key, (part, _) in parts.items()}
     return (rest if isinstance(state, Mapping) else list(rest.values())), tensors
 
 
-def _together(rest: Any, tensor: Callable[[Place], torch.Tensor], path: Place = ()) -> Any:
+def _unflatten(rest: Any, tensor: Callable[[StatePath], torch.Tensor], path: StatePath = ()) -> Any:
     """The nested state again."""
     if isinstance(rest, str) and rest == TENSOR:
         return tensor(path)
     if isinstance(rest, dict):
-        return {key: _together(value, tensor, (*path, key)) for key, value in rest.items()}
+        return {key: _unflatten(value, tensor, (*path, key)) for key, value in rest.items()}
     if isinstance(rest, list):
-        return [_together(value, tensor, (*path, key)) for key, value in enumerate(rest)]
+        return [_unflatten(value, tensor, (*path, key)) for key, value in enumerate(rest)]
     return rest
 
 
-def _name(path: Place) -> str:
+def _name(path: StatePath) -> str:
     return "/".join(map(str, path))

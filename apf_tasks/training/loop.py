@@ -16,17 +16,17 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from apf_tasks.errors import Diverged, ModelError
-from apf_tasks.evaluation.predictor import Network, Place
+from apf_tasks.errors import DivergedError, ModelError
+from apf_tasks.evaluation.predictor import Placement, Predictor
 from apf_tasks.examples import Examples
 from apf_tasks.params.train import TrainParams
 from apf_tasks.runtime.devices import autocast
-from apf_tasks.runtime.sharding import whole
-from apf_tasks.training._dropout import cheap_draws
-from apf_tasks.training._embedding_gradients import used_rows
-from apf_tasks.training.optim.joined import InBackward
-from apf_tasks.training.optim.schedules import factor, steps_per_epoch, total_steps
-from apf_tasks.training.step_loader import Batch, Feed, Ready
+from apf_tasks.runtime.sharding import full_tensor
+from apf_tasks.training._dropout import fast_cpu_dropout
+from apf_tasks.training._embedding_gradients import sparse_embedding_gradients
+from apf_tasks.training.optim.joined import OptimizerInBackward
+from apf_tasks.training.optim.schedules import lr_multiplier, steps_per_epoch, total_steps
+from apf_tasks.training.step_loader import Batch, StepBatch, StepLoader
 
 logger = logging.getLogger("apf")
 
@@ -54,7 +54,7 @@ class Step:
 
 
 def train_steps(
-    network: Network,
+    network: Predictor,
     optimizer: torch.optim.Optimizer,
     examples: Examples,
     train: TrainParams,
@@ -62,18 +62,25 @@ def train_steps(
     packed: bool = False,
     constants: Batch | None = None,
 ) -> Generator[Step]:
-    """Yield after every optimizer step, from step `start` + 1 on. Raises Diverged before a bad update is applied."""
+    """Yield after every optimizer step, from step `start` + 1 on.
+
+    Raises DivergedError before a bad update is applied.
+    """
     per_epoch = steps_per_epoch(len(examples), train.batch_size)
     steps = total_steps(len(examples), train)
-    feed = Feed(network, examples, train, packed, most_tokens(train, network.place.device.type))
+    feed = StepLoader(network, examples, train, packed, max_tokens_per_forward(train, network.place.device.type))
     started = time.perf_counter()
     for ready in feed.steps(start, steps):
         waited = time.perf_counter() - started
-        learning_rate = train.learning_rate * factor(train.schedule, ready.step, steps, train.warmup_fraction)
+        learning_rate = train.learning_rate * lr_multiplier(train.schedule, ready.step, steps, train.warmup_fraction)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
-        loss, padded = _gradients_that_fit(feed, ready, optimizer, constants or {})
-        clipped = optimizer.norm() if isinstance(optimizer, InBackward) else _clip(network.model, train.max_grad_norm)
+        loss, padded = _backward_with_oom_retry(feed, ready, optimizer, constants or {})
+        clipped = (
+            optimizer.norm()
+            if isinstance(optimizer, OptimizerInBackward)
+            else _clip(network.model, train.max_grad_norm)
+        )
         norm = float(clipped)
         _check_finite(loss, norm, ready.step + 1, learning_rate)
         optimizer.step()
@@ -92,35 +99,39 @@ def train_steps(
         started = time.perf_counter()
 
 
-def most_tokens(train: TrainParams, device: str) -> int:
+def max_tokens_per_forward(train: TrainParams, device: str) -> int:
     """Padded tokens of a forward pass at most, on such a kind of device."""
     if train.step_in_backward:
         return sys.maxsize
     return train.micro_batch_tokens or MICRO_BATCH_TOKENS[device]
 
 
-def _gradients_that_fit(
-    feed: Feed, ready: Ready, optimizer: torch.optim.Optimizer, constants: Batch
+def _backward_with_oom_retry(
+    feed: StepLoader, ready: StepBatch, optimizer: torch.optim.Optimizer, constants: Batch
 ) -> tuple[float, float]:
     """The gradient of a step; in smaller passes from here on when it does not fit into memory."""
     while True:
         try:
-            return _gradients(feed.network, ready, feed.train, constants)
+            return _accumulate_gradients(feed.network, ready, feed.train, constants)
         except torch.OutOfMemoryError as error:
-            feed.most = _less(feed.most, feed.examples.sizes[ready.rows], feed.train, feed.network.place, error)
+            feed.most = _halve_micro_batch(
+                feed.most, feed.examples.sizes[ready.rows], feed.train, feed.network.place, error
+            )
             optimizer.zero_grad(set_to_none=True)
-            ready = feed.cut_again(ready)
+            ready = feed.resplit(ready)
 
 
-def _gradients(network: Network, ready: Ready, train: TrainParams, constants: Batch) -> tuple[float, float]:
+def _accumulate_gradients(
+    network: Predictor, ready: StepBatch, train: TrainParams, constants: Batch
+) -> tuple[float, float]:
     """Add up the gradient of a step, pass by pass. Gives its loss and its padded tokens."""
     model, place = network.model, network.place
     loss, padded = torch.zeros((), device=place.device), 0
     model.train()
     whole_only = place.sharded or train.step_in_backward  # their hooks are called with the gradient of a tensor
-    rows = used_rows(place.device.type == "cpu" and not whole_only)
+    rows = sparse_embedding_gradients(place.device.type == "cpu" and not whole_only)
     # weights are cast once, not by every pass
-    with autocast(place.device, place.dtype), cheap_draws(place.device), rows as used:
+    with autocast(place.device, place.dtype), fast_cpu_dropout(place.device), rows as used:
         for number, weight, batch in ready.passes:
             here = {name: tensor.to(place.device, non_blocking=True) for name, tensor in batch.items()}
             # dropout is the same whoever computes the pass
@@ -134,13 +145,15 @@ def _gradients(network: Network, ready: Ready, train: TrainParams, constants: Ba
                 torch.clear_autocast_cache()  # no rank keeps the weights of the others
             loss += part.detach()
             padded += weight * here["input_ids"].numel()
-    whole_loss, whole_padded = place.ranks.total([float(loss), padded])
+    whole_loss, whole_padded = place.ranks.all_reduce_sum([float(loss), padded])
     if not place.sharded:
         place.ranks.sum_gradients(model)
     return whole_loss, whole_padded
 
 
-def _less(most: int, sizes: np.ndarray, train: TrainParams, place: Place, error: torch.OutOfMemoryError) -> int:
+def _halve_micro_batch(
+    most: int, sizes: np.ndarray, train: TrainParams, place: Placement, error: torch.OutOfMemoryError
+) -> int:
     """Tokens of a forward pass after one did not fit: half. Raises ModelError when that cannot help."""
     longest, most = int(sizes.max()), min(most, int(sizes.max()) * len(sizes))
     if train.step_in_backward or most <= longest or place.ranks.count > 1:
@@ -158,7 +171,7 @@ def pass_seed(seed: int, step: int, number: int) -> int:
 
 def _clip(model: PreTrainedModel, most: float | None) -> torch.Tensor:
     """Scale the gradient down to the L2 norm `most`. Gives the norm before."""
-    return whole(torch.nn.utils.clip_grad_norm_(model.parameters(), most or math.inf))
+    return full_tensor(torch.nn.utils.clip_grad_norm_(model.parameters(), most or math.inf))
 
 
 def _check_finite(loss: float, norm: float, step: int, learning_rate: float) -> None:
@@ -166,4 +179,4 @@ def _check_finite(loss: float, norm: float, step: int, learning_rate: float) -> 
         return
     found = f"loss {loss}, gradient norm {norm} at learning rate {learning_rate:g}"
     do = "Lower train.learning_rate, lengthen train.warmup_fraction, or write runtime.precision: fp32."
-    raise Diverged(f"training step {step}", "a finite loss and gradient", found, do)
+    raise DivergedError(f"training step {step}", "a finite loss and gradient", found, do)

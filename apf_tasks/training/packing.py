@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from apf_tasks.data.batching import collate, collate_packed
-from apf_tasks.evaluation.predictor import Network
+from apf_tasks.evaluation.predictor import Predictor
 from apf_tasks.examples import Examples
 from apf_tasks.training.step_loader import Batch
 
@@ -14,7 +14,7 @@ PACKED_TOLERANCE = 1e-5
 """Relative difference of a packed and a padded gradient that rounding explains."""
 
 
-def packs_alike(network: Network, examples: Examples) -> bool:
+def supports_packing(network: Predictor, examples: Examples) -> bool:
     """Whether three short examples feel the same gradient packed into one sequence as padded beside each other.
 
     An architecture that counts positions on, or attends beyond an example, is found out here: their losses differ
@@ -27,15 +27,15 @@ def packs_alike(network: Network, examples: Examples) -> bool:
     pad_id, device = network.base.pad_id, network.place.device
     network.model.train(False)
     try:
-        rows = _felt(network, collate(columns, pad_id, device))
+        rows = _embedding_gradient(network, collate(columns, pad_id, device))
         alone = torch.cat([row[:length] for row, length in zip(rows, lengths, strict=True)])  # (T of all, H)
-        packed = _felt(network, collate_packed(columns, [list(range(len(lengths)))], pad_id, device))[0]
+        packed = _embedding_gradient(network, collate_packed(columns, [list(range(len(lengths)))], pad_id, device))[0]
     except (RuntimeError, ValueError, TypeError):
         return False
     return bool((alone - packed).norm() <= PACKED_TOLERANCE * alone.norm())
 
 
-def _felt(network: Network, batch: Batch) -> torch.Tensor:
+def _embedding_gradient(network: Predictor, batch: Batch) -> torch.Tensor:
     """The gradient of the loss at the embeddings of a batch, (B, T, H)."""
     seen: list[torch.Tensor] = []
     embeddings = network.model.get_input_embeddings()

@@ -12,7 +12,7 @@ import torch
 
 from apf_tasks.artifacts import TokenizedSplit
 from apf_tasks.data.rows import read_rows
-from apf_tasks.evaluation.predictor import Network, load_network
+from apf_tasks.evaluation.predictor import Predictor, load_predictor
 from apf_tasks.examples import Examples
 from apf_tasks.family import Prediction
 from apf_tasks.params.family import FamilyParams
@@ -22,19 +22,19 @@ from apf_tasks.runtime.devices import reset_peak_memory, seed_everything
 from apf_tasks.runtime.ranks import Ranks
 from apf_tasks.runtime.sharding import shard
 from apf_tasks.sources.models import model_folder
-from apf_tasks.training.activation_checkpointing import recompute
-from apf_tasks.training.checkpoints import Progress, load_checkpoint
+from apf_tasks.training.activation_checkpointing import apply_activation_checkpointing
+from apf_tasks.training.checkpoints import TrainerState, load_checkpoint
 from apf_tasks.training.loop import Step, train_steps
 from apf_tasks.training.optim.optimizers import build_optimizer
 from apf_tasks.training.optim.schedules import evaluation_interval, total_steps
-from apf_tasks.training.packing import packs_alike
+from apf_tasks.training.packing import supports_packing
 from apf_tasks.training.weights import parameter_digests
 
-_TRIED: dict[str, bool] = {}
+_packing_supported: dict[str, bool] = {}
 """What was found about packing in this process."""
 
 
-class Trial(NamedTuple):
+class TrainingInputs(NamedTuple):
     """All that decides a training."""
 
     train: TokenizedSplit
@@ -48,19 +48,19 @@ class Trial(NamedTuple):
 
 
 @dataclass
-class Training:
+class TrainingState:
     """One trial under way: what the loop needs, and where it stands."""
 
     out: Path
-    trial: Trial
-    network: Network
+    trial: TrainingInputs
+    network: Predictor
     optimizer: torch.optim.Optimizer
     examples: Examples
     packed: bool
     constants: dict[str, torch.Tensor]
     validation: Examples
     validation_rows: pd.DataFrame
-    progress: Progress
+    progress: TrainerState
     best: tuple[list[Prediction], dict[str, float]] | None = None
     """Predictions and settings of the best validation so far; None after a resumption, until there is a better one."""
     validated: tuple[int, dict[str, float]] = (0, {})
@@ -93,11 +93,11 @@ class Training:
         return evaluation_interval(len(self.examples), self.params)
 
 
-def set_up(out: Path, trial: Trial) -> Training:
+def prepare_training(out: Path, trial: TrainingInputs) -> TrainingState:
     """Load everything, seeded; go to the checkpoint if there is one."""
     params, model = trial.params, trial.model
     seed_everything(params.seed)
-    network = load_network(model_folder(model), model, trial.family, trial.train.label_names, trial.runtime)
+    network = load_predictor(model_folder(model), model, trial.family, trial.train.label_names, trial.runtime)
     network.model.requires_grad_(True)
     examples = Examples.of(trial.train)
     packed = _packs(network, examples, trial)
@@ -106,10 +106,10 @@ def set_up(out: Path, trial: Trial) -> Training:
     if network.place.sharded:
         shard(network.model, network.place.ranks, network.place.device)
     reset_peak_memory(network.place.device)
-    recompute(network.model, trial.runtime.activations)
+    apply_activation_checkpointing(network.model, trial.runtime.activations)
     optimizer = build_optimizer(network, params, trial.runtime)
     progress = load_checkpoint(out, network.model, optimizer)
-    return Training(
+    return TrainingState(
         out=out,
         trial=trial,
         network=network,
@@ -119,19 +119,19 @@ def set_up(out: Path, trial: Trial) -> Training:
         constants=constants_of(network, trial.train),
         validation=Examples.of(trial.validation),
         validation_rows=read_rows(trial.validation.path / "rows.parquet"),
-        progress=progress or Progress(initial_digests=parameter_digests(network.model)),
+        progress=progress or TrainerState(initial_digests=parameter_digests(network.model)),
     )
 
 
-def _packs(network: Network, examples: Examples, trial: Trial) -> bool:
+def _packs(network: Predictor, examples: Examples, trial: TrainingInputs) -> bool:
     """Whether examples are packed: tried once for a base and its rows, not by every rung of a search."""
     key = trial.model.model_dump_json() + trial.runtime.model_dump_json() + trial.train.fingerprint
-    if key not in _TRIED:
-        _TRIED[key] = network.family.packs and packs_alike(network, examples)
-    return _TRIED[key]
+    if key not in _packing_supported:
+        _packing_supported[key] = network.family.packs and supports_packing(network, examples)
+    return _packing_supported[key]
 
 
-def constants_of(network: Network, train: TokenizedSplit) -> dict[str, torch.Tensor]:
+def constants_of(network: Predictor, train: TokenizedSplit) -> dict[str, torch.Tensor]:
     """What the family wants every training batch to carry."""
     if network.family.constants is None:
         return {}

@@ -16,54 +16,54 @@ import torch
 
 from apf_tasks.artifacts import TrainedModel
 from apf_tasks.cache.fingerprints import fingerprint_files
-from apf_tasks.cache.journal import called, current_label
-from apf_tasks.cache.store import PAUSED, WORK
+from apf_tasks.cache.journal import current_label, labelled_as
+from apf_tasks.cache.store import CHECKPOINT_DIR, PAUSED
 from apf_tasks.data.rows import write_rows
-from apf_tasks.errors import Interrupted
-from apf_tasks.evaluation.predictor import predict_and_tune, score, scores_of
+from apf_tasks.errors import InterruptedByUser
+from apf_tasks.evaluation.predictor import metric_scores, predict_and_tune, row_statistics
 from apf_tasks.family import Prediction
 from apf_tasks.params.base import dotted
 from apf_tasks.runtime._rank import Contexts
 from apf_tasks.runtime.devices import peak_memory_gib
-from apf_tasks.runtime.launch import check_caller, on_devices
+from apf_tasks.runtime.launch import check_caller, run_on_ranks
 from apf_tasks.runtime.progress import progress as show_progress
-from apf_tasks.runtime.sharding import whole_state
+from apf_tasks.runtime.sharding import full_state_dict
 from apf_tasks.runtime.signals import stop_signals
 from apf_tasks.tracking import run_logger as tracking
 from apf_tasks.training._compile import Compiler
-from apf_tasks.training.checkpoints import Checkpoints
+from apf_tasks.training.checkpoints import Checkpointer
 from apf_tasks.training.loop import Step
-from apf_tasks.training.state import Training, Trial, set_up
-from apf_tasks.training.weights import check_moved, load_best, save_best
+from apf_tasks.training.state import TrainingInputs, TrainingState, prepare_training
+from apf_tasks.training.weights import check_all_parameters_changed, load_best, save_best
 
 logger = logging.getLogger("apf")
 
 
-def train_model(out: Path, trial: Trial) -> TrainedModel:
+def train_model(out: Path, trial: TrainingInputs) -> TrainedModel:
     """Update every parameter of the base on `train`; keep the weights that score best by `metric` on `validation`.
 
     Continues from the checkpoint that an interrupted predecessor left under `out`, on as many devices as the trial's
-    `runtime` says. Raises Diverged, Interrupted (after a checkpoint) and ModelError.
+    `runtime` says. Raises DivergedError, InterruptedByUser (after a checkpoint) and ModelError.
     """
-    return on_devices(trial.runtime, _train_model, out, trial, within=recorded_here())
+    return run_on_ranks(trial.runtime, _train_model, out, trial, within=recording_contexts())
 
 
-def recorded_here() -> Contexts:
+def recording_contexts() -> Contexts:
     """What makes a rank record in the MLflow run of this process, under the label of this stage call."""
     pipeline, label = tracking.current_pipeline(), current_label()
-    return (functools.partial(tracking.within, pipeline), functools.partial(called, label))
+    return (functools.partial(tracking.within, pipeline), functools.partial(labelled_as, label))
 
 
-def _train_model(out: Path, trial: Trial) -> TrainedModel:
+def _train_model(out: Path, trial: TrainingInputs) -> TrainedModel:
     """The same in one process, be it one of several ranks."""
-    training = set_up(out, trial)
+    training = prepare_training(out, trial)
     resumed_from = training.progress.step or None
     with trial_run(training) as run:
         run_until(training, run, training.steps)
         return _finish(training, run, resumed_from)
 
 
-class Unrecorded(tracking.TrialRun):
+class NullRun(tracking.TrialRun):
     """The run of a rank that is not the first: nothing is sent."""
 
     def __init__(self) -> None:
@@ -77,10 +77,10 @@ class Unrecorded(tracking.TrialRun):
 
 
 @contextmanager
-def trial_run(training: Training) -> Iterator[tracking.TrialRun]:
+def trial_run(training: TrainingState) -> Iterator[tracking.TrialRun]:
     """The MLflow run of the trial; says where the trial continues. The first rank alone has one."""
     if not training.ranks.first:
-        yield Unrecorded()
+        yield NullRun()
         return
     resumed_from = training.progress.step or None
     if resumed_from:
@@ -92,12 +92,12 @@ def trial_run(training: Training) -> Iterator[tracking.TrialRun]:
         yield run
 
 
-def run_until(training: Training, run: tracking.TrialRun, until: int) -> None:
+def run_until(training: TrainingState, run: tracking.TrialRun, until: int) -> None:
     """Train to step `until` of the whole, or to the end of patience. What comes after does not change what is done."""
     if training.progress.stopped or training.progress.step >= until:
         return
     if training.ranks.first:
-        (training.out / WORK / PAUSED).unlink(missing_ok=True)
+        (training.out / CHECKPOINT_DIR / PAUSED).unlink(missing_ok=True)
     network, loop = training.network, training.steps_to_come()
     compiler = Compiler(network.model, training.trial.runtime, network.place)
     advancing = show_progress(f"train {current_label()}".strip(), until, "steps")
@@ -108,14 +108,14 @@ def run_until(training: Training, run: tracking.TrialRun, until: int) -> None:
             run.log(step.step, _step_metrics(step))
             if step.step % training.evaluate_every == 0 or step.step == training.steps:
                 run.log(step.step, {f"validation/{k}": v for k, v in _validate(training).items()})
-            advance(step.step, _note(training))
-            compiler.look(step.seconds, training.steps - step.step)
+            advance(step.step, _progress_text(training))
+            compiler.observe_step(step.seconds, training.steps - step.step)
             late = time.monotonic() - saved > training.trial.runtime.checkpoint_minutes * 60
-            due, signal_number = training.ranks.most([late, *(stopping or [0])[:1]])  # the ranks do the same
+            due, signal_number = training.ranks.all_reduce_max([late, *(stopping or [0])[:1]])  # the ranks do the same
             check_caller()
             if due or signal_number:
                 run.flush()  # points up to the checkpoint first: a resumed run repeats only later ones
-                kept.begin(training.progress)
+                kept.save_async(training.progress)
                 saved = time.monotonic()
             if signal_number:
                 kept.wait()
@@ -127,12 +127,12 @@ def run_until(training: Training, run: tracking.TrialRun, until: int) -> None:
                 break
 
 
-def checkpoints(training: Training) -> Checkpoints:
+def checkpoints(training: TrainingState) -> Checkpointer:
     """What writes the states of a training."""
-    return Checkpoints(training.out, training.network.model, training.optimizer, training.network.place.sharded)
+    return Checkpointer(training.out, training.network.model, training.optimizer, training.network.place.sharded)
 
 
-def _advance(training: Training, step: Step) -> None:
+def _advance(training: TrainingState, step: Step) -> None:
     now = training.progress
     training.progress = now.model_copy(
         update={
@@ -145,16 +145,16 @@ def _advance(training: Training, step: Step) -> None:
     )
 
 
-def _validate(training: Training) -> dict[str, float]:
+def _validate(training: TrainingState) -> dict[str, float]:
     """Score on validation; keep the weights when they are the best so far."""
-    judged = predict_and_tune(training.network, training.validation, training.validation_rows)
-    scores = _scores(training, judged[0])
+    scored = predict_and_tune(training.network, training.validation, training.validation_rows)
+    scores = _scores(training, scored[0])
     metric, now = training.trial.metric, training.progress
     training.validated = (now.step, scores)
     sign = training.network.family.sign(metric)
     if not now.best_scores or sign * scores[metric] > sign * now.best_scores[metric]:
         save_best(training.out, training.network.model, now.step)
-        training.best = judged
+        training.best = scored
         update: dict[str, Any] = {"best_step": now.step, "best_scores": scores, "validations_without_gain": 0}
     else:
         waited = now.validations_without_gain + 1
@@ -164,37 +164,37 @@ def _validate(training: Training) -> dict[str, float]:
     return scores
 
 
-def look(training: Training, run: tracking.TrialRun) -> dict[str, float]:
+def validate_now(training: TrainingState, run: tracking.TrialRun) -> dict[str, float]:
     """Validation scores of the weights as they are; whether these are the best so far is not asked."""
     step, scores = training.validated
     if step != training.progress.step:
-        judged = predict_and_tune(training.network, training.validation, training.validation_rows)
-        scores = _scores(training, judged[0])
+        scored = predict_and_tune(training.network, training.validation, training.validation_rows)
+        scores = _scores(training, scored[0])
         run.log(training.progress.step, {f"validation/{name}": value for name, value in scores.items()})
     return scores
 
 
-def _scores(training: Training, predictions: list[Prediction]) -> dict[str, float]:
+def _scores(training: TrainingState, predictions: list[Prediction]) -> dict[str, float]:
     family = training.network.family
     references = family.reference(training.validation_rows)
-    return dict(scores_of(family, score(family, references, predictions, training.network.label_names)))
+    return dict(metric_scores(family, row_statistics(family, references, predictions, training.network.label_names)))
 
 
-def _finish(training: Training, run: tracking.TrialRun, resumed_from: int | None) -> TrainedModel:
+def _finish(training: TrainingState, run: tracking.TrialRun, resumed_from: int | None) -> TrainedModel:
     """Go back to the best weights, check that all of them moved, and write the model."""
     network, out, model = training.network.model, training.out, training.trial.model
     now = training.progress
-    training.ranks.meet()  # nobody reads before the first rank has written
+    training.ranks.barrier()  # nobody reads before the first rank has written
     load_best(out, network, now.best_step)
-    changed = check_moved(network, now.initial_digests)
-    judged = training.best or predict_and_tune(training.network, training.validation, training.validation_rows)
-    predictions, settings = judged
+    changed = check_all_parameters_changed(network, now.initial_digests)
+    scored = training.best or predict_and_tune(training.network, training.validation, training.validation_rows)
+    predictions, settings = scored
     fingerprint = _write_model(training, predictions)
     facts: dict[str, Any] = {
         "parameters": network.num_parameters(),
         "trainable_parameters": network.num_parameters(only_trainable=True),
         "parameters_changed": changed,
-        "peak_memory_gib": round(training.ranks.most([peak_memory_gib(training.network.place.device)])[0], 3),
+        "peak_memory_gib": round(training.ranks.all_reduce_max([peak_memory_gib(training.network.place.device)])[0], 3),
         "tokens_per_second": round(now.tokens / max(1e-9, now.train_seconds), 1),
         "padding_fraction": round(1 - now.tokens / max(1, now.padded_tokens), 4),
         "train_seconds": round(now.train_seconds, 2),
@@ -223,12 +223,12 @@ def _finish(training: Training, run: tracking.TrialRun, resumed_from: int | None
     )
 
 
-def _write_model(training: Training, predictions: list[Prediction]) -> str:
+def _write_model(training: TrainingState, predictions: list[Prediction]) -> str:
     """`model/` in Hugging Face's format, and the validation predictions beside it. Returns their fingerprint.
 
     Only the first rank writes; the others know no fingerprint.
     """
-    state = whole_state(training.network.model.state_dict()) if training.network.place.sharded else None
+    state = full_state_dict(training.network.model.state_dict()) if training.network.place.sharded else None
     if not training.ranks.first:
         return ""
     training.network.model.save_pretrained(training.out / "model", state_dict=state)
@@ -240,12 +240,14 @@ def _write_model(training: Training, predictions: list[Prediction]) -> str:
     return fingerprint_files(training.out, ["model", "validation.parquet"])
 
 
-def _interrupted(training: Training, number: int) -> Interrupted:
+def _interrupted(training: TrainingState, number: int) -> InterruptedByUser:
     found = f"{signal.Signals(number).name} at step {training.progress.step} of {training.steps}"
-    return Interrupted("training", "to finish", found, "A checkpoint is saved; the same command continues from it.")
+    return InterruptedByUser(
+        "training", "to finish", found, "A checkpoint is saved; the same command continues from it."
+    )
 
 
-def _note(training: Training) -> str:
+def _progress_text(training: TrainingState) -> str:
     now = training.progress
     rate = f"{now.tokens / max(1e-9, now.train_seconds):,.0f} tokens/s"
     best = now.best_scores.get(training.trial.metric)

@@ -9,19 +9,19 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from apf_tasks.cache.store import WORK
+from apf_tasks.cache.store import CHECKPOINT_DIR
 from apf_tasks.errors import ModelError
-from apf_tasks.runtime.ranks import here
-from apf_tasks.runtime.sharding import is_divided, load_model_state, whole
+from apf_tasks.runtime.ranks import current_ranks
+from apf_tasks.runtime.sharding import full_tensor, is_dtensor, load_model_state
 
 
 def save_best(out: Path, network: PreTrainedModel, step: int) -> None:
     """Keep the weights of `step`, beside those of earlier steps. For all ranks at once."""
-    weights = {name: whole(tensor).contiguous() for name, tensor in unique_weights(network).items()}
-    if not here().first:
+    weights = {name: full_tensor(tensor).contiguous() for name, tensor in unique_weights(network).items()}
+    if not current_ranks().first:
         return
-    (out / WORK).mkdir(exist_ok=True)
-    beside = out / WORK / "best.new"
+    (out / CHECKPOINT_DIR).mkdir(exist_ok=True)
+    beside = out / CHECKPOINT_DIR / "best.new"
     save_file(weights, beside)
     beside.replace(_best_path(out, step))
 
@@ -33,13 +33,13 @@ def load_best(out: Path, network: PreTrainedModel, step: int) -> None:
 
 def drop_best_before(out: Path, step: int) -> None:
     """Forget earlier weights, once a checkpoint names those of `step` as the best: none can be asked for again."""
-    for path in (out / WORK).glob("best-*.safetensors"):
+    for path in (out / CHECKPOINT_DIR).glob("best-*.safetensors"):
         if path < _best_path(out, step):
             path.unlink()
 
 
 def _best_path(out: Path, step: int) -> Path:
-    return out / WORK / f"best-{step:08d}.safetensors"
+    return out / CHECKPOINT_DIR / f"best-{step:08d}.safetensors"
 
 
 def unique_weights(network: PreTrainedModel) -> dict[str, torch.Tensor]:
@@ -47,7 +47,7 @@ def unique_weights(network: PreTrainedModel) -> dict[str, torch.Tensor]:
     kept: dict[int, str] = {}
     state = network.state_dict(keep_vars=True)
     for name, tensor in state.items():
-        kept.setdefault(id(tensor) if is_divided(tensor) else tensor.data_ptr(), name)
+        kept.setdefault(id(tensor) if is_dtensor(tensor) else tensor.data_ptr(), name)
     return {name: state[name].detach() for name in kept.values()}
 
 
@@ -55,13 +55,13 @@ def parameter_digests(network: PreTrainedModel) -> dict[str, str]:
     """Digest of each parameter's values: a tenth of a second instead of a second copy of the model."""
     return {
         name: blake2b(
-            whole(parameter.detach()).cpu().reshape(-1).view(torch.uint8).numpy().data, digest_size=8
+            full_tensor(parameter.detach()).cpu().reshape(-1).view(torch.uint8).numpy().data, digest_size=8
         ).hexdigest()
         for name, parameter in network.named_parameters()
     }
 
 
-def check_moved(network: PreTrainedModel, before: dict[str, str]) -> int:
+def check_all_parameters_changed(network: PreTrainedModel, before: dict[str, str]) -> int:
     """How many parameters lie in tensors that training has changed. Raises ModelError unless these are all."""
     still = [name for name, digest in parameter_digests(network).items() if digest == before[name]]
     if still:

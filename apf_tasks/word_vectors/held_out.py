@@ -24,7 +24,7 @@ NONE = -1
 
 
 @dataclass(frozen=True)
-class ContextTest:
+class HeldOutContexts:
     """Predictions to score: from the inputs, tell the target from the noise."""
 
     inputs: np.ndarray
@@ -46,7 +46,7 @@ class ContextScores(NamedTuple):
 
 def draw_test(
     sentences: Iterable[np.ndarray], counts: np.ndarray, keep: np.ndarray, settings: VectorsParams
-) -> ContextTest:
+) -> HeldOutContexts:
     """At most MAX_PREDICTIONS drawn from sentences of word numbers, as the training draws them.
 
     `counts` (V,) are occurrences, `keep` (V,) the chance of an occurrence not to be skipped.
@@ -68,10 +68,10 @@ def draw_test(
     padded = np.array([inputs[i] + [NONE] * (width - len(inputs[i])) for i in chosen], dtype=np.int64)
     weights = counts.astype(np.float64) ** NOISE_EXPONENT
     noise = random.choice(len(counts), size=(len(chosen), settings.negative), p=weights / weights.sum())
-    return ContextTest(padded.reshape(len(chosen), width), np.array(targets, dtype=np.int64)[chosen], noise)
+    return HeldOutContexts(padded.reshape(len(chosen), width), np.array(targets, dtype=np.int64)[chosen], noise)
 
 
-def score_test(test: ContextTest, vectors: np.ndarray, outputs: np.ndarray) -> ContextScores | None:
+def score_test(test: HeldOutContexts, vectors: np.ndarray, outputs: np.ndarray) -> ContextScores | None:
     """The scores with input vectors (V, D) and output vectors (V, D). None when the test is empty.
 
     The loss of one prediction is -ln σ(o · h) - Σ ln σ(-n · h), with h the mean of the input vectors, o the target's
@@ -93,7 +93,7 @@ def score_test(test: ContextTest, vectors: np.ndarray, outputs: np.ndarray) -> C
     return ContextScores(total / len(test.targets), above / compared) if compared else None
 
 
-def frequency_accuracy(test: ContextTest, counts: np.ndarray) -> float | None:
+def frequency_accuracy(test: HeldOutContexts, counts: np.ndarray) -> float | None:
     """The accuracy of always choosing the more frequent word. None when the test is empty."""
     counted = test.noise != test.targets[:, None]
     compared = int(counted.sum())

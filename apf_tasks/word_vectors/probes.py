@@ -24,7 +24,7 @@ GUESSES = 3
 """Best answers of an analogy to show."""
 
 
-def probe_vectors(out: Path, corpus: Corpus, trained: TrainedVectors, probe: ProbeParams) -> VectorReport:
+def evaluate_vectors(out: Path, corpus: Corpus, trained: TrainedVectors, probe: ProbeParams) -> VectorReport:
     """Ask what the params say, and draw the map. Unknown words are part of the answer, not an error."""
     table = read_word_vectors(trained.path)
     frequent = frequent_words(table, max(probe.map_words, DEFAULT_PROBES), corpus.language == "zh")

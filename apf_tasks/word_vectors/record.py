@@ -7,7 +7,7 @@ import json
 import warnings
 from pathlib import Path
 
-from apf_tasks.cache.journal import Journal
+from apf_tasks.cache.journal import PipelineRun
 from apf_tasks.params.word_vectors import WordVectorParams
 from apf_tasks.tracking import client as tracker
 from apf_tasks.tracking import run_logger as tracking
@@ -16,11 +16,11 @@ from apf_tasks.word_vectors.picture import DRAWING, PICTURE, POINTS
 from apf_tasks.word_vectors.probes import ANALOGIES, NEAREST, REPORT
 
 
-def record(run_id: str, params: WordVectorParams, done: Journal) -> None:
+def record(run_id: str, params: WordVectorParams, done: PipelineRun) -> None:
     """The corpus as data set, the numbers, the tables and the map of what was done."""
-    tags = {f"apf.stage.{visit.stage}": visit.status for visit in done.visits}
-    for visit in done.visits:
-        handle = visit.handle
+    tags = {f"apf.stage.{stage_run.stage}": stage_run.status for stage_run in done.stage_runs}
+    for stage_run in done.stage_runs:
+        handle = stage_run.handle
         if isinstance(handle, Corpus):
             tracking.log_datasets(run_id, {"corpus": handle}, json.dumps(params.data.source))
             numbers = ("rows", "sentences", "held_out_sentences", "tokens", "distinct_words", "repeated_rows")
@@ -28,7 +28,7 @@ def record(run_id: str, params: WordVectorParams, done: Journal) -> None:
         elif isinstance(handle, TrainedVectors):
             tracking.log_metrics(run_id, _training_metrics(handle))
             tags["apf.chosen_run"] = handle.run_id
-            if visit.status == "reused":
+            if stage_run.status == "reused":
                 tags["mlflow.note.content"] = f"Trained earlier, reused here: run `{handle.run_id}`"
         elif isinstance(handle, VectorReport):
             tags["apf.verdict"] = handle.describe()

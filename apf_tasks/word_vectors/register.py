@@ -13,7 +13,7 @@ from apf_tasks.cache.fingerprints import fingerprint_files
 from apf_tasks.errors import RegistryError
 from apf_tasks.models.word_vectors import NEAREST, VECTORS, VOCABULARY, WordVectors, answer, read_word_vectors
 from apf_tasks.tracking import run_logger as tracking
-from apf_tasks.tracking.champion import enter
+from apf_tasks.tracking.champion import add_challenger
 from apf_tasks.tracking.models import NOT_REGISTERED, ask_logged, log_code_model
 from apf_tasks.tracking.registry import add_version
 from apf_tasks.word_vectors.artifacts import Corpus, TrainedVectors, VectorReport
@@ -56,7 +56,7 @@ def register_vectors(
         "apf.verdict": report.describe(),
     }
     number = add_version(name, model_id, run_id, tags)
-    aliases = enter(name, number)
+    aliases = add_challenger(name, number)
     return RegisteredModel(
         path=out,
         fingerprint=fingerprint_files(out, ["model"]),

@@ -36,14 +36,14 @@ def probe_vectors(out: Path, corpus: Corpus, trained: TrainedVectors, probe: Pro
     """Nearest words, analogies, agreement with people, a picture."""
     from apf_tasks.word_vectors import probes
 
-    return probes.probe_vectors(out, corpus, trained, probe)
+    return probes.evaluate_vectors(out, corpus, trained, probe)
 
 
 @stage(
     code=["word_vectors.served_model"],
     libraries=["mlflow", "safetensors", "numpy", "pandas"],
     identity=registry_identity,
-    still_valid=still_registered,
+    exists_outside=still_registered,
 )
 def register_vectors(
     out: Path, corpus: Corpus, trained: TrainedVectors, report: VectorReport, name: str

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from apf_tasks.cache.fingerprints import fingerprint_files
-from apf_tasks.errors import CannotTeach
+from apf_tasks.errors import UntrainableDataError
 from apf_tasks.models.word2vec import new_model, table_of, train
 from apf_tasks.models.word_vectors import VECTORS, VOCABULARY, write_word_vectors
 from apf_tasks.params.base import dotted
@@ -22,7 +22,7 @@ from apf_tasks.runtime.progress import progress
 from apf_tasks.tracking.run_logger import TrialRun, trial_run
 from apf_tasks.word_vectors.artifacts import Corpus, TrainedVectors
 from apf_tasks.word_vectors.corpus import HELD_OUT, SENTENCES
-from apf_tasks.word_vectors.held_out import ContextScores, ContextTest, draw_test, frequency_accuracy, score_test
+from apf_tasks.word_vectors.held_out import ContextScores, HeldOutContexts, draw_test, frequency_accuracy, score_test
 
 if TYPE_CHECKING:
     from gensim.models import Word2Vec
@@ -45,23 +45,23 @@ class Lines:
         self.advance: Callable[[int], object] = lambda words: None
 
     def __iter__(self) -> Iterator[list[str]]:
-        told = self.words
+        options = self.words
         with self.path.open(encoding="utf-8") as file:
             for line in file:
                 words = line.split()
                 yield words
                 self.words += len(words)
-                if self.words - told > REPORT_WORDS:
-                    told = self.words
-                    self.advance(told)
+                if self.words - options > REPORT_WORDS:
+                    options = self.words
+                    self.advance(options)
 
 
 @dataclass
 class Epochs:
     """gensim's callback: scores both samples before the first epoch and after each."""
 
-    train: ContextTest
-    held_out: ContextTest
+    train: HeldOutContexts
+    held_out: HeldOutContexts
     run: TrialRun
     scored: list[dict[str, float]] = field(default_factory=list)
 
@@ -93,14 +93,16 @@ class Epochs:
 
 
 def train_vectors(out: Path, corpus: Corpus, settings: VectorsParams) -> TrainedVectors:
-    """Train on the corpus, score both samples after each epoch, write the vectors. Raises CannotTeach."""
+    """Train on the corpus, score both samples after each epoch, write the vectors. Raises UntrainableDataError."""
     lines = Lines(corpus.path / SENTENCES)
     named = dict(dotted({"vectors": settings.model_dump(mode="json")}))
     with trial_run(out, "word2vec", named, None) as run:
         model = new_model(lines, settings)
         if len(model.wv) < MIN_WORDS:
             expected = f"{MIN_WORDS} or more words that occur {settings.min_count} times (vectors.min_count)"
-            raise CannotTeach("corpus", expected, str(len(model.wv)), "Give more text, or lower vectors.min_count.")
+            raise UntrainableDataError(
+                "corpus", expected, str(len(model.wv)), "Give more text, or lower vectors.min_count."
+            )
         counts = table_of(model).counts
         sample, held_out = (_test(model, counts, corpus, name, settings) for name in (SENTENCES, HELD_OUT))
         epochs = Epochs(sample, held_out, run)
@@ -134,7 +136,7 @@ def train_vectors(out: Path, corpus: Corpus, settings: VectorsParams) -> Trained
     )
 
 
-def _test(model: Word2Vec, counts: np.ndarray, corpus: Corpus, name: str, settings: VectorsParams) -> ContextTest:
+def _test(model: Word2Vec, counts: np.ndarray, corpus: Corpus, name: str, settings: VectorsParams) -> HeldOutContexts:
     """The sample of one file; as many sentences of the text that is trained on as of the other."""
     written = corpus.sentences if name == SENTENCES else corpus.held_out_sentences
     step = max(1, written // min(corpus.held_out_sentences or SAMPLED_SENTENCES, SAMPLED_SENTENCES))

@@ -10,7 +10,7 @@ from typing import NoReturn
 import typer
 from rich.console import Console
 
-from apf_tasks.errors import ApfError, Interrupted
+from apf_tasks.errors import ApfError, InterruptedByUser
 from flows.cli.data.check import check
 from flows.cli.data.new import new
 from flows.cli.registry import registry
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ApfError as error:
         Console(stderr=True, highlight=False).print(f"[red]{type(error).__name__}[/]", end=" ")
         print(error, file=sys.stderr)
-        return 130 if isinstance(error, Interrupted) else 1
+        return 130 if isinstance(error, InterruptedByUser) else 1
     except Exception as error:
         away = type(error).__module__.startswith("httpx") or "Failed to reach API" in str(error)
         if not away:  # both are of Prefect's client alone; it asked for a while

@@ -16,7 +16,7 @@ LOST_SECONDS = 0.1
 
 
 @contextlib.contextmanager
-def deaf_to_ctrl_c() -> Iterator[None]:
+def sigint_blocked() -> Iterator[None]:
     """What this thread starts within the block never hears Ctrl-C, unless it unblocks the signal itself."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -25,7 +25,7 @@ def deaf_to_ctrl_c() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def repeat_lost_ctrl_c() -> None:
+def resend_lost_sigint() -> None:
     """Ctrl-C that falls into a destructor, where Python prints any error and goes on, comes again a moment later.
 
     The hook is C code, into which another Ctrl-C cannot fall; a thread, which hears none, does the rest.

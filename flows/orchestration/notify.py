@@ -7,33 +7,33 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from apf_tasks.errors import PromotionRefused
+from apf_tasks.errors import PromotionRefusedError
 from apf_tasks.params.gate import Event, NotifyParams
-from apf_tasks.promotion.gate import Verdict
-from apf_tasks.promotion.notices import Notice, post
+from apf_tasks.promotion.gate import GateResult
+from apf_tasks.promotion.notices import Notification, post
 from apf_tasks.tracking import client as tracker
-from flows.orchestration.settings import prepare
+from flows.orchestration.settings import apply_defaults
 
-prepare()  # prefect reads its settings when it is imported
+apply_defaults()  # prefect reads its settings when it is imported
 
 from prefect import runtime  # noqa: E402
 
 logger = logging.getLogger("apf")
 
 
-def tell(
+def send_notification(
     notify: NotifyParams,
     event: Event,
     model: str,
     reason: str,
     version: int | None = None,
-    verdict: Verdict | None = None,
+    verdict: GateResult | None = None,
 ) -> None:
     """Send what happened to everybody that the params name. What goes wrong is logged: nothing ends because of it."""
     if event not in notify.on or not (notify.webhook or notify.block):
         return
     try:
-        notice = Notice(
+        notice = Notification(
             event=event,
             model=model,
             version=version,
@@ -51,7 +51,9 @@ def tell(
             _attempt(what, send, notify, notice)
 
 
-def _attempt(what: str, send: Callable[[NotifyParams, Notice], None], notify: NotifyParams, notice: Notice) -> None:
+def _attempt(
+    what: str, send: Callable[[NotifyParams, Notification], None], notify: NotifyParams, notice: Notification
+) -> None:
     try:
         send(notify, notice)
     except Exception as error:  # its text may hold the address, and with it a secret
@@ -61,22 +63,22 @@ def _attempt(what: str, send: Callable[[NotifyParams, Notice], None], notify: No
 
 
 @contextlib.contextmanager
-def failure_told(notify: NotifyParams, model: str) -> Iterator[None]:
+def notify_on_failure(notify: NotifyParams, model: str) -> Iterator[None]:
     """Tell of what ends the block early. A refusal is told where the gate is asked."""
     try:
         yield
-    except PromotionRefused:
+    except PromotionRefusedError:
         raise
     except BaseException as error:
-        tell(notify, "failed", model, f"{type(error).__name__}: {error}")
+        send_notification(notify, "failed", model, f"{type(error).__name__}: {error}")
         raise
 
 
-def _webhook(notify: NotifyParams, notice: Notice) -> None:
+def _webhook(notify: NotifyParams, notice: Notification) -> None:
     post(str(notify.webhook), notice)
 
 
-def _block(notify: NotifyParams, notice: Notice) -> None:
+def _block(notify: NotifyParams, notice: Notification) -> None:
     from prefect.blocks.abstract import NotificationBlock
     from prefect.blocks.core import Block
 

@@ -1,6 +1,6 @@
 """The settings apf needs from Prefect and MLflow, as defaults: what the user's environment says wins.
 
-Prefect reads its settings when it is imported, so `prepare` comes first. pyproject.toml says the same under
+Prefect reads its settings when it is imported, so `apply_defaults` comes first. pyproject.toml says the same under
 [tool.prefect], for the `prefect` command; that table is honoured in the project's folder alone.
 """
 
@@ -16,13 +16,13 @@ import urllib.request
 from apf_tasks.cache import store
 from apf_tasks.serving._processes import START_SECONDS
 from apf_tasks.tracking import client as tracker
-from flows.orchestration._interrupts import deaf_to_ctrl_c, repeat_lost_ctrl_c
+from flows.orchestration._interrupts import resend_lost_sigint, sigint_blocked
 
 SERVER_FILE = "prefect_server.json"
 """Written by `apf up` while its server lives."""
 
 
-def prepare() -> None:
+def apply_defaults() -> None:
     """Set defaults for what is not set. Uses the server of `apf up` when one answers."""
     database = store.root() / "prefect.db"
     database.parent.mkdir(parents=True, exist_ok=True)
@@ -51,14 +51,14 @@ def running_server() -> str | None:
         return None
 
 
-def start_together(workers: bool = False) -> None:
+def warm_up_servers(workers: bool = False) -> None:
     """Start Prefect's temporary server while libraries are imported: each takes seconds, neither needs the other.
 
     `workers`: trials will be trained in processes of their own, which import the same.
     """
     from prefect.client.orchestration import get_client
 
-    repeat_lost_ctrl_c()
+    resend_lost_sigint()
     temporary = "PREFECT_API_URL" not in os.environ
     if temporary:
         logging.getLogger("apf").info("starting Prefect and MLflow (`apf up` keeps a server and saves the wait)")
@@ -67,7 +67,7 @@ def start_together(workers: bool = False) -> None:
 
     def wake() -> None:
         # Ctrl-C in a terminal reaches the server too, to which the end of the run is still to be told
-        with deaf_to_ctrl_c(), contextlib.suppress(Exception), get_client(sync_client=True) as prefect:
+        with sigint_blocked(), contextlib.suppress(Exception), get_client(sync_client=True) as prefect:
             prefect.hello()  # an error comes again, in full, when the flow asks
 
     waking = threading.Thread(target=wake, daemon=True)

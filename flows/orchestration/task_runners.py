@@ -17,7 +17,7 @@ import torch
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
 
 from apf_tasks.errors import ParamsError
-from flows.orchestration._interrupts import deaf_to_ctrl_c, repeat_lost_ctrl_c
+from flows.orchestration._interrupts import resend_lost_sigint, sigint_blocked
 
 WORKERS = "APF_WORKERS"
 """Nothing: processes of this machine. `dask` or `ray`: a cluster made for the occasion. `dask:ADDRESS`, `ray:ADDRESS`:
@@ -50,7 +50,7 @@ def import_once() -> bool:
         return False
     forkserver.set_forkserver_preload(IMPORTED)
     resource_tracker.ensure_running()  # would undo the next line
-    with deaf_to_ctrl_c():  # it meets no half import
+    with sigint_blocked():  # it meets no half import
         forkserver.ensure_running()
     return True
 
@@ -60,7 +60,7 @@ def runner_of(parallel: int, folder: Path) -> TaskRunner[Any]:
     said = os.environ.get(WORKERS, "")
     kind, _, address = said.partition(":")
     if not kind:
-        return Pool(parallel, initializer=_settle_in, initargs=(str(folder / STOP),))
+        return Pool(parallel, initializer=_init_worker, initargs=(str(folder / STOP),))
     try:
         if kind == "dask":
             return _dask(parallel, address)
@@ -106,10 +106,10 @@ def _ray(parallel: int, address: str) -> TaskRunner[Any]:
     return RayTaskRunner(init_kwargs=local)  # type: ignore[no-any-return]
 
 
-def _settle_in(stop: str) -> None:
+def _init_worker(stop: str) -> None:
     """First thing in a worker process: Ctrl-C concerns it only while it trains, and it does not outlive its pool."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    repeat_lost_ctrl_c()
+    resend_lost_sigint()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_watch, args=(Path(stop),), daemon=True).start()
 

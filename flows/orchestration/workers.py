@@ -24,18 +24,25 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from apf_tasks import stages
 from apf_tasks.cache import history, store
-from apf_tasks.cache.journal import Visit, journal
-from apf_tasks.cache.stage import Stage, stages_run_by
-from apf_tasks.errors import Interrupted, WorkerDied, WorkersError, portable
+from apf_tasks.cache.journal import StageRun, journal
+from apf_tasks.cache.stage import Stage, use_stage_runner
+from apf_tasks.errors import InterruptedByUser, WorkerDiedError, WorkersError, portable
 from apf_tasks.params.train import RuntimeParams
-from apf_tasks.runtime.progress import Listener, current_listener, now_and_then, read_moment, told_to, written_to
+from apf_tasks.runtime.progress import (
+    Listener,
+    current_listener,
+    file_listener,
+    listening,
+    read_moment,
+    throttled_logger,
+)
 from apf_tasks.tracking import run_logger as tracking
 from flows.orchestration.task import run_as_task
 from flows.orchestration.task_runners import STOP, WORKERS, Pool, environment_kept, interruptible, runner_of
 
 logger = logging.getLogger("apf")
 
-LOOK_SECONDS = 0.5
+POLL_SECONDS = 0.5
 """How often workers are looked at."""
 DEATHS = ("BrokenProcessPool", "KilledWorker", "WorkerCrashedError", "OutOfMemoryError")
 """What concurrent.futures, Dask and Ray raise where a worker process died."""
@@ -44,7 +51,7 @@ TOLD = ("MLFLOW_", "HF_", "TRANSFORMERS_", "TOKENIZERS_")
 
 
 @dataclass(frozen=True)
-class Call:
+class StageCall:
     """A stage call for a worker."""
 
     stage: str
@@ -60,43 +67,43 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StageResult:
     """What came of a call: the visit of its stage, or what it raised."""
 
-    visit: Visit | None = None
+    visit: StageRun | None = None
     error: Exception | None = None
 
 
 @task(name="trial", task_run_name="{title}", cache_policy=NO_CACHE, persist_result=False)
-def work(title: str, call: Call) -> Outcome:
+def run_stage_call(title: str, call: StageCall) -> StageResult:
     """Make one stage call in this process, on a device of its own."""
-    from apf_tasks.runtime.device_slots import device_of_its_own
+    from apf_tasks.runtime.device_slots import exclusive_device
 
     os.environ.update(call.environment)
     stage: Stage[Any, Any] = getattr(stages, call.stage).labelled(call.label)
     try:
         with (
             interruptible(),
-            device_of_its_own(call.runtime, call.beside),
+            exclusive_device(call.runtime, call.beside),
             tracking.within(call.pipeline),
-            told_to(written_to(call.moment)),
-            stages_run_by(run_as_task),
-            journal() as book,
+            listening(file_listener(call.moment)),
+            use_stage_runner(run_as_task),
+            journal() as pipeline,
         ):
             stage(*call.arguments)
-        return Outcome(visit=book.visits[-1])
+        return StageResult(visit=pipeline.stage_runs[-1])
     except KeyboardInterrupt:
-        return Outcome(error=stopped())
+        return StageResult(error=stopped())
     except Exception as error:
-        return Outcome(error=portable(error))
+        return StageResult(error=portable(error))
 
 
-def stopped() -> Interrupted:
+def stopped() -> InterruptedByUser:
     """The error of a search that was asked to stop."""
-    return Interrupted("search", "to finish", "a request to stop", "The same command continues where it was.")
+    return InterruptedByUser("search", "to finish", "a request to stop", "The same command continues where it was.")
 
 
-class Workers:
+class WorkerExecutor:
     """A crew of workers under one Prefect task runner."""
 
     def __init__(self, parallel: int, runtime: RuntimeParams) -> None:
@@ -105,7 +112,7 @@ class Workers:
         self._started = False
         self._watched: dict[Path, Listener] = {}
 
-    def __enter__(self) -> Workers:
+    def __enter__(self) -> WorkerExecutor:
         (store.root() / "stages").mkdir(parents=True, exist_ok=True)
         with ExitStack() as opening:
             opening.enter_context(environment_kept())
@@ -132,10 +139,10 @@ class Workers:
         record = stage.record(*arguments)
         if stage.stored(record.key) is not None:
             return lambda: stage(*arguments)
-        reason = history.explain(record)
+        reason = history.explain_miss(record)
         logger.info("%-10s runs: %s", stage.title, reason)
         environment = {name: value for name, value in os.environ.items() if name.startswith(TOLD)}
-        call = Call(
+        call = StageCall(
             stage=stage.name,
             label=stage.label,
             arguments=arguments,
@@ -145,41 +152,43 @@ class Workers:
             environment=environment | {"APF_MLRUNS": str(store.root())},
             moment=self._folder / f"{record.key}.json",
         )
-        self._watched[call.moment] = now_and_then()
+        self._watched[call.moment] = throttled_logger()
         return functools.partial(self._result, stage, call, reason, self._submit(call))
 
-    def _submit(self, call: Call) -> PrefectFuture[Any]:
+    def _submit(self, call: StageCall) -> PrefectFuture[Any]:
         parameters = {"title": f"{call.stage} {call.label}".strip(), "call": call}
         first = not self._started
         try:
             if first:
                 self._runner, self._started = self._runs.enter_context(self._runner), True
-            return self._runner.submit(work, parameters)  # type: ignore[no-any-return]  # Dask connects here
+            return self._runner.submit(run_stage_call, parameters)  # type: ignore[no-any-return]  # Dask connects here
         except Exception as error:
             if not first:
                 raise
             said = f"{type(error).__name__}: {error}"
             raise WorkersError(WORKERS, "workers that answer", said, "Correct it, or unset it.") from error
 
-    def _result(self, stage: Stage[Any, Any], call: Call, reason: str, future: PrefectFuture[Any]) -> Any:
+    def _result(self, stage: Stage[Any, Any], call: StageCall, reason: str, future: PrefectFuture[Any]) -> Any:
         try:
             outcome = self._wait(future)
         except Exception as error:
             if not _is_death(error):
                 raise
-            outcome = self._once_more(call, error)
+            outcome = self._retry(call, error)
         finally:
             self._watched.pop(call.moment, None)
         if outcome.error is not None:
             raise outcome.error
-        visit = outcome.visit
-        assert visit is not None
-        return stage.note(visit.status, reason if visit.status == "ran" else "", visit.seconds, visit.handle)
+        stage_run = outcome.visit
+        assert stage_run is not None
+        return stage.note(
+            stage_run.status, reason if stage_run.status == "ran" else "", stage_run.seconds, stage_run.handle
+        )
 
-    def _once_more(self, call: Call, error: Exception) -> Outcome:
+    def _retry(self, call: StageCall, error: Exception) -> StageResult:
         """A pool that lost one worker has lost all calls: this one is made again, with nobody beside it."""
         if not isinstance(self._runner, Pool):
-            return Outcome(error=_death(error))
+            return StageResult(error=_worker_died(error))
         self._start_again()
         try:
             return self._wait(self._submit(call))
@@ -187,14 +196,14 @@ class Workers:
             if not _is_death(again):
                 raise
             self._start_again()
-            return Outcome(error=_death(again))
+            return StageResult(error=_worker_died(again))
 
-    def _wait(self, future: PrefectFuture[Any]) -> Outcome:
+    def _wait(self, future: PrefectFuture[Any]) -> StageResult:
         """Until the call is made; meanwhile whoever listens is told how far all calls are."""
         try:
             while True:
                 try:
-                    return future.result(timeout=LOOK_SECONDS)  # type: ignore[no-any-return]
+                    return future.result(timeout=POLL_SECONDS)  # type: ignore[no-any-return]
                 except TimeoutError:
                     self._tell()
         except KeyboardInterrupt:  # whenever it comes
@@ -202,8 +211,8 @@ class Workers:
 
     def _tell(self) -> None:
         for path, say in self._watched.items():
-            if (moment := read_moment(path)) is not None and moment.done < moment.total:
-                (current_listener() or say)(moment)
+            if (update := read_moment(path)) is not None and update.done < update.total:
+                (current_listener() or say)(update)
 
 
 def _is_death(error: Exception) -> bool:
@@ -211,7 +220,7 @@ def _is_death(error: Exception) -> bool:
     return type(error).__name__ in DEATHS
 
 
-def _death(error: Exception) -> WorkerDied:
+def _worker_died(error: Exception) -> WorkerDiedError:
     found = " ".join(f"one that died ({type(error).__name__}: {error}".split()).rstrip(".: ") + ")"
     do = "Killed for want of memory, perhaps: lower train.micro_batch_tokens, or search.parallel."
-    return WorkerDied("worker process", "one that finishes", found, do)
+    return WorkerDiedError("worker process", "one that finishes", found, do)

@@ -19,9 +19,16 @@ from apf_tasks.data.ingestion import ingest
 from apf_tasks.data.rows import read_rows
 from apf_tasks.data.splitting import split_rows
 from apf_tasks.errors import ParamsError
-from apf_tasks.evaluation.predictor import Network, Place, load_network, predict_rows, score, scores_of
-from apf_tasks.examples import Columns, Examples, choose, token_table
-from apf_tasks.family import Evidence, Family, get_family
+from apf_tasks.evaluation.predictor import (
+    Placement,
+    Predictor,
+    load_predictor,
+    metric_scores,
+    predict_rows,
+    row_statistics,
+)
+from apf_tasks.examples import Columns, Examples, select_columns, token_table
+from apf_tasks.family import BaselineInputs, Family, get_family
 from apf_tasks.params.experiment import Params
 from apf_tasks.params.family import FamilyParams, family_names
 from apf_tasks.params.file import load_params
@@ -32,7 +39,7 @@ from apf_tasks.training.optim.from_params import build
 from tests.support.paths import PROJECT
 
 SMOKE = [p for p in sorted((PROJECT / "params" / "smoke").glob("*.yaml")) if "family" in yaml.safe_load(p.read_text())]
-PLACE = Place(torch.device("cpu"), torch.float32)
+PLACE = Placement(torch.device("cpu"), torch.float32)
 PERFECT = {"question_answering": lambda references: [answers[0] if answers else "" for answers in references]}
 """Families that have several references for a row -> the predictions that are right."""
 WRONG = {"ner": lambda right: [tags[1:] + tags[:1] for tags in right]}
@@ -45,7 +52,7 @@ class Case:
 
     params: Params
     family: Family
-    network: Network
+    network: Predictor
     folder: Path
     train: pd.DataFrame
     test: pd.DataFrame
@@ -73,7 +80,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         split = split_rows(folder / "split", raw, params.split, params.family)
         base_model.build_base(folder / "base", split, params.model, params.tokenizer, params.family)
     model = ModelParams(base=str(folder / "base" / "model"), max_tokens=params.model.max_tokens)
-    network = load_network(
+    network = load_predictor(
         folder / "base" / "model", model, params.family, split.label_names, RuntimeParams(precision="fp32")
     )
     train, test = (read_rows(folder / "split" / f"{name}.parquet") for name in ("train", "test"))
@@ -124,12 +131,12 @@ def test_served_rows_need_no_reference(case: Case) -> None:
 
 def test_loss_is_a_sum_over_examples(case: Case) -> None:
     columns = case.examples(case.rows).take(np.arange(8))
-    if case.family.draw is not None:
-        columns = case.family.draw(columns, case.network.base, (0, 0))
+    if case.family.mask is not None:
+        columns = case.family.mask(columns, case.network.base, (0, 0))
     model, pad_id = case.network.model, case.network.base.pad_id
     model.train(False)
     with torch.no_grad():
-        parts = [case.family.loss(model, collate(choose(columns, [i]), pad_id, PLACE.device)) for i in range(8)]
+        parts = [case.family.loss(model, collate(select_columns(columns, [i]), pad_id, PLACE.device)) for i in range(8)]
         whole = case.family.loss(model, collate(columns, pad_id, PLACE.device))
     torch.testing.assert_close(torch.stack(parts).sum(), whole, rtol=1e-4, atol=1e-3)
 
@@ -157,13 +164,13 @@ def _numbers_apart(value: Any) -> tuple[str, Any]:
 
 
 def test_perfect_predictions_score_best_and_shuffled_ones_do_not(case: Case) -> None:
-    if case.family.reads_labels:
+    if case.family.needs_labels:
         pytest.skip("a language model predicts no reference; tests/unit has its scores")
     references, names = list(case.family.reference(case.train)), case.network.label_names
     right = PERFECT.get(case.family.name, list)(references)
     wrong = WRONG.get(case.family.name, lambda r: r[1:] + r[:1])(right)
     perfect, shifted = (
-        scores_of(case.family, case.family.statistics(references, found, names)) for found in (right, wrong)
+        metric_scores(case.family, case.family.statistics(references, found, names)) for found in (right, wrong)
     )
     assert set(perfect) == set(case.family.metrics)
     best = {"bleu": 100, "chrf": 100}
@@ -174,20 +181,20 @@ def test_perfect_predictions_score_best_and_shuffled_ones_do_not(case: Case) -> 
 
 
 def test_baselines_answer_every_row_and_are_repeatable(case: Case) -> None:
-    train, test = (Evidence(rows, case.examples(rows)) for rows in (case.train, case.test))
+    train, test = (BaselineInputs(rows, case.examples(rows)) for rows in (case.train, case.test))
     first, second = (case.family.baselines(train, test, 0) for _ in range(2))
     assert first
     assert {n: list(a) for n, a in first.items()} == {n: list(a) for n, a in second.items()}
     for answers in first.values():
         found = [{"prediction": answer} for answer in answers]
-        statistics = score(case.family, case.family.reference(case.test), found, case.network.label_names)
+        statistics = row_statistics(case.family, case.family.reference(case.test), found, case.network.label_names)
         assert len(statistics) == len(case.test)
-        assert np.isfinite(list(scores_of(case.family, statistics).values())).all()
+        assert np.isfinite(list(metric_scores(case.family, statistics).values())).all()
 
 
 def test_training_moves_every_parameter(case: Case) -> None:
     model = case.family.load_model(case.folder / "base" / "model", case.params.model, case.network.label_names)
-    network = Network(model, case.network.base, case.family, case.network.label_names, PLACE)
+    network = Predictor(model, case.network.base, case.family, case.network.label_names, PLACE)
     train = case.params.train.model_copy(update={"learning_rate": 1e-3, "warmup_fraction": 0, "epochs": 1})
     constants = case.family.constants(case.train, network.label_names) if case.family.constants else None
     optimizer = build(train.optimizer, model, 1e-3, 0.01)

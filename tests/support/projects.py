@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from apf_tasks.cache.journal import Journal, journal
+from apf_tasks.cache.journal import PipelineRun, journal
 from flows.cli.main import main
 
 
-def run(**overrides: Any) -> Journal:
+def run(**overrides: Any) -> PipelineRun:
     """The main job of `reviews.yaml` here; `train__epochs=2` overrides `train.epochs`."""
     from flows.fine_tune import fine_tune
 
@@ -29,12 +29,12 @@ def apf(*command: str) -> int:
         return int(end.code or 0)
 
 
-def handles(done: Journal, kind: type) -> list[Any]:
+def handles(done: PipelineRun, kind: type) -> list[Any]:
     """The handles of this class, in the order of the stages."""
-    return [visit.handle for visit in done.visits if isinstance(visit.handle, kind)]
+    return [visit.handle for visit in done.stage_runs if isinstance(visit.handle, kind)]
 
 
-def handle(done: Journal, kind: type) -> Any:
+def handle(done: PipelineRun, kind: type) -> Any:
     """The first of them."""
     return handles(done, kind)[0]
 

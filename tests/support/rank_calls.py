@@ -33,11 +33,11 @@ def learns(cases: list[tuple[str, Path]]) -> list[dict[str, Any]]:
     from apf_tasks.models.pretrained import load_base
     from apf_tasks.params.family import family_params
     from apf_tasks.params.model import ModelParams
-    from apf_tasks.runtime.ranks import here
-    from apf_tasks.runtime.sharding import gathered, shard, whole
+    from apf_tasks.runtime.ranks import current_ranks
+    from apf_tasks.runtime.sharding import full_tensor, shard, unsharded
     from tests.support.tiny import review_rows
 
-    found, ranks, device = [], here(), torch.device("cpu")
+    found, ranks, device = [], current_ranks(), torch.device("cpu")
     for name, folder in cases:
         short = {"max_new_tokens": 4, "prompt": "{source}"} if name == "translation" else {}
         family = get_family(family_params(name).model_validate({"name": name} | short))
@@ -45,8 +45,8 @@ def learns(cases: list[tuple[str, Path]]) -> list[dict[str, Any]]:
         base, model = load_base(folder, params), family.load_model(folder, params, ()).eval()
         rows = pd.DataFrame(review_rows(4)).assign(source=lambda r: r["text"], target=lambda r: r["text"].str[:20])
         columns = {n: v for n, v in family.encode(rows, base, ()).items() if n not in ("truncated", "row")}
-        if family.draw is not None:
-            columns = family.draw(columns, base, (1, 2))
+        if family.mask is not None:
+            columns = family.mask(columns, base, (1, 2))
         batch = collate(columns, base.pad_id, device)
         if ranks.count > 1:
             shard(model, ranks, device)
@@ -54,8 +54,8 @@ def learns(cases: list[tuple[str, Path]]) -> list[dict[str, Any]]:
             model.zero_grad()
             loss = family.loss(model, batch)
             loss.backward()  # type: ignore[no-untyped-call]
-            with torch.no_grad(), gathered(model):
+            with torch.no_grad(), unsharded(model):
                 said = family.predict(model, batch, base, ())
-        gradients = {n: whole(p.grad).numpy() for n, p in model.named_parameters() if p.grad is not None}
+        gradients = {n: full_tensor(p.grad).numpy() for n, p in model.named_parameters() if p.grad is not None}
         found.append({"loss": loss.item(), "gradients": gradients, "said": [piece["prediction"] for piece in said]})
     return found

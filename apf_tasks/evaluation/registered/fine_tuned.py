@@ -13,7 +13,7 @@ import pandas as pd
 
 from apf_tasks.data.rows import without_nan
 from apf_tasks.errors import DataError
-from apf_tasks.evaluation.predictor import Network, load_network, predict_rows
+from apf_tasks.evaluation.predictor import Predictor, load_predictor, predict_rows
 from apf_tasks.evaluation.registered.recorded_config import ServedConfig
 from apf_tasks.examples import Examples, token_table
 from apf_tasks.family import Prediction
@@ -25,14 +25,14 @@ from apf_tasks.params.train import RuntimeParams
 class FineTuned(NamedTuple):
     """A fine-tuned model with the settings of its decisions."""
 
-    network: Network
+    network: Predictor
     settings: Mapping[str, float]
     folder: Path
     """Hugging Face format."""
 
     def evaluate(self, rows: pd.DataFrame) -> list[Prediction]:
         """The prediction of every row, as the evaluation has it."""
-        if not self.network.family.reads_labels:  # as a served row: the label may be one that this model does not know
+        if not self.network.family.needs_labels:  # as a served row: the label may be one that this model does not know
             family = self.network.family
             rows = rows.drop(columns=[name for name in family.columns if name in rows and name not in family.example])
         return self._answers(rows, answering=False)
@@ -60,5 +60,5 @@ def load_fine_tuned(
     """The model in `folder` as its configuration says, its precision too; or with other options of its family."""
     model = ModelParams(base=str(folder), **config.model)
     here = (runtime or RuntimeParams()).model_copy(update={"precision": config.precision})
-    network = load_network(folder, model, family or config.family, config.label_names, here)
+    network = load_predictor(folder, model, family or config.family, config.label_names, here)
     return FineTuned(network, config.settings, folder)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from apf_tasks.artifacts import Contender, RawData, Split
+from apf_tasks.artifacts import RawData, Split, VersionScores
 from apf_tasks.cache.fingerprints import fingerprint_files
 from apf_tasks.data.rows import read_rows, write_rows
 from apf_tasks.errors import RegistryError
-from apf_tasks.evaluation.predictor import score, scores_of
+from apf_tasks.evaluation.predictor import metric_scores, row_statistics
 from apf_tasks.evaluation.registered.fine_tuned import FineTuned, load_fine_tuned
 from apf_tasks.evaluation.registered.recorded_config import read_config
 from apf_tasks.family import get_family
@@ -25,7 +25,9 @@ TIMED_REPEATS = 3
 FILE = "predictions.parquet"
 
 
-def contend(out: Path, uri: str, rows_of: Split | RawData, family: FamilyParams, runtime: RuntimeParams) -> Contender:
+def score_version(
+    out: Path, uri: str, rows_of: Split | RawData, family: FamilyParams, runtime: RuntimeParams
+) -> VersionScores:
     """Score the version `uri` by the measure of `family`: on the test rows of a split, or on all that were read.
 
     Raises RegistryError.
@@ -47,13 +49,13 @@ def contend(out: Path, uri: str, rows_of: Split | RawData, family: FamilyParams,
     if "group" in rows:
         shown["group"] = rows["group"]
     write_rows(shown, out / FILE)
-    return Contender(
+    return VersionScores(
         path=out,
         fingerprint=fingerprint_files(out, [FILE]),
         uri=uri,
         model_fingerprint=model_identity(uri),
         rows=len(rows),
-        scores=dict(scores_of(functions, score(functions, references, predictions, names))),
+        scores=dict(metric_scores(functions, row_statistics(functions, references, predictions, names))),
         label_names=tuple(names),
         model_bytes=sum(file.stat().st_size for file in served.folder.rglob("*") if file.is_file()),
     )

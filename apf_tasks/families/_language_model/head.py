@@ -90,10 +90,10 @@ class Head:
         """
         import torch
 
-        from apf_tasks.runtime.sharding import is_divided
+        from apf_tasks.runtime.sharding import is_dtensor
 
         last = self.layers[-1] if self.layers else None
-        if not isinstance(last, torch.nn.Linear) or is_divided(last.weight) or self.cap:
+        if not isinstance(last, torch.nn.Linear) or is_dtensor(last.weight) or self.cap:
             return None
         if last.bias is not None and (self.scale != 1 or self.bias is not None):
             return None

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from apf_tasks.examples import IGNORE_INDEX
 from apf_tasks.families._language_model.head import Head, summed_loss, with_states
-from apf_tasks.family import Checked, Evidence, Pieces, Prediction, model_inputs
+from apf_tasks.family import BaselineInputs, CheckedRows, ExamplePredictions, Prediction, model_inputs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +30,7 @@ SHOWN_TEXTS = 5
 SHOWN_CHARACTERS = 200
 
 
-def with_text(rows: pd.DataFrame) -> Checked:
+def check_text(rows: pd.DataFrame) -> CheckedRows:
     """Rows with a `text`, which `tokens` are made one of; a usable one has something in it.
 
     A list of words or sentences is a text too.
@@ -46,7 +46,7 @@ def with_text(rows: pd.DataFrame) -> Checked:
     found = [plain(value) for value in rows["text" if "text" in rows else "tokens"]]
     reasons = ["empty text" if v is None else "" if isinstance(v, str) else "the text is no text" for v in found]
     texts = pd.Series(found, index=rows.index, dtype=object)
-    return Checked(rows.assign(text=texts), pd.Series(reasons, index=rows.index, dtype=object))
+    return CheckedRows(rows.assign(text=texts), pd.Series(reasons, index=rows.index, dtype=object))
 
 
 def inputs_of(batch: Batch, causal: bool) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def inputs_of(batch: Batch, causal: bool) -> dict[str, Any]:
     return {**model_inputs(batch), **({"use_cache": False} if causal else {})}
 
 
-def loss_of(model: PreTrainedModel, batch: Batch, shift: int) -> torch.Tensor:
+def lm_loss(model: PreTrainedModel, batch: Batch, shift: int) -> torch.Tensor:
     """Cross-entropy summed over the labelled positions, a scalar with gradient.
 
     `shift`: how many positions before its label a hidden state stands: 1 for a causal model, 0 for a masked one.
@@ -62,7 +62,7 @@ def loss_of(model: PreTrainedModel, batch: Batch, shift: int) -> torch.Tensor:
     return summed_loss(model, inputs_of(batch, shift == 1), batch["labels"][:, shift:])
 
 
-def judge(model: PreTrainedModel, batch: Batch, shift: int) -> NDArray[np.float64]:
+def token_log_likelihood(model: PreTrainedModel, batch: Batch, shift: int) -> NDArray[np.float64]:
     """Per example its negative log-likelihood in nats, its labelled positions, and how often the most probable token is
     the label, (B, 3).
     """
@@ -96,7 +96,7 @@ def best_tokens(model: PreTrainedModel, batch: Batch, at: torch.Tensor) -> list[
     return [[next(tokens) for _ in range(count)] for count in at.sum(1).tolist()]
 
 
-def foresees(model: PreTrainedModel) -> bool:
+def is_causal(model: PreTrainedModel) -> bool:
     """Whether the model reads from left to right: another last token changes nothing that it says before."""
     import torch
 
@@ -109,7 +109,7 @@ def foresees(model: PreTrainedModel) -> bool:
     return torch.allclose(first, second, rtol=1e-4, atol=1e-5)
 
 
-def summed_pieces(pieces: Pieces) -> list[Prediction]:
+def summed_pieces(pieces: ExamplePredictions) -> list[Prediction]:
     """Per row the sum of what its examples have under `prediction`, and exp(nats per token) of it as `perplexity`."""
     found: list[Prediction] = []
     for row in pieces:
@@ -121,12 +121,12 @@ def summed_pieces(pieces: Pieces) -> list[Prediction]:
 
 def extremes(texts: Iterable[str], predictions: Sequence[Prediction]) -> dict[str, Any]:
     """`easiest` and `hardest`: the texts of lowest and highest perplexity, shortened."""
-    judged = [
+    scored = [
         {"perplexity": found["perplexity"], "tokens": int(found["prediction"][1]), "text": text[:SHOWN_CHARACTERS]}
         for text, found in zip(texts, predictions, strict=True)
     ]
-    judged = sorted((row for row in judged if row["tokens"]), key=lambda row: float(row["perplexity"]))
-    return {"easiest": judged[:SHOWN_TEXTS], "hardest": judged[::-1][:SHOWN_TEXTS]}
+    scored = sorted((row for row in scored if row["tokens"]), key=lambda row: float(row["perplexity"]))
+    return {"easiest": scored[:SHOWN_TEXTS], "hardest": scored[::-1][:SHOWN_TEXTS]}
 
 
 def arrays(examples: Examples, name: str) -> list[NDArray[np.int64]]:
@@ -136,7 +136,7 @@ def arrays(examples: Examples, name: str) -> list[NDArray[np.int64]]:
     return np.split(values.astype(np.int64, copy=False)[offsets[0] : offsets[-1]], offsets[1:-1] - offsets[0])
 
 
-def ngram_baselines(train: Evidence, test: Evidence) -> dict[str, Sequence[Any]]:
+def ngram_baselines(train: BaselineInputs, test: BaselineInputs) -> dict[str, Sequence[Any]]:
     """[nats, tokens] of each test row under a unigram and a trigram model of the labelled tokens of the train rows."""
     from apf_tasks.evaluation.metrics.language import ngram_nll
 

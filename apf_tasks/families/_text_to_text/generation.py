@@ -9,14 +9,14 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from apf_tasks.families._text_to_text.seq2seq import WritingParams, end_tokens, set_languages
+from apf_tasks.families._text_to_text.seq2seq import GenerationParams, end_tokens, set_languages
 from apf_tasks.family import Prediction
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from apf_tasks.models.pretrained import Base
+    from apf_tasks.models.pretrained import BaseModelInfo
 
 TOKENS_AT_ONCE = 32768
 """Most tokens whose keys and values are remembered at a time, over all rows and beams."""
@@ -27,8 +27,8 @@ _UNSPACED = "\u3001-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff01-\uffef\U
 _BLANK_BETWEEN = re.compile(f"(?<=[{_UNSPACED}]) +(?=[{_UNSPACED}])")
 
 
-def write(
-    model: PreTrainedModel, batch: dict[str, torch.Tensor], base: Base, params: WritingParams
+def generate(
+    model: PreTrainedModel, batch: dict[str, torch.Tensor], base: BaseModelInfo, params: GenerationParams
 ) -> list[Prediction]:
     """The output for each row: `prediction`, and whether it `finished` within `max_new_tokens`."""
     ids, mask = _prompts(batch, base)
@@ -57,7 +57,7 @@ def decode(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Sequence[int]]) ->
     return [_BLANK_BETWEEN.sub("", text) for text in texts]
 
 
-def _prompts(batch: dict[str, torch.Tensor], base: Base) -> tuple[torch.Tensor, torch.Tensor]:
+def _prompts(batch: dict[str, torch.Tensor], base: BaseModelInfo) -> tuple[torch.Tensor, torch.Tensor]:
     """Ids and mask of what is there before anything is written, (B, P); a decoder's are padded on the left."""
     import torch
 
@@ -70,7 +70,7 @@ def _prompts(batch: dict[str, torch.Tensor], base: Base) -> tuple[torch.Tensor, 
     return ids.gather(1, at.clamp(min=0)).masked_fill(at < 0, base.pad_id), (at >= 0).long()
 
 
-def _settings(model: PreTrainedModel, base: Base, params: WritingParams) -> dict[str, Any]:
+def _settings(model: PreTrainedModel, base: BaseModelInfo, params: GenerationParams) -> dict[str, Any]:
     """Everything that decides what is written; see `load_model` for what a base brings along."""
     config = model.config
     settings: dict[str, Any] = {

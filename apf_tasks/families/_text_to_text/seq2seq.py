@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from apf_tasks.errors import ModelError, UnfitParams
+from apf_tasks.errors import ModelError, UnsuitableParamsError
 from apf_tasks.examples import IGNORE_INDEX, Columns
 from apf_tasks.family import model_inputs
 from apf_tasks.params.base import PositiveInt
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from apf_tasks.models.pretrained import Base
+    from apf_tasks.models.pretrained import BaseModelInfo
 
 FEWEST_SOURCE_TOKENS = 8
 """A prompt that leaves less room than this for the input is a mistake."""
 
 
-class WritingParams(FamilyParams):
+class GenerationParams(FamilyParams):
     """Options of every family whose predictions are written text."""
 
     slot: ClassVar[str] = ""
@@ -50,7 +50,7 @@ class WritingParams(FamilyParams):
     """With beams: above 0 favours long outputs, below 0 short ones."""
 
     @model_validator(mode="after")
-    def _one_slot(self) -> WritingParams:
+    def _one_slot(self) -> GenerationParams:
         if self.prompt is not None and self.prompt.count(self.slot) != 1:
             raise ValueError(f"prompt: expected {self.slot} in it, once")
         return self
@@ -66,25 +66,33 @@ class WritingParams(FamilyParams):
         return None
 
 
-def encode(texts: Sequence[str], outputs: Sequence[str] | None, base: Base, params: WritingParams) -> Columns:
+def encode(
+    texts: Sequence[str], outputs: Sequence[str] | None, base: BaseModelInfo, params: GenerationParams
+) -> Columns:
     """Token columns of inputs and, where they are known, outputs. Raises ParamsError where a prompt leaves no room."""
     if base.is_encoder_decoder:
         return _encode_apart(texts, outputs, base, params)
     return _encode_joined(texts, outputs, base, params)
 
 
-def _encode_apart(texts: Sequence[str], outputs: Sequence[str] | None, base: Base, params: WritingParams) -> Columns:
+def _encode_apart(
+    texts: Sequence[str], outputs: Sequence[str] | None, base: BaseModelInfo, params: GenerationParams
+) -> Columns:
     """For an encoder-decoder: `input_ids` are the input, `labels` the output, each with its own special tokens."""
     from apf_tasks.models.config import positions
 
     room = positions(base.config)
     if room is not None and params.max_new_tokens > room:
         do = "Write family.max_new_tokens: a smaller number."
-        raise UnfitParams("family.max_new_tokens", f"at most {room}, the positions", str(params.max_new_tokens), do)
+        raise UnsuitableParamsError(
+            "family.max_new_tokens", f"at most {room}, the positions", str(params.max_new_tokens), do
+        )
     before, _, after = (params.prompt or params.slot).partition(params.slot)
     if after:
         do = f"Let it end in {params.slot}."
-        raise UnfitParams("family.prompt", "for an encoder-decoder, words before the input alone", repr(after), do)
+        raise UnsuitableParamsError(
+            "family.prompt", "for an encoder-decoder, words before the input alone", repr(after), do
+        )
     set_languages(base, params.languages)
     ids, cut = _whole(base, base.max_tokens, text=[before + text for text in texts])
     if outputs is None:
@@ -97,7 +105,7 @@ def _encode_apart(texts: Sequence[str], outputs: Sequence[str] | None, base: Bas
     return {"input_ids": ids, "labels": labels, "truncated": [a or b for a, b in zip(cut, cut_outputs, strict=True)]}
 
 
-def _whole(base: Base, most: int, **texts: list[str]) -> tuple[list[list[int]], list[bool]]:
+def _whole(base: BaseModelInfo, most: int, **texts: list[str]) -> tuple[list[list[int]], list[bool]]:
     """Token ids with special tokens, at most `most`, and which texts had more."""
     ids = base.tokenizer(**texts, truncation=False, verbose=False)["input_ids"]
     cut = [len(row) > most for row in ids]
@@ -106,7 +114,9 @@ def _whole(base: Base, most: int, **texts: list[str]) -> tuple[list[list[int]], 
     return ids, cut
 
 
-def _encode_joined(texts: Sequence[str], outputs: Sequence[str] | None, base: Base, params: WritingParams) -> Columns:
+def _encode_joined(
+    texts: Sequence[str], outputs: Sequence[str] | None, base: BaseModelInfo, params: GenerationParams
+) -> Columns:
     """For a decoder: `input_ids` are prompt, output and end; `prompt` is the length of the first.
 
     An input is cut so that an output of `max_new_tokens` fits behind it, whatever the output of the row is: a prompt
@@ -118,7 +128,7 @@ def _encode_joined(texts: Sequence[str], outputs: Sequence[str] | None, base: Ba
         needed = base.max_tokens + FEWEST_SOURCE_TOKENS - most
         do = f"Write model.max_tokens: {needed} or more, or a smaller family.max_new_tokens."
         parts = f"{len(before) + len(after)} of the prompt and {params.max_new_tokens} of the output"
-        raise UnfitParams("model.max_tokens", f"room for an input beside {parts}", str(base.max_tokens), do)
+        raise UnsuitableParamsError("model.max_tokens", f"room for an input beside {parts}", str(base.max_tokens), do)
     columns: Columns = {"input_ids": [], "labels": [], "prompt": [], "truncated": []}
     sources = _plain(base.tokenizer, texts)
     answers = _plain(base.tokenizer, outputs) if outputs is not None else [None] * len(sources)
@@ -139,7 +149,7 @@ def _plain(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[lis
     return ids
 
 
-def prompt_tokens(tokenizer: PreTrainedTokenizerBase, params: WritingParams) -> tuple[list[int], list[int]]:
+def prompt_tokens(tokenizer: PreTrainedTokenizerBase, params: GenerationParams) -> tuple[list[int], list[int]]:
     """What a decoder reads before and after the input. Raises ModelError when the chat template drops the input."""
     wording = params.prompt or params.instruction
     chats = params.chat == "auto" and bool(tokenizer.chat_template)
@@ -156,7 +166,7 @@ def prompt_tokens(tokenizer: PreTrainedTokenizerBase, params: WritingParams) -> 
     return ([start, *before] if opens and not chats else before), after
 
 
-def end_tokens(base: Base) -> list[int]:
+def end_tokens(base: BaseModelInfo) -> list[int]:
     """Tokens that end an output, the one that is learned first. Raises ModelError when there is none."""
     tokenizer, own = base.tokenizer, base.config.eos_token_id
     first = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
@@ -168,7 +178,7 @@ def end_tokens(base: Base) -> list[int]:
     return ends
 
 
-def set_languages(base: Base, languages: tuple[str, str] | None) -> dict[str, int]:
+def set_languages(base: BaseModelInfo, languages: tuple[str, str] | None) -> dict[str, int]:
     """Tell a tokenizer with language tokens which two they are; how the output then has to begin, for generation.
 
     mBART-50, M2M100 and NLLB write the language first; mBART starts from it. Raises ModelError for an unknown language.
@@ -224,10 +234,10 @@ def load_model(folder: Path, model: ModelParams, label_names: Sequence[str]) -> 
 def loss(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Cross-entropy summed over the tokens of the outputs and their ends."""
     from apf_tasks.families._language_model.head import summed_loss
-    from apf_tasks.families._language_model.scoring import loss_of
+    from apf_tasks.families._language_model.scoring import lm_loss
 
     if not model.config.is_encoder_decoder:
-        return loss_of(model, batch, shift=1)
+        return lm_loss(model, batch, shift=1)
     if "position_ids" in batch:
         raise ValueError("an encoder-decoder does not take examples behind each other")
     labels = batch["labels"]

@@ -19,7 +19,7 @@ from apf_tasks.families.causal_lm.conversations import Message
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from apf_tasks.models.pretrained import Base
+    from apf_tasks.models.pretrained import BaseModelInfo
 
 Segment = tuple[str, bool]
 """A part of a rendered conversation, and whether the model learns to write it."""
@@ -47,7 +47,7 @@ class Chat:
     """The end of text behind every answer, where `mark` is no token of its own that a model could stop at."""
 
     @classmethod
-    def of(cls, base: Base) -> Chat:
+    def of(cls, base: BaseModelInfo) -> Chat:
         """Gives a tokenizer without a chat template the default one: it is saved with it. Raises ModelError."""
         tokenizer = base.tokenizer
         end = tokenizer.eos_token_id
@@ -130,7 +130,7 @@ class Example:
     truncated: bool
 
 
-def learnable(chat: Chat, conversations: Sequence[list[Message]], most: int) -> Iterator[Example]:
+def training_examples(chat: Chat, conversations: Sequence[list[Message]], most: int) -> Iterator[Example]:
     """Every conversation as examples of at most `most` tokens.
 
     What is too long loses its earliest turns, all but the system message and the last question; then the beginning of
@@ -167,8 +167,8 @@ def without_first_turns(messages: list[Message]) -> list[Message]:
     return messages[:first] + messages[first + 2 :] if len(messages) > first + 2 else messages
 
 
-def answerable(chat: Chat, conversations: Sequence[list[Message]], most: int) -> list[tuple[list[int], bool]]:
-    """Tokens of every prompt up to its answer, and whether they had to be cut at `most`, as `learnable` cuts."""
+def prompt_examples(chat: Chat, conversations: Sequence[list[Message]], most: int) -> list[tuple[list[int], bool]]:
+    """Tokens of every prompt up to its answer, and whether they had to be cut at `most`, as `training_examples` cuts."""
     found = chat.tokens([example for messages in conversations for example in chat.examples(messages, open_end=True)])
     cut: list[tuple[list[int], bool]] = []
     for messages, (ids, _) in zip(conversations, found, strict=True):
@@ -186,7 +186,9 @@ def stop_at(model: PreTrainedModel, stops: Sequence[int]) -> None:
         model.generation_config.eos_token_id = list(stops)
 
 
-def respond(model: PreTrainedModel, chat: Chat, prompts: Sequence[list[int]], pad_id: int, most: int) -> list[str]:
+def generate_responses(
+    model: PreTrainedModel, chat: Chat, prompts: Sequence[list[int]], pad_id: int, most: int
+) -> list[str]:
     """The most probable continuation of every prompt, token by token, of at most `most` tokens."""
     import torch
     from transformers import GenerationConfig

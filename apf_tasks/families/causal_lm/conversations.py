@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from apf_tasks.family import Checked
+from apf_tasks.family import CheckedRows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +20,7 @@ SPEAKERS = {"human": "user", "gpt": "assistant"}
 """What ShareGPT calls the roles."""
 
 
-def check_conversations(systems: bool, rows: pd.DataFrame) -> Checked:
+def check_conversations(systems: bool, rows: pd.DataFrame) -> CheckedRows:
     """A usable row is a conversation with an answer; `messages` become `response`, the last one, and `prompt`.
 
     `systems`: whether rows may bring a system message.
@@ -28,15 +28,15 @@ def check_conversations(systems: bool, rows: pd.DataFrame) -> Checked:
     import pandas as pd
 
     paired = "prompt" in rows
-    judged = [
+    scored = [
         _judge_pair(row) if paired and row.get("messages") is None else _judge_messages(row, systems)
         for row in rows.to_dict("records")
     ]
     columns = ["prompt", "response", *(["system"] if systems else [])]
-    found = {c: pd.Series([r.get(c) for r, _ in judged], index=rows.index, dtype=object) for c in columns}
-    reasons = pd.Series([reason for _, reason in judged], index=rows.index, dtype=object)
-    unanswered = sum(bool(row.get("unanswered")) for row, _ in judged)
-    return Checked(rows.assign(**found), reasons, {"last user turns without an answer left out": unanswered})
+    found = {c: pd.Series([r.get(c) for r, _ in scored], index=rows.index, dtype=object) for c in columns}
+    reasons = pd.Series([reason for _, reason in scored], index=rows.index, dtype=object)
+    unanswered = sum(bool(row.get("unanswered")) for row, _ in scored)
+    return CheckedRows(rows.assign(**found), reasons, {"last user turns without an answer left out": unanswered})
 
 
 def _judge_pair(row: dict[Any, Any]) -> tuple[dict[str, Any], str]:

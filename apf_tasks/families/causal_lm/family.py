@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from apf_tasks.examples import IGNORE_INDEX, Columns
-from apf_tasks.family import Checked, Evidence, Family, Pieces, Prediction, Settings
+from apf_tasks.family import BaselineInputs, CheckedRows, ExamplePredictions, Family, Prediction, Thresholds
 from apf_tasks.params.base import PositiveInt
 from apf_tasks.params.family import FamilyParams
 from apf_tasks.params.model import ModelParams
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from apf_tasks.models.pretrained import Base
+    from apf_tasks.models.pretrained import BaseModelInfo
 
 SAMPLES = 32
 """First rows of a split that the model also answers in words: as many as registration replays."""
@@ -43,14 +43,14 @@ class CausalLMParams(FamilyParams):
 PARAMS = CausalLMParams
 
 
-def check_documents(rows: pd.DataFrame) -> Checked:
+def check_documents(rows: pd.DataFrame) -> CheckedRows:
     """A usable row has a text with something in it."""
-    from apf_tasks.families._language_model.scoring import with_text
+    from apf_tasks.families._language_model.scoring import check_text
 
-    return with_text(rows)
+    return check_text(rows)
 
 
-def encode_documents(rows: pd.DataFrame, base: Base, label_names: Sequence[str]) -> Columns:
+def encode_documents(rows: pd.DataFrame, base: BaseModelInfo, label_names: Sequence[str]) -> Columns:
     """Windows of at most `max_tokens` tokens over the start of text, the text and the end of text.
 
     Each window begins with the last token of the one before it, as context alone: every token but the very first is
@@ -72,12 +72,14 @@ def encode_documents(rows: pd.DataFrame, base: Base, label_names: Sequence[str])
     return columns
 
 
-def encode_conversations(params: CausalLMParams, rows: pd.DataFrame, base: Base, label_names: Sequence[str]) -> Columns:
+def encode_conversations(
+    params: CausalLMParams, rows: pd.DataFrame, base: BaseModelInfo, label_names: Sequence[str]
+) -> Columns:
     """Conversations whose answers are the labels. The first rows, and served ones, also bring a prompt to answer.
 
     `prompt` holds its token ids plus one, since a batch fills it up with 0.
     """
-    from apf_tasks.families.causal_lm.chat import Chat, answerable, learnable
+    from apf_tasks.families.causal_lm.chat import Chat, prompt_examples, training_examples
     from apf_tasks.families.causal_lm.conversations import conversation
 
     chat = Chat.of(base)
@@ -85,13 +87,13 @@ def encode_conversations(params: CausalLMParams, rows: pd.DataFrame, base: Base,
     asked = [conversation(prompt, system) for prompt, system in zip(rows["prompt"], systems, strict=True)]
     served = "response" not in rows
     most = base.max_tokens - _most_new_tokens(params, base)
-    prompts = answerable(chat, asked if served else asked[:SAMPLES], most)
+    prompts = prompt_examples(chat, asked if served else asked[:SAMPLES], most)
     columns: Columns = {"input_ids": [], "labels": [], "truncated": [], "row": [], "prompt": []}
     if served:
         found = [(row, ids, [IGNORE_INDEX] * len(ids), cut) for row, (ids, cut) in enumerate(prompts)]
     else:
         answers = [[*m, {"role": "assistant", "content": r}] for m, r in zip(asked, rows["response"], strict=True)]
-        found = [(e.row, e.ids, e.labels, e.truncated) for e in learnable(chat, answers, base.max_tokens)]
+        found = [(e.row, e.ids, e.labels, e.truncated) for e in training_examples(chat, answers, base.max_tokens)]
     for at, (row, ids, labels, truncated) in enumerate(found):
         last = at + 1 == len(found) or found[at + 1][0] != row
         columns["input_ids"].append(ids)
@@ -102,18 +104,18 @@ def encode_conversations(params: CausalLMParams, rows: pd.DataFrame, base: Base,
     return columns
 
 
-def _most_new_tokens(params: CausalLMParams, base: Base) -> int:
+def _most_new_tokens(params: CausalLMParams, base: BaseModelInfo) -> int:
     return min(params.max_new_tokens, base.max_tokens // 2)
 
 
 def load_model(folder: Path, model: ModelParams, label_names: Sequence[str]) -> PreTrainedModel:
     """The base with its language-model head. Raises ModelError for one that sees the words to come."""
     from apf_tasks.errors import ModelError
-    from apf_tasks.families._language_model.scoring import foresees
+    from apf_tasks.families._language_model.scoring import is_causal
     from apf_tasks.models.pretrained import load_pretrained
 
     loaded = load_pretrained(folder, model, "AutoModelForCausalLM")
-    if not foresees(loaded):
+    if not is_causal(loaded):
         expected, found = "a decoder, which reads from left to right", f"{loaded.config.model_type}, which reads all"
         do = "Choose one such as gpt2, llama or qwen2, or write family: masked_lm."
         raise ModelError(f"model {model.base}", expected, found, do)
@@ -122,22 +124,22 @@ def load_model(folder: Path, model: ModelParams, label_names: Sequence[str]) -> 
 
 def loss(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Cross-entropy summed over the labels, each foreseen from the tokens before it."""
-    from apf_tasks.families._language_model.scoring import loss_of
+    from apf_tasks.families._language_model.scoring import lm_loss
 
-    return loss_of(model, batch, shift=1)
+    return lm_loss(model, batch, shift=1)
 
 
 def predict(
-    model: PreTrainedModel, batch: dict[str, torch.Tensor], base: Base, label_names: Sequence[str]
+    model: PreTrainedModel, batch: dict[str, torch.Tensor], base: BaseModelInfo, label_names: Sequence[str]
 ) -> list[Prediction]:
     """[nats, tokens] of the labels of every example."""
-    from apf_tasks.families._language_model.scoring import judge
+    from apf_tasks.families._language_model.scoring import token_log_likelihood
 
-    return [{"prediction": row[:2].tolist()} for row in judge(model, batch, shift=1)]
+    return [{"prediction": row[:2].tolist()} for row in token_log_likelihood(model, batch, shift=1)]
 
 
 def predict_conversations(
-    model: PreTrainedModel, batch: dict[str, torch.Tensor], base: Base, label_names: Sequence[str]
+    model: PreTrainedModel, batch: dict[str, torch.Tensor], base: BaseModelInfo, label_names: Sequence[str]
 ) -> list[Prediction]:
     """What `predict` gives. Model and tokenizer are then saved with where an answer ends, and with a chat template."""
     from apf_tasks.families.causal_lm.chat import Chat, stop_at
@@ -150,17 +152,17 @@ def answer(
     params: CausalLMParams,
     model: PreTrainedModel,
     batch: dict[str, torch.Tensor],
-    base: Base,
+    base: BaseModelInfo,
     label_names: Sequence[str],
 ) -> list[Prediction]:
     """What `predict_conversations` gives; a response where a prompt asks for one."""
-    from apf_tasks.families.causal_lm.chat import Chat, respond
+    from apf_tasks.families.causal_lm.chat import Chat, generate_responses
 
     found = predict_conversations(model, batch, base, label_names)
     prompts = [[i - 1 for i in ids if i > 0] for ids in batch["prompt"].tolist()]
     asked = [at for at, ids in enumerate(prompts) if ids]
     if asked:
-        written = respond(
+        written = generate_responses(
             model, Chat.of(base), [prompts[at] for at in asked], base.pad_id, _most_new_tokens(params, base)
         )
         for at, text in zip(asked, written, strict=True):
@@ -168,7 +170,9 @@ def answer(
     return found
 
 
-def merge(rows: pd.DataFrame, pieces: Pieces, base: Base, settings: Settings) -> list[Prediction]:
+def merge(
+    rows: pd.DataFrame, pieces: ExamplePredictions, base: BaseModelInfo, settings: Thresholds
+) -> list[Prediction]:
     """Sums over the windows of a row; what was written for it, where anything was written."""
     from apf_tasks.families._language_model.scoring import summed_pieces
 
@@ -199,7 +203,7 @@ def scores(sums: np.ndarray) -> dict[str, np.ndarray]:
     return language_scores(sums)
 
 
-def baselines(train: Evidence, test: Evidence, seed: int) -> dict[str, Sequence[Any]]:
+def baselines(train: BaselineInputs, test: BaselineInputs, seed: int) -> dict[str, Sequence[Any]]:
     """Token models of the train rows, scored on the tokens that the model is scored on."""
     from apf_tasks.families._language_model.scoring import ngram_baselines
 
@@ -257,7 +261,7 @@ def family(params: CausalLMParams) -> Family:
         "statistics": statistics,
         "scores": scores,
         "baselines": baselines,
-        "reads_labels": True,
+        "needs_labels": True,
         "packs": True,
     }
     return _instructions(params, shared) if params.mode == "instructions" else _documents(shared)

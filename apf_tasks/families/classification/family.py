@@ -14,7 +14,15 @@ from pydantic import model_validator
 
 from apf_tasks.examples import Columns
 from apf_tasks.families.classification.targets import Target, one_label, score, several_labels
-from apf_tasks.family import Checked, Evidence, Family, Pieces, Prediction, Settings, model_inputs
+from apf_tasks.family import (
+    BaselineInputs,
+    CheckedRows,
+    ExamplePredictions,
+    Family,
+    Prediction,
+    Thresholds,
+    model_inputs,
+)
 from apf_tasks.params.family import FamilyParams
 from apf_tasks.params.model import ModelParams
 
@@ -23,7 +31,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from apf_tasks.models.pretrained import Base
+    from apf_tasks.models.pretrained import BaseModelInfo
 
 
 class SentimentParams(FamilyParams):
@@ -54,20 +62,20 @@ class SentimentParams(FamilyParams):
 PARAMS = SentimentParams
 
 
-def check(target: Target, text_columns: Sequence[str], rows: pd.DataFrame) -> Checked:
+def check(target: Target, text_columns: Sequence[str], rows: pd.DataFrame) -> CheckedRows:
     """A usable row has something in every text, and a target."""
     import pandas as pd
 
-    judged = [target.parse(value) for value in rows[target.column]]
-    reasons = pd.Series([reason for _, reason in judged], index=rows.index, dtype=object)
+    scored = [target.parse(value) for value in rows[target.column]]
+    reasons = pd.Series([reason for _, reason in scored], index=rows.index, dtype=object)
     for column in text_columns:
         reasons[rows[column].isna()] = f"empty {column}"
-    values = pd.Series([value for value, _ in judged], index=rows.index, dtype=object)
-    return Checked(rows.assign(**{target.column: values}), reasons)
+    values = pd.Series([value for value, _ in scored], index=rows.index, dtype=object)
+    return CheckedRows(rows.assign(**{target.column: values}), reasons)
 
 
 def encode(
-    target: Target, text_columns: Sequence[str], rows: pd.DataFrame, base: Base, label_names: Sequence[str]
+    target: Target, text_columns: Sequence[str], rows: pd.DataFrame, base: BaseModelInfo, label_names: Sequence[str]
 ) -> Columns:
     """Token ids of the text, or of both with the longer one cut first; the targets of the row."""
     texts = [rows[column].tolist() for column in text_columns]
@@ -96,16 +104,22 @@ def loss(target: Target, model: PreTrainedModel, batch: dict[str, torch.Tensor])
 
 
 def predict(
-    target: Target, model: PreTrainedModel, batch: dict[str, torch.Tensor], base: Base, label_names: Sequence[str]
+    target: Target,
+    model: PreTrainedModel,
+    batch: dict[str, torch.Tensor],
+    base: BaseModelInfo,
+    label_names: Sequence[str],
 ) -> list[Prediction]:
     """The target's decision for each example."""
     return target.decide(model(**model_inputs(batch)).logits.float(), label_names)
 
 
-def merge(target: Target, rows: pd.DataFrame, pieces: Pieces, base: Base, settings: Settings) -> list[Prediction]:
+def merge(
+    target: Target, rows: pd.DataFrame, pieces: ExamplePredictions, base: BaseModelInfo, settings: Thresholds
+) -> list[Prediction]:
     """A row is one example; its labels are decided by the threshold of validation where there is one."""
     found = [piece[0] for piece in pieces]
-    return [target.settle(p, settings) for p in found] if target.settle else found
+    return [target.apply_threshold(p, settings) for p in found] if target.apply_threshold else found
 
 
 def constants(params: SentimentParams, rows: pd.DataFrame, label_names: Sequence[str]) -> dict[str, torch.Tensor]:
@@ -127,7 +141,7 @@ def constants(params: SentimentParams, rows: pd.DataFrame, label_names: Sequence
 
 
 def baselines(
-    target: Target, text_columns: Sequence[str], train: Evidence, test: Evidence, seed: int
+    target: Target, text_columns: Sequence[str], train: BaselineInputs, test: BaselineInputs, seed: int
 ) -> dict[str, Sequence[Any]]:
     """What costs nothing; a pair of texts is one text to it."""
     known, asked = (e.rows[list(text_columns)].agg("\n".join, axis=1).tolist() for e in (train, test))

@@ -43,7 +43,7 @@ class Target:
     output_columns: Mapping[str, str]
     lower_is_better: frozenset[str] = frozenset()
     details: Callable[[Sequence[Any], Sequence[Prediction], Sequence[str], Path], dict[str, Any]] | None = None
-    settle: Callable[[Prediction, Mapping[str, float]], Prediction] | None = None
+    apply_threshold: Callable[[Prediction, Mapping[str, float]], Prediction] | None = None
     tune: Callable[[Sequence[Any], Sequence[Prediction]], dict[str, float]] | None = None
     labels: Callable[[Sequence[Any]], list[list[str]]] | None = None
 
@@ -123,7 +123,7 @@ def several_labels(separator: str) -> Target:
             return None, f"labels are neither a list of texts nor a text separated by {separator!r}"
         return sorted({v.strip() for v in value if v.strip()}), ""
 
-    def settle(found: Prediction, settings: Mapping[str, float]) -> Prediction:
+    def apply_threshold(found: Prediction, settings: Mapping[str, float]) -> Prediction:
         threshold = settings.get("threshold", 0.5)
         labels = [name for name, p in found["probabilities"].items() if p >= threshold]
         shown = json.dumps(found["probabilities"], ensure_ascii=False)
@@ -139,7 +139,7 @@ def several_labels(separator: str) -> Target:
         outputs=lambda names: named(names) | {"problem_type": "multi_label_classification"},
         loss=_labels_loss,
         decide=_labels_decide,
-        settle=settle,
+        apply_threshold=apply_threshold,
         tune=_labels_tune,
         labels=lambda values: [list(v) for v in values],
         statistics=_labels_statistics,

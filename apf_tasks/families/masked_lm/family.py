@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from apf_tasks.examples import Columns
-from apf_tasks.family import Checked, Evidence, Family, Pieces, Prediction, Settings
+from apf_tasks.family import BaselineInputs, CheckedRows, ExamplePredictions, Family, Prediction, Thresholds
 from apf_tasks.params.family import FamilyParams
 from apf_tasks.params.model import ModelParams
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from apf_tasks.models.pretrained import Base
+    from apf_tasks.models.pretrained import BaseModelInfo
 
 
 class MaskedLMParams(FamilyParams):
@@ -41,25 +41,25 @@ class MaskedLMParams(FamilyParams):
 PARAMS = MaskedLMParams
 
 
-def check(rows: pd.DataFrame) -> Checked:
+def check(rows: pd.DataFrame) -> CheckedRows:
     """A usable row has a text with something in it."""
-    from apf_tasks.families._language_model.scoring import with_text
+    from apf_tasks.families._language_model.scoring import check_text
 
-    return with_text(rows)
+    return check_text(rows)
 
 
-def encode(params: MaskedLMParams, rows: pd.DataFrame, base: Base, label_names: Sequence[str]) -> Columns:
+def encode(params: MaskedLMParams, rows: pd.DataFrame, base: BaseModelInfo, label_names: Sequence[str]) -> Columns:
     """Windows of the text. `labels` are all tokens that can be hidden; which of them are, is drawn anew every epoch."""
     from apf_tasks.families.masked_lm.masking import encode_windows
 
     return encode_windows(rows["text"].tolist(), base, params.words)
 
 
-def draw(params: MaskedLMParams, columns: Columns, base: Base, seeds: Sequence[int]) -> Columns:
+def mask_tokens(params: MaskedLMParams, columns: Columns, base: BaseModelInfo, seeds: Sequence[int]) -> Columns:
     """The examples with words hidden; without seeds always the same ones."""
-    from apf_tasks.families.masked_lm.masking import hide_words
+    from apf_tasks.families.masked_lm.masking import mask_words
 
-    return hide_words(params.mask_fraction, columns, base, seeds)
+    return mask_words(params.mask_fraction, columns, base, seeds)
 
 
 def load_model(folder: Path, model: ModelParams, label_names: Sequence[str]) -> PreTrainedModel:
@@ -71,26 +71,29 @@ def load_model(folder: Path, model: ModelParams, label_names: Sequence[str]) -> 
 
 def loss(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Cross-entropy summed over the hidden tokens."""
-    from apf_tasks.families._language_model.scoring import loss_of
+    from apf_tasks.families._language_model.scoring import lm_loss
 
-    return loss_of(model, batch, shift=0)
+    return lm_loss(model, batch, shift=0)
 
 
 def predict(
-    model: PreTrainedModel, batch: dict[str, torch.Tensor], base: Base, label_names: Sequence[str]
+    model: PreTrainedModel, batch: dict[str, torch.Tensor], base: BaseModelInfo, label_names: Sequence[str]
 ) -> list[Prediction]:
     """[nats, hidden tokens, rightly guessed ones] of every example, and what belongs at the mask tokens of the text."""
     from apf_tasks.examples import IGNORE_INDEX
-    from apf_tasks.families._language_model.scoring import best_tokens, judge
+    from apf_tasks.families._language_model.scoring import best_tokens, token_log_likelihood
 
     own = (batch["input_ids"] == base.tokenizer.mask_token_id) & (batch["labels"] == IGNORE_INDEX)  # (B, T)
     fills = best_tokens(model, batch, own)
     return [
-        {"prediction": row.tolist(), "fills": ids} for row, ids in zip(judge(model, batch, shift=0), fills, strict=True)
+        {"prediction": row.tolist(), "fills": ids}
+        for row, ids in zip(token_log_likelihood(model, batch, shift=0), fills, strict=True)
     ]
 
 
-def merge(rows: pd.DataFrame, pieces: Pieces, base: Base, settings: Settings) -> list[Prediction]:
+def merge(
+    rows: pd.DataFrame, pieces: ExamplePredictions, base: BaseModelInfo, settings: Thresholds
+) -> list[Prediction]:
     """Sums over the windows of a row; the text with its mask tokens filled in."""
     from apf_tasks.families._language_model.scoring import summed_pieces
 
@@ -141,7 +144,9 @@ def scores(sums: np.ndarray) -> dict[str, np.ndarray]:
     return {"pseudo_perplexity": perplexity, "masked_accuracy": accuracy}
 
 
-def baselines(params: MaskedLMParams, train: Evidence, test: Evidence, seed: int) -> dict[str, Sequence[Any]]:
+def baselines(
+    params: MaskedLMParams, train: BaselineInputs, test: BaselineInputs, seed: int
+) -> dict[str, Sequence[Any]]:
     """The frequencies of the train tokens, asked about the same hidden tokens of the test rows."""
     import numpy as np
 
@@ -181,7 +186,7 @@ def family(params: MaskedLMParams) -> Family:
         per_token=frozenset({"pseudo_perplexity", "masked_accuracy"}),
         check=check,
         encode=partial(encode, params),
-        draw=partial(draw, params),
+        mask=partial(mask_tokens, params),
         load_model=load_model,
         loss=loss,
         predict=predict,
@@ -191,7 +196,7 @@ def family(params: MaskedLMParams) -> Family:
         scores=scores,
         baselines=partial(baselines, params),
         details=details,
-        reads_labels=True,
+        needs_labels=True,
         example={"text": "Paris is the capital of France."},
         output_columns={"filled": "string", "pseudo_perplexity": "double"},
     )

@@ -17,7 +17,7 @@ from apf_tasks.errors import ModelError
 from apf_tasks.examples import IGNORE_INDEX, Columns
 
 if TYPE_CHECKING:
-    from apf_tasks.models.pretrained import Base
+    from apf_tasks.models.pretrained import BaseModelInfo
 
 Ids = NDArray[np.int64]
 WordsBy = Literal["auto", "whitespace", "jieba"]
@@ -26,7 +26,7 @@ MASKED, RANDOM = 0.8, 0.1
 """Shares of hidden tokens that become the mask token, or any token; the others stay (Devlin et al. 2019, 3.1)."""
 
 
-def encode_windows(texts: Sequence[str], base: Base, words: WordsBy) -> Columns:
+def encode_windows(texts: Sequence[str], base: BaseModelInfo, words: WordsBy) -> Columns:
     """Every text as windows of at most `max_tokens` tokens, special tokens around each: `input_ids`; `words`, the
     number of each token's word from 1, 0 for special tokens; `labels`, the tokens that can be hidden; `row`.
 
@@ -74,7 +74,7 @@ def word_of_character(text: str, words: WordsBy) -> list[int] | None:
     return [at for at, word in enumerate(jieba_cut()(text)) for _ in word] + [-1]
 
 
-def hide_words(fraction: float, columns: Columns, base: Base, seeds: Sequence[int]) -> Columns:
+def mask_words(fraction: float, columns: Columns, base: BaseModelInfo, seeds: Sequence[int]) -> Columns:
     """The examples with some of their words hidden, and these as `labels`.
 
     Seeds and content of an example decide. A text that brings mask tokens is to be filled in: nothing else is hidden.

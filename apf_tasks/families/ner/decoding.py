@@ -22,7 +22,7 @@ def tag_names(types: Sequence[str]) -> list[str]:
     return [OUTSIDE, *(f"{prefix}-{kind}" for kind in types for prefix in "BI")]
 
 
-def best_legal(scores: np.ndarray) -> np.ndarray:
+def viterbi_decode(scores: np.ndarray) -> np.ndarray:
     """The sequence of tags with the highest sum of scores (W, 2E + 1) in which every I-X continues an X; (W,).
 
     Viterbi 1967: the best way to each tag from the best ways to the tags that may stand before it.

@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from apf_tasks.examples import IGNORE_INDEX, Columns
 from apf_tasks.families.ner.params import NerParams
-from apf_tasks.family import Checked, Evidence, Family, Pieces, Prediction, Settings, model_inputs
+from apf_tasks.family import (
+    BaselineInputs,
+    CheckedRows,
+    ExamplePredictions,
+    Family,
+    Prediction,
+    Thresholds,
+    model_inputs,
+)
 from apf_tasks.params.model import ModelParams
 
 if TYPE_CHECKING:
@@ -24,7 +32,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from apf_tasks.models.pretrained import Base
+    from apf_tasks.models.pretrained import BaseModelInfo
 
 SHOWN_MISTAKES = 10
 
@@ -32,7 +40,7 @@ SHOWN_MISTAKES = 10
 PARAMS = NerParams
 
 
-def check(params: NerParams, rows: pd.DataFrame) -> Checked:
+def check(params: NerParams, rows: pd.DataFrame) -> CheckedRows:
     """Tags in BIO, BIOES, IO or parts of speech, or spans by characters, become `text`, `tokens` and `tags`."""
     from apf_tasks.families.ner import rows as _entity_rows
 
@@ -44,7 +52,7 @@ def labels(rows: pd.DataFrame) -> list[list[str]]:
     return [sorted({tag[2:] for tag in tags if tag != "O"}) for tags in rows["tags"]]
 
 
-def encode(params: NerParams, rows: pd.DataFrame, base: Base, label_names: Sequence[str]) -> Columns:
+def encode(params: NerParams, rows: pd.DataFrame, base: BaseModelInfo, label_names: Sequence[str]) -> Columns:
     """Windows of token ids. The first token of a word that counts in the window has `word_starts` 1 and its tag."""
     from apf_tasks.families._text_words import cut, resolved
     from apf_tasks.families.ner.decoding import tag_names
@@ -88,11 +96,11 @@ def predict(
     params: NerParams,
     model: PreTrainedModel,
     batch: dict[str, torch.Tensor],
-    base: Base,
+    base: BaseModelInfo,
     label_names: Sequence[str],
 ) -> list[Prediction]:
     """The tag of each word that counts in the window."""
-    from apf_tasks.families.ner.decoding import best_legal, tag_names
+    from apf_tasks.families.ner.decoding import tag_names, viterbi_decode
 
     names = tag_names(label_names)
     logits = model(**model_inputs(batch)).logits.float().cpu().numpy()  # (B, T, 2E + 1)
@@ -100,12 +108,14 @@ def predict(
     found = []
     for scores, at in zip(logits, starts, strict=True):
         words = scores[at]  # (W, 2E + 1)
-        best = words.argmax(-1) if params.decoding == "argmax" else best_legal(words)  # (W,)
+        best = words.argmax(-1) if params.decoding == "argmax" else viterbi_decode(words)  # (W,)
         found.append({"prediction": [names[i] for i in best]})
     return found
 
 
-def merge(params: NerParams, rows: pd.DataFrame, pieces: Pieces, base: Base, settings: Settings) -> list[Prediction]:
+def merge(
+    params: NerParams, rows: pd.DataFrame, pieces: ExamplePredictions, base: BaseModelInfo, settings: Thresholds
+) -> list[Prediction]:
     """The tags of a row from those of its windows, made legal, and its entities by characters."""
     from apf_tasks.evaluation.metrics.entities import repair_bio
     from apf_tasks.families._text_words import cut
@@ -138,7 +148,7 @@ def scores(sums: np.ndarray) -> dict[str, np.ndarray]:
     return entity_scores(sums)
 
 
-def baselines(train: Evidence, test: Evidence, seed: int) -> dict[str, Sequence[Any]]:
+def baselines(train: BaselineInputs, test: BaselineInputs, seed: int) -> dict[str, Sequence[Any]]:
     """The entities of train, wherever they stand in test."""
     from apf_tasks.families.ner.decoding import gazetteer
 

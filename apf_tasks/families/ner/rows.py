@@ -18,7 +18,7 @@ import pandas as pd
 
 from apf_tasks.evaluation.metrics.entities import OUTSIDE, Span, bioes_to_bio, repair_bio, spans
 from apf_tasks.families._text_words import Place, cut, joined, located
-from apf_tasks.family import Checked
+from apf_tasks.family import CheckedRows
 
 if TYPE_CHECKING:
     from apf_tasks.families.ner.params import NerParams
@@ -33,11 +33,11 @@ SHORT_SURNAME = 2
 Notes = Counter[str]
 
 
-class BadRow(Exception):
+class RowError(Exception):
     """A row that cannot be used; the message is the reason."""
 
 
-def check(params: NerParams, rows: pd.DataFrame) -> Checked:
+def check(params: NerParams, rows: pd.DataFrame) -> CheckedRows:
     """Canonical columns of every row, the reasons of the bad ones, and what was repaired."""
     notes: Notes = Counter()
     given = Counter(tag for tags in rows.get("tags", []) for tag in _as_list(tags) or [])
@@ -54,7 +54,7 @@ def check(params: NerParams, rows: pd.DataFrame) -> Checked:
             text, entities = _read(row, params, prefixed, repaired)
             found.append((text, *_tagged(text, entities, params, repaired)))
             reasons.append("")
-        except BadRow as problem:
+        except RowError as problem:
             found.append((None, None, None))
             reasons.append(str(problem))
             continue
@@ -66,7 +66,7 @@ def check(params: NerParams, rows: pd.DataFrame) -> Checked:
         checked[name] = pd.Series(list(values), index=rows.index, dtype=object)
     if "compounds" in checked:
         checked["compounds"] = None  # they counted the words of the source
-    return Checked(checked, pd.Series(reasons, index=rows.index, dtype=object), dict(notes))
+    return CheckedRows(checked, pd.Series(reasons, index=rows.index, dtype=object), dict(notes))
 
 
 ILLEGAL = "tags that continue no entity, now its first"
@@ -82,10 +82,10 @@ def _read(row: Mapping[str, Any], params: NerParams, prefixed: bool, notes: Note
         return _from_spans(row, params)
     tokens, tags = _listed(row.get("tokens"), "tokens"), _listed(row.get("tags"), "tags")
     if len(tokens) != len(tags):
-        raise BadRow(f"{len(tokens):,} tokens but {len(tags):,} tags")
+        raise RowError(f"{len(tokens):,} tokens but {len(tags):,} tags")
     text, places = _placed(row.get("text"), tokens, params, notes)
     if not text.strip():
-        raise BadRow("no tokens")
+        raise RowError("no tokens")
     tags = [_named(tag, params) for tag in tags]
     if prefixed or not any(tag != OUTSIDE for tag in tags):
         found = _renamed(_from_scheme(tags, notes), params)
@@ -108,9 +108,9 @@ def _placed(text: Any, tokens: list[str], params: NerParams, notes: Notes) -> tu
 def _listed(value: Any, name: str) -> list[str]:
     found = _as_list(value)
     if found is None:
-        raise BadRow(f"{name} are no list of words")
+        raise RowError(f"{name} are no list of words")
     if not found:
-        raise BadRow(f"no {name}")
+        raise RowError(f"no {name}")
     return found
 
 
@@ -140,7 +140,7 @@ def _named(tag: str, params: NerParams) -> str:
     """The tag for its number."""
     if not _is_named(tag, params):
         count = f"{len(params.tag_names)} names" if params.tag_names else "no names"
-        raise BadRow(f"tag {tag} is a number, and family.tag_names has {count}")
+        raise RowError(f"tag {tag} is a number, and family.tag_names has {count}")
     return params.tag_names[int(tag)] if tag.isdecimal() else tag
 
 
@@ -153,7 +153,7 @@ def _from_scheme(tags: list[str], notes: Notes) -> list[Span]:
     """BIO, BIOES (BILOU, BMES) or IO. What follows an E or S of its type without a B starts an entity."""
     for at, tag in enumerate(tags, start=1):
         if _problem(tag):
-            raise BadRow(f"tag {at} is {tag!r}, not O, nor B, I, E, S (M, L, U), a hyphen and a type")
+            raise RowError(f"tag {at} is {tag!r}, not O, nor B, I, E, S (M, L, U), a hyphen and a type")
     plain = bioes_to_bio(tags)
     for at in range(1, len(tags)):
         if plain[at].startswith("I-") and tags[at - 1][:2] in ("E-", "S-", "L-", "U-"):
@@ -167,10 +167,10 @@ def _from_scheme(tags: list[str], notes: Notes) -> list[Span]:
 def _from_plain(tags: list[str], row: Mapping[str, Any]) -> list[Span]:
     """Types without a prefix: a run of one is an entity."""
     if "compounds" in row:
-        raise BadRow("tags of words; family.entity_tags has to say which are entities, such as {nr: PER}")
+        raise RowError("tags of words; family.entity_tags has to say which are entities, such as {nr: PER}")
     for at, tag in enumerate(tags, start=1):
         if _LIKE_PREFIXED.match(tag):
-            raise BadRow(f"tag {at} is {tag!r}, not O, nor B, I, E, S (M, L, U), a hyphen and a type")
+            raise RowError(f"tag {at} is {tag!r}, not O, nor B, I, E, S (M, L, U), a hyphen and a type")
     return spans(repair_bio([tag if tag == OUTSIDE else f"I-{tag}" for tag in tags])[0])
 
 
@@ -191,7 +191,7 @@ def _from_word_tags(
     try:
         found = [(c["start"], c["end"], names[c["tag"]]) for c in compounds if c["tag"] in names]
     except (KeyError, TypeError) as error:
-        raise BadRow("compounds are no list of start, end (counted in words) and tag") from error
+        raise RowError("compounds are no list of start, end (counted in words) and tag") from error
     inside = {at for first, last, _ in found for at in range(first, last)}
     at = 0
     while at < len(tokens):
@@ -219,10 +219,10 @@ def _from_spans(row: Mapping[str, Any], params: NerParams) -> tuple[str, list[Sp
     """A text with character spans, as [start, end, type] or as a mapping."""
     text, given = row.get("text"), row.get("spans")
     if not isinstance(text, str):
-        raise BadRow("no text")
+        raise RowError("no text")
     given = _from_json(given) if isinstance(given, str) else given
     if not isinstance(given, list):
-        raise BadRow("no list of spans; a row without entities has an empty one")
+        raise RowError("no list of spans; a row without entities has an empty one")
     return text, _renamed([_span(span, at, text) for at, span in enumerate(given, start=1)], params)
 
 
@@ -235,11 +235,11 @@ def _span(span: Any, at: int, text: str) -> Span:
         numbers = all(isinstance(n, int) and not isinstance(n, bool) for n in (start, end))
         if numbers and isinstance(kind, str) and kind.strip():
             if start < 0 or end > len(text):
-                raise BadRow(f"span {at}, {start} to {end}, is outside the text of {len(text):,} characters")
+                raise RowError(f"span {at}, {start} to {end}, is outside the text of {len(text):,} characters")
             if not text[start:end].strip():
-                raise BadRow(f"span {at}, {start} to {end}, is empty")
+                raise RowError(f"span {at}, {start} to {end}, is empty")
             return start, end, kind.strip()
-    raise BadRow(f"span {at} is not [start, end, type]")
+    raise RowError(f"span {at} is not [start, end, type]")
 
 
 def _tagged(text: str, entities: list[Span], params: NerParams, notes: Notes) -> tuple[list[str], list[str]]:
@@ -252,11 +252,11 @@ def _tagged(text: str, entities: list[Span], params: NerParams, notes: Notes) ->
     for start, end, kind in sorted(set(entities)):
         first, last = bisect_right(ends, start), bisect_left(starts, end)
         if first == last:
-            raise BadRow(f"an entity of type {kind} without any character")
+            raise RowError(f"an entity of type {kind} without any character")
         if start < before[1]:
-            raise BadRow(f"spans overlap: {text[slice(*before)]!r} and {text[start:end]!r}")
+            raise RowError(f"spans overlap: {text[slice(*before)]!r} and {text[start:end]!r}")
         if tags[first] != OUTSIDE:
-            raise BadRow(f"a span begins inside the word {text[slice(*words[first])]!r}, which has one already")
+            raise RowError(f"a span begins inside the word {text[slice(*words[first])]!r}, which has one already")
         inner = text[start:end].strip()
         notes[TRIMMED] += len(inner) < end - start
         notes[WIDENED] += len(inner) < len(text[starts[first] : ends[last - 1]])

@@ -18,7 +18,7 @@ from apf_tasks.examples import IGNORE_INDEX, Columns
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from apf_tasks.models.pretrained import Base
+    from apf_tasks.models.pretrained import BaseModelInfo
 
 BLANKS = ("▁", "Ġ")
 """How SentencePiece and byte-level tokenizers write the blank before a word."""
@@ -59,7 +59,9 @@ def frame_of(tokenizer: PreTrainedTokenizerBase) -> Frame:
     return Frame(whole[:at], whole[at + len(bare) :])
 
 
-def encode_words(rows: Sequence[Sequence[Word]], targets: Sequence[Sequence[int]], base: Base, stride: int) -> Columns:
+def encode_words(
+    rows: Sequence[Sequence[Word]], targets: Sequence[Sequence[int]], base: BaseModelInfo, stride: int
+) -> Columns:
     """Windows of the rows, whose words have these targets.
 
     `labels` has the target of a word at its first token, `word_starts` a 1, where the word counts; `truncated` says
@@ -86,7 +88,7 @@ def encode_words(rows: Sequence[Sequence[Word]], targets: Sequence[Sequence[int]
     return columns
 
 
-def pieces_of(words: set[Word], base: Base) -> dict[Word, Pieces]:
+def pieces_of(words: set[Word], base: BaseModelInfo) -> dict[Word, Pieces]:
     """Word -> its token ids, at least one."""
     tokenizer = base.tokenizer
     keys = sorted(words)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from apf_tasks.family import Checked
+from apf_tasks.family import CheckedRows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +39,7 @@ class Malformed(ValueError):
     """The answers have no form that is known; the message is the reason for the row."""
 
 
-def check(rows: pd.DataFrame) -> Checked:
+def check(rows: pd.DataFrame) -> CheckedRows:
     """A usable row has a context, a question, and answers of which one stands in the context, or none at all.
 
     `answers` becomes a list of {"text", "answer_start"}: trimmed, each start right, NOWHERE where the text is not in
@@ -62,7 +62,7 @@ def check(rows: pd.DataFrame) -> Checked:
         if not reason:
             notes.update(repaired)
     checked = rows.assign(answers=pd.Series(answers, index=rows.index, dtype=object))
-    return Checked(checked, pd.Series(reasons, index=rows.index, dtype=object), dict(notes))
+    return CheckedRows(checked, pd.Series(reasons, index=rows.index, dtype=object), dict(notes))
 
 
 def _judge(

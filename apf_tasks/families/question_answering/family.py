@@ -16,7 +16,7 @@ from pydantic import Field
 
 from apf_tasks.examples import Columns
 from apf_tasks.families.question_answering.answers import check
-from apf_tasks.family import Evidence, Family, Pieces, Prediction, Settings, model_inputs
+from apf_tasks.family import BaselineInputs, ExamplePredictions, Family, Prediction, Thresholds, model_inputs
 from apf_tasks.params.base import PositiveInt
 from apf_tasks.params.family import FamilyParams
 from apf_tasks.params.model import ModelParams
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from apf_tasks.models.pretrained import Base
+    from apf_tasks.models.pretrained import BaseModelInfo
 
 UNANSWERED = -1e4
 """Log-probability of the best span where a context has none, as that of an empty text."""
@@ -51,7 +51,9 @@ class QuestionAnsweringParams(FamilyParams):
 PARAMS = QuestionAnsweringParams
 
 
-def encode(params: QuestionAnsweringParams, rows: pd.DataFrame, base: Base, label_names: Sequence[str]) -> Columns:
+def encode(
+    params: QuestionAnsweringParams, rows: pd.DataFrame, base: BaseModelInfo, label_names: Sequence[str]
+) -> Columns:
     """One example for every window of a row's context."""
     from apf_tasks.families.question_answering.windows import encode_windows
 
@@ -83,7 +85,7 @@ def predict(
     params: QuestionAnsweringParams,
     model: PreTrainedModel,
     batch: dict[str, torch.Tensor],
-    base: Base,
+    base: BaseModelInfo,
     label_names: Sequence[str],
 ) -> list[Prediction]:
     """Per window the log-probability of no answer, `null`, and its best `spans`: (start, end, log-probability)."""
@@ -95,7 +97,11 @@ def predict(
 
 
 def merge(
-    params: QuestionAnsweringParams, rows: pd.DataFrame, pieces: Pieces, base: Base, settings: Settings
+    params: QuestionAnsweringParams,
+    rows: pd.DataFrame,
+    pieces: ExamplePredictions,
+    base: BaseModelInfo,
+    settings: Thresholds,
 ) -> list[Prediction]:
     """The answer of each row: the best span of all its windows, unless "no answer" is better by the threshold.
 
@@ -167,7 +173,9 @@ def scores(sums: np.ndarray) -> dict[str, np.ndarray]:
     return answer_scores(sums)
 
 
-def baselines(params: QuestionAnsweringParams, train: Evidence, test: Evidence, seed: int) -> dict[str, Sequence[Any]]:
+def baselines(
+    params: QuestionAnsweringParams, train: BaselineInputs, test: BaselineInputs, seed: int
+) -> dict[str, Sequence[Any]]:
     """What needs no model: the first sentence, and the one that shares most words with the question."""
     from apf_tasks.families.question_answering.report import best_overlap_sentence, first_sentence
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from apf_tasks.models.pretrained import Base
+    from apf_tasks.models.pretrained import BaseModelInfo
 
 logger = logging.getLogger("apf")
 
@@ -30,7 +30,7 @@ NULL = 0
 
 
 @dataclass(frozen=True)
-class Frame:
+class SpecialTokens:
     """What the tokenizer puts around and between two texts."""
 
     before: list[int]
@@ -53,7 +53,7 @@ class Frame:
         return found
 
 
-def frame_of(base: Base) -> Frame:
+def frame_of(base: BaseModelInfo) -> SpecialTokens:
     """The frame of this tokenizer, seen on a pair of short texts. Raises ModelError without a fast tokenizer."""
     if not base.tokenizer.is_fast:
         do = "Save it once with transformers as tokenizer.json into the model folder."
@@ -66,7 +66,7 @@ def frame_of(base: Base) -> Frame:
     # RoBERTa's kin has one type, DistilBERT and ModernBERT have none, whatever the tokenizer gives
     known = getattr(base.config, "type_vocab_size", None) or 0
     types = (kinds[first[0]], kinds[second[0]]) if kinds and max(kinds) < known and known > 1 else None
-    return Frame(ids[: first[0]], between, ids[second[-1] + 1 :], types)
+    return SpecialTokens(ids[: first[0]], between, ids[second[-1] + 1 :], types)
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Text:
         return (int(inside[0]), int(inside[-1])) if len(inside) else None
 
 
-def texts_of(texts: Sequence[str], base: Base) -> list[Text]:
+def texts_of(texts: Sequence[str], base: BaseModelInfo) -> list[Text]:
     """Every text as tokens; equal ones, as contexts of many questions, are read once."""
     unique = list(dict.fromkeys(texts))
     encoded = base.tokenizer(unique, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
@@ -112,7 +112,7 @@ def _trimmed(text: str, offsets: Sequence[tuple[int, int]]) -> tuple[NDArray[np.
 
 
 @dataclass
-class Lost:
+class UnreachableAnswers:
     """Rows whose answer training cannot, or not exactly, point at."""
 
     inside_a_token: int = 0
@@ -129,7 +129,7 @@ def windows(start: int, tokens: int, room: int, overlap: int) -> Iterator[tuple[
         start += room - overlap
 
 
-def encode_windows(rows: pd.DataFrame, base: Base, stride: int, max_answer_tokens: int) -> Columns:
+def encode_windows(rows: pd.DataFrame, base: BaseModelInfo, stride: int, max_answer_tokens: int) -> Columns:
     """Windows of question and context: `input_ids`, `token_type_ids` where the model has them, the characters of each
     context token (0 for all others), the answer's first and last position as `labels`, `truncated` and `row`.
 
@@ -145,7 +145,7 @@ def encode_windows(rows: pd.DataFrame, base: Base, stride: int, max_answer_token
     columns: Columns = {"input_ids": [], "offset_start": [], "offset_end": [], "labels": [], "truncated": [], "row": []}
     if frame.types is not None:
         columns["token_type_ids"] = []
-    lost = Lost()
+    lost = UnreachableAnswers()
     for row, (ids, text, goal) in enumerate(zip(asked, contexts, goals, strict=True)):
         question = list(ids[:longest])
         span = text.span(*goal) if goal else None
@@ -165,7 +165,7 @@ def encode_windows(rows: pd.DataFrame, base: Base, stride: int, max_answer_token
 
 
 def _windows_of(
-    frame: Frame, question: list[int], text: Text, span: tuple[int, int] | None, max_tokens: int, stride: int
+    frame: SpecialTokens, question: list[int], text: Text, span: tuple[int, int] | None, max_tokens: int, stride: int
 ) -> Iterator[dict[str, list[int]]]:
     room = max_tokens - frame.size - len(question)
     shift = len(frame.before) + len(question) + len(frame.between)
@@ -187,7 +187,7 @@ def _ends(text: Text, first: int, end: int) -> list[int]:
     return ends
 
 
-def _tell(lost: Lost, rows: int, max_answer_tokens: int) -> None:
+def _tell(lost: UnreachableAnswers, rows: int, max_answer_tokens: int) -> None:
     kinds = {
         "begin or end inside a token: trained on the tokens around them": lost.inside_a_token,
         f"have more than family.max_answer_tokens ({max_answer_tokens}) tokens: never found whole": lost.too_long,

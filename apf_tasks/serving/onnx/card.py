@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from apf_tasks.evaluation.predictor import Network
+from apf_tasks.evaluation.predictor import Predictor
 from apf_tasks.params.family import FamilyParams
 from apf_tasks.serving.onnx.replay import Replay
 
@@ -12,7 +12,9 @@ FIELDS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_id
 """Input of the graph -> what `tokenizers` calls it."""
 
 
-def onnx_card(model: str, replay: Replay, network: Network, family: FamilyParams, settings: Mapping[str, float]) -> str:
+def onnx_card(
+    model: str, replay: Replay, network: Predictor, family: FamilyParams, settings: Mapping[str, float]
+) -> str:
     """The whole page."""
     base = network.base
     texts = tuple(network.family.example.values())

@@ -24,11 +24,11 @@ import torch
 
 from apf_tasks.data.rows import read_rows
 from apf_tasks.errors import ExportError
-from apf_tasks.evaluation.predictor import Network
+from apf_tasks.evaluation.predictor import Predictor
 from apf_tasks.evaluation.registered.fine_tuned import load_fine_tuned
 from apf_tasks.evaluation.registered.recorded_config import read_config
 from apf_tasks.examples import Examples, token_table
-from apf_tasks.family import Settings, get_family
+from apf_tasks.family import Thresholds, get_family
 from apf_tasks.params.base import Frozen
 from apf_tasks.params.family import FamilyParams
 from apf_tasks.params.train import RuntimeParams
@@ -83,7 +83,7 @@ def export_registered(uri: str, target: Path, force: bool = False) -> Exported:
 
 
 def export_network(
-    name: str, network: Network, settings: Settings, rows: pd.DataFrame, folder: Path, bytes_original: int
+    name: str, network: Predictor, settings: Thresholds, rows: pd.DataFrame, folder: Path, bytes_original: int
 ) -> Exported:
     """Write the graph of a network into `folder`, and replay `rows` through it. Raises ExportError."""
     logger.info("export     %s: tracing the graph", name)
@@ -101,7 +101,7 @@ def export_network(
     )
 
 
-def _trace(name: str, network: Network, rows: pd.DataFrame, folder: Path) -> None:
+def _trace(name: str, network: Predictor, rows: pd.DataFrame, folder: Path) -> None:
     """Write model.onnx, with batch and length open, by a trace of a few real examples."""
     from transformers.exporters import OnnxConfig, OnnxExporter  # type: ignore[attr-defined]
 
@@ -194,7 +194,7 @@ def _weights(folder: Path) -> int:
 
 
 def _describe(
-    exported: Exported, network: Network, family: FamilyParams, settings: Mapping[str, float], folder: Path
+    exported: Exported, network: Predictor, family: FamilyParams, settings: Mapping[str, float], folder: Path
 ) -> None:
     """The tokenizer, what the outputs mean and how to use them, beside model.onnx."""
     network.base.tokenizer.save_pretrained(folder)

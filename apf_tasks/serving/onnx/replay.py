@@ -19,9 +19,9 @@ import torch
 
 from apf_tasks.data.batching import collate, micro_batches
 from apf_tasks.errors import ExportError
-from apf_tasks.evaluation.predictor import EVALUATION_TOKENS, Network, predict_rows
+from apf_tasks.evaluation.predictor import EVALUATION_TOKENS, Predictor, predict_rows
 from apf_tasks.examples import Examples, token_table
-from apf_tasks.family import Settings, model_inputs
+from apf_tasks.family import Thresholds, model_inputs
 from apf_tasks.params.base import Frozen
 
 Batch = Mapping[str, torch.Tensor]
@@ -85,7 +85,7 @@ class OnnxForward:
         return {name: torch.from_numpy(a) for name, a in zip(self.outputs, self.session.run(None, fed), strict=True)}
 
 
-class Beside(torch.nn.Module):
+class ShadowModel(torch.nn.Module):
     """Stands where the model stands: runs the export, and remembers how far the original is from it."""
 
     def __init__(self, original: torch.nn.Module, exported: OnnxForward) -> None:
@@ -126,11 +126,11 @@ class Beside(torch.nn.Module):
             self.same += int((expected.argmax(-1) == found.argmax(-1)).sum())
 
 
-def replay(network: Network, settings: Settings, path: Path, rows: pd.DataFrame) -> Replay:
+def replay(network: Predictor, settings: Thresholds, path: Path, rows: pd.DataFrame) -> Replay:
     """Run both on `rows`, which have the columns of a served row. Raises ExportError when outputs differ."""
     columns = network.family.encode(rows, network.base, network.label_names)
     examples = Examples(token_table(columns))
-    beside = Beside(network.model, OnnxForward(path))
+    beside = ShadowModel(network.model, OnnxForward(path))
     original = predict_rows(network, examples, rows, settings)
     standing: Any = dataclasses.replace(network, model=beside)  # type: ignore[arg-type]
     exported = predict_rows(standing, examples, rows, settings)
@@ -159,15 +159,15 @@ def replay(network: Network, settings: Settings, path: Path, rows: pd.DataFrame)
     )
 
 
-def batch_of(network: Network, examples: Examples, indices: np.ndarray) -> dict[str, torch.Tensor]:
+def batch_of(network: Predictor, examples: Examples, indices: np.ndarray) -> dict[str, torch.Tensor]:
     """What the model reads of some examples, (B, T) each."""
     columns = examples.take(indices)
-    if network.family.draw is not None:
-        columns = network.family.draw(columns, network.base, ())
+    if network.family.mask is not None:
+        columns = network.family.mask(columns, network.base, ())
     return model_inputs(collate(columns, network.base.pad_id, network.place.device))
 
 
-def _unusual(network: Network, examples: Examples) -> Iterator[dict[str, torch.Tensor]]:
+def _unusual(network: Predictor, examples: Examples) -> Iterator[dict[str, torch.Tensor]]:
     """Shapes that a replay need not have: the shortest row alone, that row padded, a few rows cut to two tokens."""
     order = np.argsort(examples.lengths, kind="stable")
     shortest = batch_of(network, examples, order[:1])
@@ -189,7 +189,7 @@ def _alike(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def _side_by_side(network: Network, exported: OnnxForward, examples: Examples) -> tuple[float, float]:
+def _side_by_side(network: Predictor, exported: OnnxForward, examples: Examples) -> tuple[float, float]:
     """Seconds per row of both, in turns on the same batches; the best round, to leave a busy moment out."""
     chosen = np.arange(min(TIMED_EXAMPLES, len(examples)))
     cuts = micro_batches(chosen, examples.sizes, EVALUATION_TOKENS["cpu"])

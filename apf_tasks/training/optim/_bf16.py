@@ -28,7 +28,7 @@ def rounded(values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return torch.where(values.isfinite(), kept.view(torch.float32), values).to(torch.bfloat16)
 
 
-class Rounded(torch.optim.Optimizer):
+class StochasticRoundingOptimizer(torch.optim.Optimizer):
     """The optimizer of one bfloat16 tensor. For the time of a step the tensor and its moments are float32."""
 
     def __init__(self, group: dict[str, Any], over: Callable[[Groups], torch.optim.Optimizer], seed: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from apf_tasks.params.optimizers import SGD, Adafactor, AdamW, AdamW8bit, Muon, OffloadedAdamW
-from apf_tasks.training.optim.joined import Joined
+from apf_tasks.training.optim.joined import OptimizersContainer
 
 Groups = list[dict[str, Any]]
 
@@ -81,7 +81,7 @@ def _muon_and_rest(
     options: Muon, model: torch.nn.Module, groups: Groups, learning_rate: float, weight_decay: float
 ) -> torch.optim.Optimizer:
     """torch's Muon for the matrices of the layers and torch's AdamW for the rest, as one optimizer."""
-    matrices = layer_matrices(model)
+    matrices = hidden_matrices(model)
     taken = {id(p) for p in matrices}
     rest = [group | {"params": [p for p in group["params"] if id(p) not in taken]} for group in groups]
     muon = torch.optim.Muon(
@@ -92,10 +92,10 @@ def _muon_and_rest(
         ns_steps=options.iterations,
         adjust_lr_fn="match_rms_adamw",
     )
-    return Joined([muon, from_param_groups(options.rest, rest, learning_rate)])
+    return OptimizersContainer([muon, from_param_groups(options.rest, rest, learning_rate)])
 
 
-def layer_matrices(model: torch.nn.Module) -> list[torch.nn.Parameter]:
+def hidden_matrices(model: torch.nn.Module) -> list[torch.nn.Parameter]:
     """The matrices inside the repeated layers: no embedding, no head, nothing that is shared with one."""
     found: dict[int, torch.nn.Parameter | None] = {}
     for name, module in model.named_modules(remove_duplicate=False):

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from apf_tasks.errors import Diverged
+from apf_tasks.errors import DivergedError
 
 
-class Joined(torch.optim.Optimizer):
+class OptimizersContainer(torch.optim.Optimizer):
     """Optimizers over parts of a model as one. Its groups are theirs, so a learning rate that is set reaches them."""
 
     def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
@@ -43,7 +43,7 @@ class Joined(torch.optim.Optimizer):
         self._share_groups()
 
 
-class InBackward(Joined):
+class OptimizerInBackward(OptimizersContainer):
     """One optimizer for each tensor. It steps as soon as the tensor's gradient is there, and the gradient is freed.
 
     So never more than a few gradients are in memory. A step is one backward pass then, and there is no norm of the
@@ -64,7 +64,7 @@ class InBackward(Joined):
             if not bool(torch.isfinite(square)):
                 shape = "×".join(map(str, parameter.shape))
                 do = "Lower train.learning_rate, or lengthen train.warmup_fraction."
-                raise Diverged("training", "a finite gradient", f"{float(square)} in a tensor of {shape}", do)
+                raise DivergedError("training", "a finite gradient", f"{float(square)} in a tensor of {shape}", do)
             self._squares = self._squares.to(square.device) + square
             part.step()
             parameter.grad = None

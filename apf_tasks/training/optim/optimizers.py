@@ -7,18 +7,18 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from apf_tasks.errors import ParamsError, UnfitParams
-from apf_tasks.evaluation.predictor import Network
+from apf_tasks.errors import ParamsError, UnsuitableParamsError
+from apf_tasks.evaluation.predictor import Predictor
 from apf_tasks.params.train import RuntimeParams, TrainParams
-from apf_tasks.training.optim._bf16 import Rounded
+from apf_tasks.training.optim._bf16 import StochasticRoundingOptimizer
 from apf_tasks.training.optim.from_params import Groups, build, decay_groups, from_param_groups
-from apf_tasks.training.optim.joined import InBackward, Joined
+from apf_tasks.training.optim.joined import OptimizerInBackward, OptimizersContainer
 
 Over = Callable[[Groups], torch.optim.Optimizer]
 """Makes the optimizer of parameter groups."""
 
 
-def build_optimizer(network: Network, params: TrainParams, runtime: RuntimeParams) -> torch.optim.Optimizer:
+def build_optimizer(network: Predictor, params: TrainParams, runtime: RuntimeParams) -> torch.optim.Optimizer:
     """As the params say. Raises ParamsError where it is of no use, or does not go together with the runtime."""
     check_optimizer(params, runtime, network.place.device.type, network.place.ranks.count)
     return optimizer_of(network.model, params, runtime)
@@ -30,16 +30,18 @@ def check_optimizer(params: TrainParams, runtime: RuntimeParams, device: str, de
     where, do = "train.optimizer.name", "docs/OPTIMIZERS.md says what each is for."
     if device not in chosen.made_for:
         found = f"{chosen.name}, which is for {' and '.join(chosen.made_for)} and many times slower here"
-        raise UnfitParams(where, f"an optimizer for {device}", found, do)
+        raise UnsuitableParamsError(where, f"an optimizer for {device}", found, do)
     if runtime.shard and not chosen.shards:
-        raise UnfitParams(where, "one that works on parts of tensors, for runtime.shard", chosen.name, do)
+        raise UnsuitableParamsError(where, "one that works on parts of tensors, for runtime.shard", chosen.name, do)
     if runtime.activations == "offload" and device != "cuda":
         raise ParamsError("runtime.activations", "`offload` with a CUDA device", device, "Write recompute.")
     if params.step_in_backward and devices > 1:
         found = f"{devices} devices, whose gradients have to be added first"
-        raise UnfitParams("train.step_in_backward", "one device", found, "Write runtime.devices=1.")
+        raise UnsuitableParamsError("train.step_in_backward", "one device", found, "Write runtime.devices=1.")
     if runtime.precision == "pure_bf16" and not chosen.by_tensor:
-        raise UnfitParams(where, "one that works on single tensors, for runtime.precision=pure_bf16", chosen.name, do)
+        raise UnsuitableParamsError(
+            where, "one that works on single tensors, for runtime.precision=pure_bf16", chosen.name, do
+        )
 
 
 def optimizer_of(model: torch.nn.Module, params: TrainParams, runtime: RuntimeParams) -> torch.optim.Optimizer:
@@ -59,6 +61,11 @@ def _by_tensor(groups: Groups, over: Over, params: TrainParams, pure: bool) -> t
     single = [group | {"params": [p]} for group in groups for p in group["params"]]
     seeds = np.random.SeedSequence([params.seed, len(single)]).generate_state(len(single))
     parts = [
-        Rounded(group, over, int(seed)) if pure else over([group]) for group, seed in zip(single, seeds, strict=True)
+        StochasticRoundingOptimizer(group, over, int(seed)) if pure else over([group])
+        for group, seed in zip(single, seeds, strict=True)
     ]
-    return InBackward(parts, [group["params"][0] for group in single]) if params.step_in_backward else Joined(parts)
+    return (
+        OptimizerInBackward(parts, [group["params"][0] for group in single])
+        if params.step_in_backward
+        else OptimizersContainer(parts)
+    )

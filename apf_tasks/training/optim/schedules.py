@@ -42,7 +42,7 @@ def constant(progress: float) -> float:
 SCHEDULES: dict[str, Callable[[float], float]] = {"linear": linear, "cosine": cosine, "constant": constant}
 
 
-def factor(name: str, step: int, steps: int, warmup_fraction: float) -> float:
+def lr_multiplier(name: str, step: int, steps: int, warmup_fraction: float) -> float:
     """Factor for the update number `step` (from 0) of `steps`: a straight rise over the warm-up, then the schedule.
 
     The first update already moves: its factor is 1/(warm-up steps), not 0.

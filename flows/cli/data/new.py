@@ -15,7 +15,7 @@ from apf_tasks.sources.data import ALL
 from flows.cli._app import out
 
 if TYPE_CHECKING:
-    from apf_tasks.quickstart.draft import Draft
+    from apf_tasks.quickstart.draft import ParamsDraft
 
 
 def new(
@@ -35,8 +35,8 @@ def new(
 
     path = output or default_path(family, file)
     refuse_existing(path, force)
-    told = {name: str(value) for name, value in parse_overrides(column or ()).items()}
-    found = draft(family, file, told, encoding)
+    options = {name: str(value) for name, value in parse_overrides(column or ()).items()}
+    found = draft(family, file, options, encoding)
     write(found, path, force)
     print_draft(out, found, path)
 
@@ -44,7 +44,7 @@ def new(
 FEW_ROWS = 200
 
 
-def print_draft(out: Console, draft: Draft, path: Path) -> None:
+def print_draft(out: Console, draft: ParamsDraft, path: Path) -> None:
     """The columns with the reason for each, rows, language, doubts, and the next two commands."""
     from apf_tasks.quickstart.page import counted
 
@@ -64,7 +64,7 @@ def print_draft(out: Console, draft: Draft, path: Path) -> None:
     out.print(f"  apf check {shown}\n  apf run {shown}", markup=False, highlight=False)
 
 
-def _print_facts(out: Console, draft: Draft) -> None:
+def _print_facts(out: Console, draft: ParamsDraft) -> None:
     from apf_tasks.quickstart.page import flow
 
     if not draft.rows:
@@ -73,7 +73,9 @@ def _print_facts(out: Console, draft: Draft) -> None:
         return
     counts = ", ".join(f"{n:,}" if role == ALL else f"{role} {n:,}" for role, n in draft.rows.items())
     options = "".join(f", {name}: {flow(option.value)}" for name, option in draft.options.items())
-    out.print(f"{counts} rows · {draft.spoken} · {draft.found.family.name}{options}", markup=False, highlight=False)
+    out.print(
+        f"{counts} rows · {draft.language_name} · {draft.found.family.name}{options}", markup=False, highlight=False
+    )
     out.print(f"starts from {draft.base.name} ({draft.base.about})", markup=False, highlight=False)
     if note := draft.looked.notes.get("source"):
         out.print(f"source: {note}", markup=False, highlight=False)
@@ -81,7 +83,7 @@ def _print_facts(out: Console, draft: Draft) -> None:
         out.print(f"not used: {', '.join(draft.unused)}", markup=False, highlight=False)
 
 
-def _doubts(draft: Draft) -> list[str]:
+def _doubts(draft: ParamsDraft) -> list[str]:
     """What a person should look at before running."""
     doubts: list[str] = []
     if draft.bad_share > DataParams.model_fields["max_rejected"].default:

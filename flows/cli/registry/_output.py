@@ -11,14 +11,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from apf_tasks.artifacts import DriftReport
-from apf_tasks.promotion.gate import Verdict
-from apf_tasks.tracking.champion import History, Move
+from apf_tasks.promotion.gate import GateResult
+from apf_tasks.tracking.champion import History, Promotion
 from apf_tasks.tracking.registry import Version
 
 if TYPE_CHECKING:
     from apf_tasks.serving.onnx.export import Exported
     from apf_tasks.tracking.reconcile import Reconciled
-    from flows.retrain import Retrained
+    from flows.retrain import RetrainResult
 
 NOTHING = "–"
 
@@ -70,7 +70,7 @@ def print_history(out: Console, found: History) -> None:
         )
 
 
-def print_verdict(out: Console, verdict: Verdict) -> None:
+def print_verdict(out: Console, verdict: GateResult) -> None:
     """Every rule, what it needed and what was found."""
     table = _table("rule", "", "needed", "found", title=f"{verdict.challenger} beside {verdict.champion or 'nobody'}")
     for rule in verdict.rules:
@@ -86,7 +86,7 @@ def print_verdict(out: Console, verdict: Verdict) -> None:
         out.print(parts)
 
 
-def print_retrained(out: Console, found: Retrained) -> None:
+def print_retrained(out: Console, found: RetrainResult) -> None:
     """What was new, what the gate said, and what came of it."""
     if found.verdict is not None:
         print_verdict(out, found.verdict)
@@ -112,7 +112,7 @@ def print_drift(out: Console, report: DriftReport) -> None:
     out.print(report.describe(), markup=False, highlight=False, style="yellow" if report.drifted else "")
 
 
-def print_move(out: Console, move: Move) -> None:
+def print_move(out: Console, move: Promotion) -> None:
     """One sentence."""
     before = "" if move.before is None else f", in place of version {move.before}"
     out.print(f"{move.name}: version {move.version} is the champion now{before}.", markup=False, highlight=False)

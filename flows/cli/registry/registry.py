@@ -47,7 +47,7 @@ def history(
     from apf_tasks.tracking import champion as promotion
     from flows.cli.registry._output import as_document, print_history
 
-    found = promotion.replay(name) if replay else promotion.history(name)
+    found = promotion.restore_aliases(name) if replay else promotion.history(name)
     print(as_document(found)) if as_json else print_history(out, found)
 
 

@@ -10,11 +10,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from apf_tasks.planning._memory_advice import Change, changes_that_fit
+from apf_tasks.planning._memory_advice import Change, memory_options
 from apf_tasks.planning.devices import GIB, memory_bytes, size
 from apf_tasks.planning.estimates import Training
 from apf_tasks.planning.memory import Memory, predict
-from apf_tasks.training.state import Trial
+from apf_tasks.training.state import TrainingInputs
 
 MEANT = {
     "weights": "float32, and the model's tables",
@@ -50,23 +50,23 @@ class Planned:
         """For scripts; sizes in bytes."""
         changes = [{"overrides": c.overrides, "cost": c.cost, "total": c.memory.total} for c in self.changes]
         parts = vars(self.memory) | {"total": self.memory.total}
-        told = {"training": self.label, "device": self.device, "device_bytes": self.device_bytes, "fits": self.fits}
-        return told | {"parts": parts, "changes": changes}
+        options = {"training": self.label, "device": self.device, "device_bytes": self.device_bytes, "fits": self.fits}
+        return options | {"parts": parts, "changes": changes}
 
 
 def plan_memory(trainings: Sequence[Training], device: str) -> Planned:
     """Predict each kind of training once, and look for changes if the largest does not fit."""
     started = time.perf_counter()
-    trials: dict[str, tuple[str, Trial]] = {}
+    trials: dict[str, tuple[str, TrainingInputs]] = {}
     for training in trainings:
-        trial = Trial(*(training.arguments[name] for name in Trial._fields))
-        told = trial.params.model_dump(include={"optimizer", "step_in_backward", "batch_size", "micro_batch_tokens"})
-        trials.setdefault(f"{told} {trial.train.fingerprint} {trial.model}", (training.label, trial))
+        trial = TrainingInputs(*(training.arguments[name] for name in TrainingInputs._fields))
+        options = trial.params.model_dump(include={"optimizer", "step_in_backward", "batch_size", "micro_batch_tokens"})
+        trials.setdefault(f"{options} {trial.train.fingerprint} {trial.model}", (training.label, trial))
     found = [(label, trial, predict(trial, device)) for label, trial in trials.values()]
     label, trial, memory = max(found, key=lambda one: one[2].total)
     seconds = time.perf_counter() - started
     there = memory_bytes(device)
-    changes = () if memory.total <= FULL * there else tuple(changes_that_fit(trial, device, int(FULL * there)))
+    changes = () if memory.total <= FULL * there else tuple(memory_options(trial, device, int(FULL * there)))
     return Planned(label, device, memory, there, changes, seconds)
 
 

@@ -10,7 +10,7 @@ from rich.table import Column, Table
 from apf_tasks.search.report import outcome
 
 if TYPE_CHECKING:
-    from apf_tasks.cache.journal import Journal
+    from apf_tasks.cache.journal import PipelineRun
 
 import sys
 from collections.abc import Iterator
@@ -20,36 +20,36 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from apf_tasks.cache.journal import Journal
+from apf_tasks.cache.journal import PipelineRun
 from apf_tasks.params.experiment import Params
-from apf_tasks.runtime.progress import Moment, told_to
+from apf_tasks.runtime.progress import ProgressUpdate, listening
 
 ROWS = 20
 """Trials shown: more do not fit a screen."""
 
 
 @contextmanager
-def shown_live(done: Journal, params: Params) -> Iterator[None]:
+def shown_live(done: PipelineRun, params: Params) -> Iterator[None]:
     """Within the block the trials are shown, where there is a terminal and more than one trial."""
     if params.search.count == 1 or not sys.stderr.isatty():
         yield
         return
     view = LiveTrials(done, params)
-    with told_to(view.hear), Live(view, console=Console(stderr=True), refresh_per_second=2, transient=True):
+    with listening(view.hear), Live(view, console=Console(stderr=True), refresh_per_second=2, transient=True):
         yield
 
 
 class LiveTrials:
     """What there is to see of a search under way."""
 
-    def __init__(self, done: Journal, params: Params) -> None:
+    def __init__(self, done: PipelineRun, params: Params) -> None:
         self._done, self._params = done, params
-        self._moments: dict[str, Moment] = {}
-        self._last: Moment | None = None
+        self._moments: dict[str, ProgressUpdate] = {}
+        self._last: ProgressUpdate | None = None
 
-    def hear(self, moment: Moment) -> None:
+    def hear(self, update: ProgressUpdate) -> None:
         """How far a piece of work is: the training of a trial, or something between trainings."""
-        self._moments[moment.label] = self._last = moment
+        self._moments[update.label] = self._last = update
 
     def __rich__(self) -> Table | str:
         """The table; before there are trials, what is under way."""
@@ -74,15 +74,15 @@ class LiveTrials:
         score = "" if trial["score"] is None else f"{trial['score']:.4f}"
         rungs = len(trial["path"])
         rung = "end" if trial["step"] and trial["step"] >= trial["steps"] else str(rungs or "")
-        moment = self._moments.get(f"train {trial['label']}")
+        update = self._moments.get(f"train {trial['label']}")
         name = Text(trial["label"])
         if trial["failure"]:
             return name, rung, score, "failed", ""
-        if moment is None or moment.done >= moment.total or moment.total <= trial["step"]:
+        if update is None or update.done >= update.total or update.total <= trial["step"]:
             steps = f"{trial['step']}/{trial['steps']}" if trial["steps"] else ""
             return name, rung, score, steps, ""
-        left = "" if moment.seconds_left is None else f"{moment.seconds_left:.0f} s"
-        return Text(trial["label"], style="bold"), rung, score, f"{moment.done}/{moment.total}", left
+        left = "" if update.seconds_left is None else f"{update.seconds_left:.0f} s"
+        return Text(trial["label"], style="bold"), rung, score, f"{update.done}/{update.total}", left
 
     def _time_left(self, trials: list[dict[str, Any]]) -> str:
         """Of the whole search, at the pace of the trainings so far."""
@@ -100,7 +100,7 @@ ROWS = 20
 """Trials shown; all of them are in the run's search/trials.csv."""
 
 
-def search_table(done: Journal, selection: Mapping[str, Any]) -> Table:
+def search_table(done: PipelineRun, selection: Mapping[str, Any]) -> Table:
     """The trials, the chosen one first."""
     metric, candidates = selection["metric"], selection["candidates"]
     title = f"Search, {len(done.trials)} trials" if len(done.trials) > 1 else "Selection"

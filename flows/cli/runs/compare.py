@@ -17,8 +17,8 @@ from apf_tasks.params.word_vectors import WordVectorParams
 from flows.cli._app import AsJson, out
 
 if TYPE_CHECKING:
-    from apf_tasks.runs.compare import Compared
-    from apf_tasks.tracking.past_runs import Point
+    from apf_tasks.runs.compare import RunComparison
+    from apf_tasks.tracking.past_runs import ValidationPoint
 
 
 def compare(
@@ -46,7 +46,7 @@ MOST_BARS = 30
 NOTHING = "–"
 
 
-def print_compared(out: Console, compared: Compared) -> None:
+def print_compared(out: Console, compared: RunComparison) -> None:
     """Runs, params that differ, test scores, validation curves, and one sentence for every two runs."""
     _print_runs(out, compared)
     _print_params(out, compared)
@@ -68,7 +68,7 @@ def _table(*columns: str, title: str = "") -> Table:
     return Table(*columns, title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False)
 
 
-def _print_runs(out: Console, compared: Compared) -> None:
+def _print_runs(out: Console, compared: RunComparison) -> None:
     table = _table("", "experiment", "run", "started", "params file")
     for letter, run in compared.runs.items():
         table.add_row(
@@ -81,7 +81,7 @@ def _print_runs(out: Console, compared: Compared) -> None:
     out.print(table, "")
 
 
-def _print_params(out: Console, compared: Compared) -> None:
+def _print_params(out: Console, compared: RunComparison) -> None:
     differing = compared.differing()
     if not differing:
         out.print("No params differ.\n")
@@ -92,7 +92,7 @@ def _print_params(out: Console, compared: Compared) -> None:
     out.print(table, "")
 
 
-def _print_scores(out: Console, compared: Compared) -> None:
+def _print_scores(out: Console, compared: RunComparison) -> None:
     scores, rows = compared.scores(), compared.comparison.rows
     table = _table("score", *(f"{letter}, {rows[letter]:,} rows" for letter in compared.runs), title="Test")
     names = dict.fromkeys(name for found in scores.values() for name in found)
@@ -103,7 +103,7 @@ def _print_scores(out: Console, compared: Compared) -> None:
     out.print(table, "")
 
 
-def _print_curves(out: Console, compared: Compared) -> None:
+def _print_curves(out: Console, compared: RunComparison) -> None:
     metric = compared.comparison.metric
     title = f"Validation {metric} of the chosen trials"
     table = _table("", "chosen", "first", "best", "at epoch", "last", "of", "curve", title=title)
@@ -123,7 +123,7 @@ def _print_curves(out: Console, compared: Compared) -> None:
     out.print(table, "")
 
 
-def _curve(points: Sequence[Point], low: float, high: float) -> str:
+def _curve(points: Sequence[ValidationPoint], low: float, high: float) -> str:
     """Validations as bars between the lowest and the highest score of all runs; long curves lose points in between."""
     step = max(1, -(-len(points) // MOST_BARS))
     shown = points[::-1][::step][::-1]  # the last one stays
@@ -131,7 +131,7 @@ def _curve(points: Sequence[Point], low: float, high: float) -> str:
     return "".join(BARS[min(len(BARS) - 1, int(max(0.0, p) * len(BARS)))] for p in place)
 
 
-def _rows(compared: Compared) -> str:
+def _rows(compared: RunComparison) -> str:
     """Which test rows were compared on."""
     comparison = compared.comparison
     if set(comparison.rows.values()) == {comparison.shared_rows}:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from apf_tasks.artifacts import LearningCurve
-from apf_tasks.cache.journal import Journal
+from apf_tasks.cache.journal import PipelineRun
 from apf_tasks.errors import ParamsError
 from apf_tasks.params.experiment import Params
 from apf_tasks.params.file import load_experiment
@@ -33,7 +33,7 @@ def curve(
     from apf_tasks.params.file import parse_overrides
     from apf_tasks.pipelines import parse_fractions
     from flows.orchestration._console import console_logging
-    from flows.orchestration.settings import start_together
+    from flows.orchestration.settings import warm_up_servers
 
     experiment, parts = load_experiment(local_params(params), overrides or ()), parse_fractions(fractions)
     if isinstance(experiment, WordVectorParams):
@@ -44,7 +44,7 @@ def curve(
     from apf_tasks.cache.journal import journal
     from flows.learning_curve import learning_curve
 
-    start_together()
+    warm_up_servers()
     with journal() as done:
         learning_curve(params, parse_overrides(overrides or ()), parts)
     if as_json:
@@ -53,15 +53,15 @@ def curve(
         print_curve(out, done, experiment)
 
 
-def curve_document(done: Journal) -> dict[str, Any]:
+def curve_document(done: PipelineRun) -> dict[str, Any]:
     """The machine-readable outcome: `curve.json`, where it is, and what was computed."""
     curve = _curve_of(done)
     written: dict[str, Any] = json.loads((curve.path / "curve.json").read_text(encoding="utf-8"))
-    stages = {f"{visit.stage} {visit.label}".strip(): visit.status for visit in done.visits}
+    stages = {f"{stage_run.stage} {stage_run.label}".strip(): stage_run.status for stage_run in done.stage_runs}
     return {"run_id": done.run_id, "stages": stages, "picture": str(curve.path / "curve.png"), "curve": written}
 
 
-def print_curve(out: Console, done: Journal, params: Params) -> None:
+def print_curve(out: Console, done: PipelineRun, params: Params) -> None:
     """A row per part of train, the sentence about twice the rows, and where the picture is."""
     document = curve_document(done)
     written = document["curve"]
@@ -74,11 +74,11 @@ def print_curve(out: Console, done: Journal, params: Params) -> None:
         title="Learning curve",
         title_justify="left",
     )
-    trainings = [visit for visit in done.visits if visit.stage == "train_model"]
-    for point, visit in zip(written["points"], trainings, strict=True):
+    trainings = [stage_run for stage_run in done.stage_runs if stage_run.stage == "train_model"]
+    for point, stage_run in zip(written["points"], trainings, strict=True):
         low, high = point["interval"]
         table.add_row(
-            *(f"{point['rows']:,}", visit.label, f"{point['optimizer_steps']:,}"),
+            *(f"{point['rows']:,}", stage_run.label, f"{point['optimizer_steps']:,}"),
             *(f"{point['score']:.4f}", f"{low:.4f} – {high:.4f}"),
         )
     for column in (0, 2, 3):
@@ -87,11 +87,11 @@ def print_curve(out: Console, done: Journal, params: Params) -> None:
     out.print(f"[bold]{written['verdict']}[/]")
     out.print(written["note"], markup=False)
     out.print(f"The picture: {document['picture']}", soft_wrap=True, markup=False)
-    reused = sum(visit.status == "reused" for visit in done.visits)
-    trained = sum(visit.status == "ran" for visit in trainings)
-    did = "nothing was computed" if reused == len(done.visits) else f"{trained} trainings ran"
-    out.print(f"run {done.run_id} · {reused} of {len(done.visits)} stages reused; {did}.")
+    reused = sum(stage_run.status == "reused" for stage_run in done.stage_runs)
+    trained = sum(stage_run.status == "ran" for stage_run in trainings)
+    did = "nothing was computed" if reused == len(done.stage_runs) else f"{trained} trainings ran"
+    out.print(f"run {done.run_id} · {reused} of {len(done.stage_runs)} stages reused; {did}.")
 
 
-def _curve_of(done: Journal) -> LearningCurve:
-    return next(v.handle for v in reversed(done.visits) if isinstance(v.handle, LearningCurve))
+def _curve_of(done: PipelineRun) -> LearningCurve:
+    return next(v.handle for v in reversed(done.stage_runs) if isinstance(v.handle, LearningCurve))

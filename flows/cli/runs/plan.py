@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from apf_tasks.artifacts import TokenizedSplit
-from apf_tasks.cache.journal import Journal, Visit
+from apf_tasks.cache.journal import PipelineRun, StageRun
 from apf_tasks.params.experiment import Params
 from apf_tasks.planning.devices import size
 from apf_tasks.planning.estimates import Estimate, estimate
@@ -50,21 +50,25 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Show what would be reused and what would run, and why. Runs nothing, unless it is to tell time and memory."""
-    from apf_tasks.cache.history import of_experiment
+    from apf_tasks.cache.history import within_experiment
     from apf_tasks.cache.journal import journal
     from apf_tasks.pipelines import pipeline, word_vector_pipeline
-    from apf_tasks.promotion.warm_start import meant_now, pinned
+    from apf_tasks.promotion.warm_start import pin_aliases, resolve_aliases
 
     wanted = check_device(device) if device else "cpu" if memory else None
     experiment = load_experiment(local_params(params), overrides or ())
     prepare = measure or wanted is not None
-    with journal(dry=True, prepare=prepare) as book, of_experiment(experiment.name):
+    with journal(dry=True, prepare=prepare) as book, within_experiment(experiment.name):
         if isinstance(experiment, WordVectorParams):
             word_vector_pipeline(experiment)
         else:
-            pipeline(pinned(experiment, meant_now(experiment)))
+            pipeline(pin_aliases(experiment, resolve_aliases(experiment)))
 
-    found = None if isinstance(experiment, WordVectorParams) else estimated(book.visits, experiment, measure, wanted)
+    found = (
+        None
+        if isinstance(experiment, WordVectorParams)
+        else estimate_plan(book.stage_runs, experiment, measure, wanted)
+    )
     if as_json:
         print(json.dumps(plan_document(book, found)))
     else:
@@ -85,12 +89,14 @@ class Estimated(NamedTuple):
         return None if self.speed is None else [self.speed.seconds(t) for t in self.estimate.trainings]
 
 
-def estimated(visits: Sequence[Visit], params: Params, measure: bool, device: str | None = None) -> Estimated | None:
+def estimate_plan(
+    stage_runs: Sequence[StageRun], params: Params, measure: bool, device: str | None = None
+) -> Estimated | None:
     """What the trainings of a plan would take; None when none would run. Measures only when asked, and when it can.
 
     With a `device`, also the peak memory there.
     """
-    found = estimate(visits, params)
+    found = estimate(stage_runs, params)
     if found is None:
         return None
     planned = None
@@ -100,7 +106,7 @@ def estimated(visits: Sequence[Visit], params: Params, measure: bool, device: st
         planned = plan_memory(found.trainings, device)
     if not measure or not can_measure(found):
         return Estimated(found, None, planned)
-    from apf_tasks.planning.measure import measure as warm_up
+    from apf_tasks.planning.measure import measure_speed as warm_up
 
     return Estimated(found, warm_up(found.trainings[0]), planned)
 
@@ -111,21 +117,23 @@ def can_measure(found: Estimate) -> bool:
     return isinstance(given["train"], TokenizedSplit) and isinstance(given["validation"], TokenizedSplit)
 
 
-def plan_document(book: Journal, found: Estimated | None) -> dict[str, Any]:
+def plan_document(pipeline: PipelineRun, found: Estimated | None) -> dict[str, Any]:
     """The plan for scripts."""
-    visits = [{name: getattr(v, name) for name in ("stage", "label", "status", "reason")} for v in book.visits]
-    return {"stages": visits, "estimate": _document(found)}
+    stage_runs = [
+        {name: getattr(v, name) for name in ("stage", "label", "status", "reason")} for v in pipeline.stage_runs
+    ]
+    return {"stages": stage_runs, "estimate": _document(found)}
 
 
-def print_plan(out: Console, book: Journal, found: Estimated | None, measure: bool) -> None:
+def print_plan(out: Console, pipeline: PipelineRun, found: Estimated | None, measure: bool) -> None:
     """The stages as a table; a line each for steps, time, memory and disk; then the warnings."""
     table = Table("stage", "call", "", "why", box=None, pad_edge=False)
-    for visit in book.visits:
-        style = "yellow" if visit.status == "runs" else "green"
-        why = visit.handle.describe() if visit.handle else visit.reason
-        table.add_row(visit.stage, visit.label, f"[{style}]{visit.status}[/]", escape(why))
+    for stage_run in pipeline.stage_runs:
+        style = "yellow" if stage_run.status == "runs" else "green"
+        why = stage_run.handle.describe() if stage_run.handle else stage_run.reason
+        table.add_row(stage_run.stage, stage_run.label, f"[{style}]{stage_run.status}[/]", escape(why))
     out.print(table)
-    count = Counter(visit.status for visit in book.visits)
+    count = Counter(stage_run.status for stage_run in pipeline.stage_runs)
     now = f", {count['ran']} ran now" if count["ran"] else ""
     out.print(f"{count['reused']} stage(s) reused{now}, {count['runs']} would run.")
     if found is None:

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from apf_tasks.runs.differences import Line
-from apf_tasks.runs.rerun import Repeated, same_number
+from apf_tasks.runs.differences import Difference
+from apf_tasks.runs.rerun import RerunResult, same_number
 from apf_tasks.tracking.past_runs import PastRun
 from flows.cli._app import AsJson, out
 
@@ -24,20 +24,20 @@ def rerun(
     as_json: AsJson = False,
 ) -> None:
     """Repeat a past run from its record alone, say what is different today, and compare the scores."""
-    from apf_tasks.runs.differences import then_and_now, where_it_ran
+    from apf_tasks.runs.differences import in_original_folder, provenance_diff
     from apf_tasks.tracking.past_runs import past_run
     from flows.orchestration._console import console_logging
-    from flows.orchestration.settings import start_together
+    from flows.orchestration.settings import warm_up_servers
 
     past = past_run(run)
-    with where_it_ran(past.provenance, past.params) as elsewhere:
-        lines = then_and_now(past.provenance, past.params)
+    with in_original_folder(past.provenance, past.params) as elsewhere:
+        lines = provenance_diff(past.provenance, past.params)
         if not as_json:
             print_then_and_now(out, past, elsewhere, lines)
         console_logging()
         from flows.rerun import repeat
 
-        start_together()
+        warm_up_servers()
         repeated = repeat(past, fresh)
     if as_json:
         print(json.dumps(rerun_document(repeated, lines), ensure_ascii=False))
@@ -48,7 +48,7 @@ def rerun(
 NOTHING = "–"
 
 
-def print_then_and_now(out: Console, past: PastRun, elsewhere: Path | None, lines: Sequence[Line]) -> None:
+def print_then_and_now(out: Console, past: PastRun, elsewhere: Path | None, lines: Sequence[Difference]) -> None:
     """What the recorded run depended on, beside what is here today."""
     made = f"run {past.short} of {past.started:%Y-%m-%d %H:%M}, from {past.provenance.params_file}"
     out.print(f"{past.params.name}: {made}", markup=False, highlight=False)
@@ -61,7 +61,7 @@ def print_then_and_now(out: Console, past: PastRun, elsewhere: Path | None, line
     out.print(table, "")
 
 
-def print_rerun(out: Console, repeated: Repeated) -> None:
+def print_rerun(out: Console, repeated: RerunResult) -> None:
     """The scores beside the recorded ones, what was computed for them, and one sentence."""
     table = Table("score", "recorded", "now", "difference", box=None, pad_edge=False)
     for name, (then, now) in repeated.scores.items():
@@ -72,10 +72,12 @@ def print_rerun(out: Console, repeated: Repeated) -> None:
         out.print(table, "")
     style = "green" if repeated.equal else "yellow"
     out.print(f"[bold {style}]{escape(sentence(repeated))}[/]")
-    visits = repeated.done.visits
-    reused = sum(visit.status == "reused" for visit in visits)
+    stage_runs = repeated.done.stage_runs
+    reused = sum(stage_run.status == "reused" for stage_run in stage_runs)
     where = "in a store that is deleted again" if repeated.fresh else f"run {repeated.done.run_id}"
-    out.print(f"{reused} of {len(visits)} stages reused, {len(visits) - reused} computed, {where}.", highlight=False)
+    out.print(
+        f"{reused} of {len(stage_runs)} stages reused, {len(stage_runs) - reused} computed, {where}.", highlight=False
+    )
 
 
 def _difference(then: float | None, now: float | None) -> str:
@@ -84,7 +86,7 @@ def _difference(then: float | None, now: float | None) -> str:
     return "[green]equal[/]" if same_number(then, now) else f"[yellow]{now - then:+.3g}[/]"
 
 
-def sentence(repeated: Repeated) -> str:
+def sentence(repeated: RerunResult) -> str:
     """Whether the repetition gave what was recorded."""
     if not repeated.past.metrics:
         return f"The recorded run has no scores to compare with: it is {repeated.past.status.lower()}."
@@ -97,14 +99,14 @@ def sentence(repeated: Repeated) -> str:
     return f"Different: {other} of {count} numbers{rows}."
 
 
-def rerun_document(repeated: Repeated, lines: Sequence[Line]) -> dict[str, Any]:
+def rerun_document(repeated: RerunResult, lines: Sequence[Difference]) -> dict[str, Any]:
     """All of it for scripts."""
     return {
         "rerun_of": repeated.past.run_id,
         "run_id": None if repeated.fresh else repeated.done.run_id,
         "fresh": repeated.fresh,
         "today": [{"what": line.what, "recorded": line.then, "now": line.now, "same": line.same} for line in lines],
-        "stages": {f"{v.stage} {v.label}".strip(): v.status for v in repeated.done.visits},
+        "stages": {f"{v.stage} {v.label}".strip(): v.status for v in repeated.done.stage_runs},
         "scores": {name: {"recorded": then, "now": now} for name, (then, now) in repeated.scores.items()},
         "predictions": repeated.alike._asdict() if repeated.alike else None,
         "equal": repeated.equal,

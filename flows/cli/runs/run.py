@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from apf_tasks.artifacts import TokenizedSplit
-from apf_tasks.cache.journal import Journal
+from apf_tasks.cache.journal import PipelineRun
 from apf_tasks.params.file import load_experiment
 from apf_tasks.params.word_vectors import WordVectorParams
 from apf_tasks.runs.record import test_opened
@@ -23,7 +23,7 @@ def run(params: ParamsFile, overrides: Overrides = None, as_json: AsJson = False
     """Run an experiment: reuse what is known, compute the rest, register the chosen model."""
     from apf_tasks.params.file import parse_overrides
     from flows.orchestration._console import console_logging
-    from flows.orchestration.settings import start_together
+    from flows.orchestration.settings import warm_up_servers
 
     # every problem at once, before prefect is even imported
     experiment = load_experiment(local_params(params), overrides or ())
@@ -35,7 +35,7 @@ def run(params: ParamsFile, overrides: Overrides = None, as_json: AsJson = False
     from flows.cli.runs._search import shown_live
     from flows.fine_tune import fine_tune
 
-    start_together(workers=experiment.search.parallel > 1)
+    warm_up_servers(workers=experiment.search.parallel > 1)
     with journal() as done, shown_live(done, experiment):
         fine_tune(params, parse_overrides(overrides or ()))
     if as_json:
@@ -44,22 +44,22 @@ def run(params: ParamsFile, overrides: Overrides = None, as_json: AsJson = False
         print_outcome(out, done)
 
 
-def run_document(done: Journal) -> dict[str, Any]:
+def run_document(done: PipelineRun) -> dict[str, Any]:
     """The machine-readable outcome of a run."""
-    handles = {visit.stage: visit.handle for visit in done.visits}
+    handles = {stage_run.stage: stage_run.handle for stage_run in done.stage_runs}
     selection, report, registered = (handles[n].model_dump(mode="json") for n in ("select", "evaluate", "register"))  # type: ignore[union-attr]
     stages: dict[str, str] = {}
-    for visit in done.visits:
-        ran = visit.status == "ran" or stages.get(visit.stage) == "ran"
-        stages[visit.stage] = "ran" if ran else "reused"
-        if visit.label:
-            stages[f"{visit.stage} {visit.label}"] = visit.status
-    tests = [v.handle for v in done.visits if isinstance(v.handle, TokenizedSplit) and v.handle.name == "test"]
+    for stage_run in done.stage_runs:
+        ran = stage_run.status == "ran" or stages.get(stage_run.stage) == "ran"
+        stages[stage_run.stage] = "ran" if ran else "reused"
+        if stage_run.label:
+            stages[f"{stage_run.stage} {stage_run.label}"] = stage_run.status
+    tests = [v.handle for v in done.stage_runs if isinstance(v.handle, TokenizedSplit) and v.handle.name == "test"]
     return {
         "run_id": done.run_id,
         "model_uri": registered["model_uri"],
         "stages": stages,
-        "seconds": {name: round(sum(v.seconds for v in done.visits if v.stage == name), 3) for name in handles},
+        "seconds": {name: round(sum(v.seconds for v in done.stage_runs if v.stage == name), 3) for name in handles},
         "search": done.trials,
         "selection": {name: selection[name] for name in ("metric", "compared", "tie_break", "candidates")},
         "test": {name: report[name] for name in ("metric", "rows", "scores", "intervals", "baselines", "verdict")},
@@ -67,7 +67,7 @@ def run_document(done: Journal) -> dict[str, Any]:
     }
 
 
-def print_outcome(out: Console, done: Journal) -> None:
+def print_outcome(out: Console, done: PipelineRun) -> None:
     """Candidates, test scores beside the baselines, and what was reused."""
     document = run_document(done)
     selection, test = document["selection"], document["test"]
@@ -89,10 +89,10 @@ def print_outcome(out: Console, done: Journal) -> None:
     out.print(f"The fine-tuned model is {test['verdict']}.", markup=False)
     if document["test_opened"] > 1:
         out.print(f"These test rows have scored {document['test_opened']} models by now; each look weakens the next.")
-    ran = [v for v in done.visits if v.status == "ran"]
+    ran = [v for v in done.stage_runs if v.status == "ran"]
     trained = sum(v.stage == "train_model" for v in ran)
-    reused = len(done.visits) - len(ran)
+    reused = len(done.stage_runs) - len(ran)
     did = f"{len(ran)} ran, {trained} of them trainings" if ran else "nothing was computed, nothing was trained"
     out.print(
-        f"{document['model_uri']} · run {document['run_id']} · {reused} of {len(done.visits)} stages reused; {did}."
+        f"{document['model_uri']} · run {document['run_id']} · {reused} of {len(done.stage_runs)} stages reused; {did}."
     )

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from apf_tasks.artifacts import RegisteredModel
-from apf_tasks.cache.journal import Journal
+from apf_tasks.cache.journal import PipelineRun
 from apf_tasks.params.file import load_word_vectors
 from apf_tasks.tracking.past_runs import local_params
 from apf_tasks.word_vectors.artifacts import Corpus, TrainedVectors, VectorReport
@@ -23,14 +23,14 @@ def vectors(params: ParamsFile, overrides: Overrides = None, as_json: AsJson = F
     """Train word vectors by a params file with a section `vectors`, and register them. `apf run` does the same."""
     from apf_tasks.params.file import parse_overrides
     from flows.orchestration._console import console_logging
-    from flows.orchestration.settings import start_together
+    from flows.orchestration.settings import warm_up_servers
 
     load_word_vectors(local_params(params), overrides or ())
     console_logging()
     from apf_tasks.cache.journal import journal
     from flows.word_vectors import word_vectors
 
-    start_together()
+    warm_up_servers()
     with journal() as done:
         word_vectors(params, parse_overrides(overrides or ()))
     if as_json:
@@ -53,9 +53,9 @@ def similar(
     print_similar(out, word, other, ask(model, word, other, count))
 
 
-def word_document(done: Journal) -> dict[str, Any]:
+def word_document(done: PipelineRun) -> dict[str, Any]:
     """The machine-readable outcome of a run."""
-    handles = {visit.stage: visit.handle for visit in done.visits}
+    handles = {stage_run.stage: stage_run.handle for stage_run in done.stage_runs}
     corpus, trained, report, registered = (
         handles[name].model_dump(mode="json", exclude={"path", "fingerprint", "vectors_fingerprint"})  # type: ignore[union-attr]
         for name in ("read_corpus", "train_vectors", "probe_vectors", "register_vectors")
@@ -63,17 +63,17 @@ def word_document(done: Journal) -> dict[str, Any]:
     return {
         "run_id": done.run_id,
         "model_uri": registered["model_uri"],
-        "stages": {visit.stage: visit.status for visit in done.visits},
+        "stages": {stage_run.stage: stage_run.status for stage_run in done.stage_runs},
         "corpus": corpus,
         "training": trained,
         "report": report,
     }
 
 
-def print_words(out: Console, done: Journal) -> None:
+def print_words(out: Console, done: PipelineRun) -> None:
     """Nearest words, analogies, the numbers, and what was reused."""
-    for visit in done.visits:
-        handle = visit.handle
+    for stage_run in done.stage_runs:
+        handle = stage_run.handle
         if isinstance(handle, (Corpus, TrainedVectors)):
             out.print(escape(handle.describe()))
         if isinstance(handle, TrainedVectors) and handle.held_out_accuracy is not None:
@@ -85,8 +85,8 @@ def print_words(out: Console, done: Journal) -> None:
             out.print(escape(handle.describe()))
             out.print(f"The map: {handle.path / 'map.png'}", soft_wrap=True)
         if isinstance(handle, RegisteredModel):
-            reused = sum(v.status == "reused" for v in done.visits)
-            count = len(done.visits)
+            reused = sum(v.status == "reused" for v in done.stage_runs)
+            count = len(done.stage_runs)
             did = "nothing was computed" if reused == count else f"{count - reused} ran"
             out.print(f"{handle.model_uri} · run {done.run_id} · {reused} of {count} stages reused; {did}.")
 

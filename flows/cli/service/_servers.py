@@ -10,17 +10,17 @@ from contextlib import contextmanager
 from rich.console import Console
 
 from apf_tasks.cache import store
-from apf_tasks.serving._processes import Started, free_port, start, until_stopped, wait_for
-from flows.orchestration.settings import POOL, SERVER_FILE, prepare, running_server
+from apf_tasks.serving._processes import Started, free_port, run_until_interrupted, start, wait_for
+from flows.orchestration.settings import POOL, SERVER_FILE, apply_defaults, running_server
 
 out = Console()
 
 
 def serve(work: bool = False) -> None:
     """Start the servers (and with `work` deployments and a worker), print their addresses, run until Ctrl-C."""
-    prepare()
+    apply_defaults()
     started: Started = []
-    with _address_forgotten(started), until_stopped(started, out.print):
+    with _address_forgotten(started), run_until_interrupted(started, out.print):
         _start_mlflow(started)
         if (url := running_server()) is None:
             url = _start_prefect(started)

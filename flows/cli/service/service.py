@@ -25,14 +25,14 @@ def retrain(
     from apf_tasks.params.file import load_params, parse_overrides
     from apf_tasks.tracking.past_runs import local_params
     from flows.orchestration._console import console_logging
-    from flows.orchestration.settings import start_together
+    from flows.orchestration.settings import warm_up_servers
 
     load_params(local_params(params), overrides or ())
     console_logging()
     from flows.cli.registry._output import print_retrained
     from flows.retrain import retrain as flow
 
-    start_together()
+    warm_up_servers()
     found = flow(params, parse_overrides(overrides or ()), refresh, dry_run)
     if as_json:
         print(json.dumps(found.model_dump(mode="json")))
@@ -51,14 +51,14 @@ def drift(
     from apf_tasks.params.file import load_params, parse_overrides
     from apf_tasks.tracking.past_runs import local_params
     from flows.orchestration._console import console_logging
-    from flows.orchestration.settings import start_together
+    from flows.orchestration.settings import warm_up_servers
 
     load_params(local_params(params), overrides or ())
     console_logging()
     from flows.cli.registry._output import print_drift
     from flows.drift import drift as flow
 
-    start_together()
+    warm_up_servers()
     report = flow(params, parse_overrides(overrides or ()))
     if as_json:
         print(json.dumps(report.model_dump(mode="json", exclude={"path"})))

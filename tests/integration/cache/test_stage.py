@@ -12,8 +12,8 @@ from prefect import flow
 from apf_tasks.artifacts import Artifact
 from apf_tasks.cache import store
 from apf_tasks.cache.fingerprints import fingerprint_files
-from apf_tasks.cache.history import of_experiment
-from apf_tasks.cache.journal import Unknown, current_label, journal
+from apf_tasks.cache.history import within_experiment
+from apf_tasks.cache.journal import Pending, current_label, journal
 from apf_tasks.cache.stage import stage
 from apf_tasks.errors import StoreError
 from apf_tasks.params.data import SplitParams
@@ -64,7 +64,7 @@ def _forget() -> None:
 def outcome(text: str, seed: int = 0) -> list[tuple[str, str, str]]:
     with journal() as done:
         pipeline(text, seed)
-    return [(v.stage, v.status, v.reason) for v in done.visits]
+    return [(v.stage, v.status, v.reason) for v in done.stage_runs]
 
 
 def test_a_second_flow_run_executes_nothing() -> None:
@@ -81,7 +81,7 @@ def test_a_miss_says_which_value_changed_and_equal_content_stops_the_chain() -> 
 
 def test_another_experiment_is_not_compared_with_this_one() -> None:
     outcome("a b", seed=1)
-    with of_experiment("another"):
+    with within_experiment("another"):
         assert outcome("a b", seed=2)[0] == ("write", "ran", "first time")
         assert outcome("a b", seed=1) == [("write", "reused", ""), ("count", "reused", "")]
         assert outcome("a b", seed=3)[0][2] == "split.seed 1 → 3"  # reused last, so no further away than its own
@@ -92,10 +92,10 @@ def test_a_plan_runs_nothing_and_says_the_same() -> None:
     calls.clear()
     with journal(dry=True) as book:
         handle = write("a c", SplitParams())
-        assert isinstance(handle, Unknown)
+        assert isinstance(handle, Pending)
         count(handle)
         count(write("a b", SplitParams()))
-    assert [(v.status, v.reason) for v in book.visits] == [
+    assert [(v.status, v.reason) for v in book.stage_runs] == [
         ("runs", "text a b → a c"),
         ("runs", "unless write gives what it gave before"),
         ("reused", ""),
@@ -160,4 +160,4 @@ def test_labels_reach_the_function() -> None:
     assert current_label() == ""
     with journal() as done:
         count.labelled("trial 1")(write("x", SplitParams()))
-    assert [v.label for v in done.visits] == ["", "trial 1"]
+    assert [v.label for v in done.stage_runs] == ["", "trial 1"]

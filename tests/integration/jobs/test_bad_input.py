@@ -72,13 +72,17 @@ def other_architecture(folder: Path, params: dict[str, Any]) -> None:
 
 
 CASES: list[tuple[Change, str, list[str]]] = [
-    (one_class, "CannotTeach", ["two labels or more", "only 'positive'"]),
+    (one_class, "UntrainableDataError", ["two labels or more", "only 'positive'"]),
     (no_weights, "ModelError", ["weights (*.safetensors)", "Name a folder with model.safetensors"]),
     (pickle_only, "ModelError", ["pytorch_model.bin", "Unpickling runs code", "model.allow_pickle: true"]),
     (no_such_file, "SourceError", ["no rows.json", "Did you mean rows.jsonl?"]),
     (empty_file, "DataError", ["an empty file"]),
     (other_column, "DataError", ["a column 'txt'", "the columns text, label"]),
-    (unknown_language, "CannotTeach", ["unknown tokens (model.max_unknown_fraction)", "whose tokenizer knows"]),
+    (
+        unknown_language,
+        "UntrainableDataError",
+        ["unknown tokens (model.max_unknown_fraction)", "whose tokenizer knows"],
+    ),
     (too_many_positions, "ModelError", ["at most 64", "65 asked for"]),
     (too_many_bad_rows, "DataError", ["5 of 105", "empty text", "rejected.jsonl"]),
     (other_architecture, "ModelError", ["pretrained weights", "of its parameters missing"]),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from apf_tasks.artifacts import RegisteredModel, TrainedModel
-from apf_tasks.cache.journal import Journal, journal
+from apf_tasks.cache.journal import PipelineRun, journal
 from apf_tasks.data.ingestion import ingest
 from apf_tasks.data.rows import read_rows
 from apf_tasks.data.splitting import split_rows
@@ -19,7 +19,7 @@ from tests.support.paths import PROJECT
 PRETRAINED = {"model.init": "pretrained", "model.architecture": None, "model.sizes": {}, "tokenizer.train": None}
 
 
-def run(params: str, **overrides: object) -> Journal:
+def run(params: str, **overrides: object) -> PipelineRun:
     from flows.fine_tune import fine_tune
 
     with journal() as done:
@@ -31,11 +31,11 @@ def run(params: str, **overrides: object) -> Journal:
 def test_a_model_made_from_nothing_is_the_base_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(PROJECT)
     first = run("params/smoke/masked_lm.yaml", train__epochs=1, test__resamples=100)
-    made = next(v.handle for v in first.visits if isinstance(v.handle, RegisteredModel))
+    made = next(v.handle for v in first.stage_runs if isinstance(v.handle, RegisteredModel))
     assert made.model_uri == "models:/masked_lm/1"
     base = {"model.base": "models:/masked_lm@champion", "train.epochs": 1, "test.resamples": 100}
     second = run("params/smoke/sentiment.yaml", **PRETRAINED, **base)
-    trained = next(v.handle for v in second.visits if isinstance(v.handle, TrainedModel))
+    trained = next(v.handle for v in second.stage_runs if isinstance(v.handle, TrainedModel))
     assert trained.base == "models:/masked_lm/1"  # what the alias meant
     assert registry.download_model("models:/sentiment@champion").is_dir()
 

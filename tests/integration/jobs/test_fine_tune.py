@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from apf_tasks.artifacts import RawData, Selection, TestReport, TrainedModel
+from apf_tasks.artifacts import EvaluationReport, RawData, Selection, TrainedModel
 from apf_tasks.cache import code_digest, store
-from apf_tasks.cache.journal import Journal, journal
+from apf_tasks.cache.journal import PipelineRun, journal
 from apf_tasks.params.file import load_params
 from apf_tasks.pipelines import pipeline
 from apf_tasks.tracking import client as tracker
@@ -59,8 +59,8 @@ def write_project(folder: Path, base: Path) -> None:
     (folder / "reviews.yaml").write_text(yaml.safe_dump(params))
 
 
-def ran(done: Journal) -> set[str]:
-    return {f"{v.stage} {v.label}".strip() for v in done.visits if v.status in ("ran", "runs")}
+def ran(done: PipelineRun) -> set[str]:
+    return {f"{v.stage} {v.label}".strip() for v in done.stage_runs if v.status in ("ran", "runs")}
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_the_record_of_a_run(project: Path) -> None:
     assert {r.data.params["train.learning_rate"] for r in trials} == {"0.004", "0.0001"}
     assert all(r.data.tags["mlflow.parentRunId"] in runs for r in trials)
     latest = runs[done.run_id]
-    report = handle(done, TestReport)
+    report = handle(done, EvaluationReport)
     assert latest.data.metrics["test/accuracy"] == report.scores["accuracy"]
     assert latest.data.metrics["test/accuracy_low"] <= report.scores["accuracy"]
     assert latest.data.tags["apf.stage.train_model.learning_rate_0.004"] == "reused"
@@ -97,8 +97,8 @@ def test_the_record_of_a_run(project: Path) -> None:
 
 def test_the_chosen_model_is_best_on_validation_and_beats_the_majority(project: Path) -> None:
     done = run()
-    selection, report = handle(done, Selection), handle(done, TestReport)
-    trained = [v.handle for v in done.visits if isinstance(v.handle, TrainedModel)]
+    selection, report = handle(done, Selection), handle(done, EvaluationReport)
+    trained = [v.handle for v in done.stage_runs if isinstance(v.handle, TrainedModel)]
     assert selection.chosen.scores["accuracy"] == max(t.scores["accuracy"] for t in trained)
     assert selection.chosen.train.learning_rate == 0.004
     assert report.model_fingerprint == selection.chosen.fingerprint
@@ -113,7 +113,7 @@ def test_another_learning_rate_trains_only_what_depends_on_it(project: Path) -> 
     done = run(search__space={"train.learning_rate": [0.004, 0.00001]})
     # the same model is chosen again, so neither its test nor its registration is repeated
     assert ran(done) == {"train_model learning_rate=1e-05", "select"}
-    reason = next(v.reason for v in done.visits if v.label == "learning_rate=1e-05")
+    reason = next(v.reason for v in done.stage_runs if v.label == "learning_rate=1e-05")
     assert reason == "train.learning_rate 0.0001 → 1e-05"
     done = run(search={}, train__learning_rate=0.003)
     assert ran(done) == {"train_model", "select", "evaluate", "register"}
@@ -167,8 +167,13 @@ def test_a_comment_in_the_code_reuses_and_an_expression_does_not(
     schedules.write_text(schedules.read_text().replace("return 1 - progress", "return (1 - progress) ** 2"))
     with journal(dry=True) as other:
         pipeline(params)
-    assert {v.stage for v in other.visits if v.status == "runs"} == {"train_model", "select", "evaluate", "register"}
-    assert "code of apf_tasks.training.optim.schedules changed" in [v.reason for v in other.visits]
+    assert {v.stage for v in other.stage_runs if v.status == "runs"} == {
+        "train_model",
+        "select",
+        "evaluate",
+        "register",
+    }
+    assert "code of apf_tasks.training.optim.schedules changed" in [v.reason for v in other.stage_runs]
 
 
 def test_a_deleted_registry_entry_is_registered_again(project: Path) -> None:
@@ -201,16 +206,16 @@ def test_the_model_loads_with_auto_classes_and_predicts_a_file(project: Path, tm
 def test_the_same_model_as_base_of_another_experiment(project: Path) -> None:
     with journal(dry=True) as book:
         pipeline(load_params("reviews.yaml", ["model.base=models:/reviews@champion"]))
-    assert book.visits[0].status == "reused"
-    assert "model.base" in book.visits[2].reason
+    assert book.stage_runs[0].status == "reused"
+    assert "model.base" in book.stage_runs[2].reason
     done = run(model__base="models:/reviews@champion", search={}, train__epochs=1)
     assert handle(done, TrainedModel).base == "models:/reviews/1"
 
 
 def test_a_broken_run_is_recorded_and_keeps_what_was_done(project: Path) -> None:
-    from apf_tasks.errors import Diverged
+    from apf_tasks.errors import DivergedError
 
-    with pytest.raises(Diverged):
+    with pytest.raises(DivergedError):
         run(search={}, train__learning_rate=1e15, train__max_grad_norm=None)
     experiment = tracker.client().get_experiment_by_name("reviews")
     failed = tracker.client().search_runs([experiment.experiment_id], "attributes.status = 'FAILED'")

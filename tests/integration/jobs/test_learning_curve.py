@@ -12,7 +12,7 @@ from apf_tasks.params.file import load_params
 from apf_tasks.pipelines import pipeline
 from apf_tasks.tracking import client as tracker
 from flows.cli.main import main
-from flows.cli.runs.plan import estimated
+from flows.cli.runs.plan import estimate_plan
 from tests.support.paths import PROJECT
 
 NER = ["params/smoke/ner.yaml", "train.epochs=2", "test.resamples=200"]
@@ -62,11 +62,13 @@ def test_a_curve_trains_only_what_is_new(
     params = load_params(NER[0], NER[1:])
     with journal(dry=True) as book:
         pipeline(params)
-    assert [v.status for v in book.visits if v.stage == "train_model"] == ["reused"]  # the whole of train is the same
+    assert [v.status for v in book.stage_runs if v.stage == "train_model"] == [
+        "reused"
+    ]  # the whole of train is the same
     other = load_params(NER[0], [*NER[1:], "train.batch_size=8"])
     with journal(dry=True) as book:
         pipeline(other)
-    found = estimated(book.visits, other, measure=True)
+    found = estimate_plan(book.stage_runs, other, measure=True)
     assert found is not None
     assert found.estimate.steps == 38
     assert found.speed is not None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from apf_tasks import families
-from apf_tasks.artifacts import TestReport
+from apf_tasks.artifacts import EvaluationReport
 from apf_tasks.cache import code_digest
 from apf_tasks.cache.journal import journal
 from apf_tasks.tracking import client as tracker
@@ -26,7 +26,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from apf_tasks.families import Checked, Family
+from apf_tasks.family import CheckedRows, Family
 from apf_tasks.families.classification.targets import one_label
 from apf_tasks.params.experiment import FamilyParams, ModelParams
 
@@ -45,11 +45,11 @@ def family(params: WordCountParams) -> Family:
     """The toy family."""
     target = one_label()
 
-    def check(rows: pd.DataFrame) -> Checked:
+    def check(rows: pd.DataFrame) -> CheckedRows:
         reasons = pd.Series("", index=rows.index, dtype=object)
         reasons[rows["text"].isna()] = "no text"
         words = rows["text"].astype(str).str.split().str.len()
-        return Checked(rows.assign(length=["long" if n > params.most else "short" for n in words]), reasons)
+        return CheckedRows(rows.assign(length=["long" if n > params.most else "short" for n in words]), reasons)
 
     def encode(rows, base, label_names):
         ids = base.tokenizer(rows["text"].tolist(), truncation=True, max_length=base.max_tokens)["input_ids"]
@@ -111,7 +111,7 @@ def test_one_module_and_one_params_file(tmp_path: Path, monkeypatch: pytest.Monk
         with journal() as done, pytest.raises(SystemExit) as ended:
             main(["run", "words.yaml"])
         assert ended.value.code in (0, None)
-        report = next(v.handle for v in done.visits if isinstance(v.handle, TestReport))
+        report = next(v.handle for v in done.stage_runs if isinstance(v.handle, EvaluationReport))
         assert report.scores["accuracy"] > report.baselines["long"]["accuracy"]
         assert "before_fine_tuning" in report.baselines
         assert tracker.client().get_registered_model("words").aliases

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from apf_tasks.artifacts import RegisteredModel, Split, TestReport
+from apf_tasks.artifacts import EvaluationReport, RegisteredModel, Split
 from apf_tasks.cache.journal import journal
 from apf_tasks.family import get_family
 from apf_tasks.params.file import load_params
@@ -32,9 +32,9 @@ def test_it_runs_and_its_model_answers(path: Path, tmp_path: Path, monkeypatch: 
     family = get_family(params.family)
     with journal() as done:
         run("run", str(path))
-    report = next(v.handle for v in done.visits if isinstance(v.handle, TestReport))
-    registered = next(v.handle for v in done.visits if isinstance(v.handle, RegisteredModel))
-    split = next(v.handle for v in done.visits if isinstance(v.handle, Split))
+    report = next(v.handle for v in done.stage_runs if isinstance(v.handle, EvaluationReport))
+    registered = next(v.handle for v in done.stage_runs if isinstance(v.handle, RegisteredModel))
+    split = next(v.handle for v in done.stage_runs if isinstance(v.handle, Split))
     assert report.metric in report.baselines["before_fine_tuning"]
     sign = family.sign(report.metric)
     assert sign * report.scores[report.metric] > sign * report.baselines["before_fine_tuning"][report.metric]

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from apf_tasks.artifacts import RegisteredModel
-from apf_tasks.cache.journal import Journal, journal
+from apf_tasks.cache.journal import PipelineRun, journal
 from apf_tasks.errors import DataError, RegistryError
 from apf_tasks.evaluation.registered.model import load_registered
 from apf_tasks.models.word_vectors import nearest, read_word_vectors, similarity
@@ -58,7 +58,7 @@ def project(first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return copy
 
 
-def run(**overrides: Any) -> Journal:
+def run(**overrides: Any) -> PipelineRun:
     from flows.word_vectors import word_vectors
 
     with journal() as done:
@@ -66,8 +66,8 @@ def run(**overrides: Any) -> Journal:
     return done
 
 
-def ran(done: Journal) -> list[str]:
-    return [visit.stage for visit in done.visits if visit.status != "reused"]
+def ran(done: PipelineRun) -> list[str]:
+    return [visit.stage for visit in done.stage_runs if visit.status != "reused"]
 
 
 def command(arguments: list[str]) -> int:
@@ -143,7 +143,7 @@ def test_other_probes_train_nothing(project: Path) -> None:
     assert handle(done, RegisteredModel).aliases == ("challenger",)
     done = run(vectors__dimensions=16)
     assert ran(done) == ["train_vectors", "probe_vectors", "register_vectors"]
-    assert next(v.reason for v in done.visits if v.stage == "train_vectors") == "vectors.dimensions 32 → 16"
+    assert next(v.reason for v in done.stage_runs if v.stage == "train_vectors") == "vectors.dimensions 32 → 16"
 
 
 def test_trained_again_the_vectors_are_the_same(project: Path) -> None:
@@ -197,7 +197,7 @@ def test_a_plan_of_a_new_text(project: Path) -> None:
     with journal(dry=True) as book:
         word_vector_pipeline(load_word_vectors("words.yaml"))
     assert ran(book) == STAGES
-    assert book.visits[0].reason == "content of data.source changed"
+    assert book.stage_runs[0].reason == "content of data.source changed"
 
 
 def test_a_broken_run_is_recorded(project: Path) -> None:

@@ -13,7 +13,7 @@ from apf_tasks.cache import store
 from apf_tasks.cache.journal import journal
 from apf_tasks.errors import RegistryError
 from apf_tasks.params.file import load_params
-from apf_tasks.runs.differences import then_and_now
+from apf_tasks.runs.differences import provenance_diff
 from apf_tasks.tracking import client as tracker
 from apf_tasks.tracking import run_logger as tracking
 from apf_tasks.tracking.past_runs import past_run
@@ -173,7 +173,7 @@ def test_changed_data_are_said_before_they_are_used(project: Path, runs: dict[st
     past = past_run(runs["poor"])
     source.write_text(text + '{"text": "one more", "label": "good"}\n')
     try:
-        other = [line.what for line in then_and_now(past.provenance, past.params) if not line.same]
+        other = [line.what for line in provenance_diff(past.provenance, past.params) if not line.same]
     finally:
         source.write_text(text)
     assert other == ["content of data.source"]

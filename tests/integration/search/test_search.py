@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from apf_tasks.artifacts import Rung, Selection, TrainedModel
 from apf_tasks.cache import store
-from apf_tasks.cache.journal import Journal
+from apf_tasks.cache.journal import PipelineRun
 from apf_tasks.errors import ApfError
 from apf_tasks.tracking import client as tracker
 from tests.support.databases import Databases
@@ -70,8 +70,8 @@ def project(first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return work_in_copy(first, tmp_path, monkeypatch)
 
 
-def ran(done: Journal) -> list[str]:
-    return [f"{v.stage} {v.label}".strip() for v in done.visits if v.status == "ran"]
+def ran(done: PipelineRun) -> list[str]:
+    return [f"{v.stage} {v.label}".strip() for v in done.stage_runs if v.status == "ran"]
 
 
 def test_the_best_go_on_and_nothing_is_computed_twice(project: Path) -> None:
@@ -107,11 +107,11 @@ def test_the_winner_is_bit_for_bit_the_training_that_never_stopped(project: Path
 def test_a_trial_that_goes_on_after_a_rung_was_not_interrupted(project: Path, tmp_path: Path) -> None:
     os.environ["APF_MLRUNS"] = str(tmp_path / "again")
     done = run()
-    [trained] = [visit for visit in done.visits if visit.stage == "train_model"]
+    [trained] = [visit for visit in done.stage_runs if visit.stage == "train_model"]
     rung = [rung for rung in handles(done, Rung) if rung.train == trained.handle.train][-1]  # type: ignore[union-attr]
     assert trained.reason == f"goes on from step {rung.step}"
     assert not list(trained.handle.path.glob("**/paused"))  # type: ignore[union-attr]
-    first = [visit.reason for visit in done.visits if visit.stage == "train_rung"]
+    first = [visit.reason for visit in done.stage_runs if visit.stage == "train_rung"]
     assert first[0] == "first time"
 
 
@@ -138,9 +138,9 @@ def test_the_record_has_one_run_per_trial(project: Path) -> None:
 def test_another_value_trains_that_one_alone(project: Path) -> None:
     known = {trial["label"] for trial in json.loads((project / "first.json").read_text())}
     done = run(search__space={"train.learning_rate": [*RATES, 0.00002]})
-    trained = {visit.label for visit in done.visits if visit.stage == "train_rung" and visit.status == "ran"}
+    trained = {visit.label for visit in done.stage_runs if visit.stage == "train_rung" and visit.status == "ran"}
     assert "learning_rate=2e-05" in trained
-    first_rung = [v for v in done.visits if v.stage == "train_rung"][:5]
+    first_rung = [v for v in done.stage_runs if v.stage == "train_rung"][:5]
     assert [v.status for v in first_rung] == ["reused"] * 4 + ["ran"]
     assert len(known) == 4
 

@@ -18,7 +18,7 @@ from apf_tasks.artifacts import Selection, TrainedModel
 from apf_tasks.cache import store
 from apf_tasks.errors import ParamsError, WorkersError
 from apf_tasks.params.train import RuntimeParams
-from apf_tasks.runtime.device_slots import device_of_its_own
+from apf_tasks.runtime.device_slots import exclusive_device
 from apf_tasks.tracking import client as tracker
 from tests.support.paths import PROJECT
 from tests.support.projects import handles, run
@@ -72,7 +72,7 @@ def test_trials_run_in_two_workers(project: Path, workers: str, monkeypatch: pyt
     assert not list(store.root().glob(".workers-*"))
     monkeypatch.setenv("APF_WORKERS", "dask:nobody" if workers else "")
     again = run(search__space={"train.learning_rate": RATES[:2]})  # what is known needs no worker
-    assert [v.status for v in again.visits if v.stage == "train_model"] == ["reused", "reused"]
+    assert [v.status for v in again.stage_runs if v.stage == "train_model"] == ["reused", "reused"]
     assert handles(again, Selection)[0].fingerprint == handles(done, Selection)[0].fingerprint
 
 
@@ -112,11 +112,11 @@ def test_an_unknown_kind_of_workers_is_said(project: Path, monkeypatch: pytest.M
 def test_each_trial_has_a_place_of_its_own() -> None:
     code = """
 import torch
-from apf_tasks.runtime.device_slots import device_of_its_own
+from apf_tasks.runtime.device_slots import exclusive_device
 from apf_tasks.params.experiment import RuntimeParams
 
 torch.set_num_threads(4)
-with device_of_its_own(RuntimeParams(device="cpu"), 2) as place:
+with exclusive_device(RuntimeParams(device="cpu"), 2) as place:
     print(place, torch.get_num_threads(), flush=True)
     input()
 """
@@ -130,7 +130,7 @@ with device_of_its_own(RuntimeParams(device="cpu"), 2) as place:
         try:
             said = [holder.stdout.readline().split() for holder in (first, second)]
             first.kill()  # the kernel frees its place
-            with device_of_its_own(RuntimeParams(device="cpu"), 2) as place:
+            with exclusive_device(RuntimeParams(device="cpu"), 2) as place:
                 freed = place
         finally:
             first.kill()

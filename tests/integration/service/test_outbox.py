@@ -61,12 +61,12 @@ def test_a_tracker_that_comes_and_goes_gets_every_point_once(
 def test_what_was_sent_and_not_marked_is_not_sent_again(mlruns: Path, tmp_path: Path) -> None:
     with tracking.trial_run(tmp_path, "trial", {}, None) as run:
         run.log(1, {"train/loss": 3.0})
-    lines = [outbox.Point("train/loss", 3.0 / step, step, step) for step in (1, 2)]
+    lines = [outbox.MetricPoint("train/loss", 3.0 / step, step, step) for step in (1, 2)]
     left = outbox.Outbox(run.run_id)
     left.add(lines)
     assert outbox.deliver_leftovers() == {}  # somebody works on it
     left.flush()
-    left.close(outbox.End("KILLED", 7, {}))
+    left.close(outbox.RunEnd("KILLED", 7, {}))
     found = tracker.client().get_metric_history(run.run_id, "train/loss")
     assert sorted((p.step, p.value) for p in found) == [(1, 3.0), (2, 1.5)]
     assert not list(outbox.folder().iterdir())

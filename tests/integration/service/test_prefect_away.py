@@ -17,7 +17,7 @@ from apf_tasks.cache import store
 from apf_tasks.serving._processes import free_port
 from apf_tasks.tracking.registry import aliases_of
 from flows.orchestration import settings as environment
-from flows.orchestration._interrupts import repeat_lost_ctrl_c
+from flows.orchestration._interrupts import resend_lost_sigint
 from tests.integration.service.test_team import answers
 from tests.integration.service.test_up import BIN, wait_until
 from tests.support.databases import Databases
@@ -96,7 +96,7 @@ def hears_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("hears_ctrl_c")
 def test_ctrl_c_in_a_destructor_comes_again_and_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    repeat_lost_ctrl_c()
+    resend_lost_sigint()
     Asked()
     with pytest.raises(KeyboardInterrupt):
         time.sleep(10)
@@ -109,7 +109,7 @@ def test_ctrl_c_cannot_fall_into_what_hears_the_lost_one(capsys: pytest.CaptureF
         if event == "call" and frame.f_code.co_filename == environment.__file__:
             signal.raise_signal(signal.SIGINT)
 
-    repeat_lost_ctrl_c()
+    resend_lost_sigint()
     sys.setprofile(ask_again)  # of this thread
     try:
         Asked()

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from apf_tasks.errors import PromotionRefused, RegistryError
+from apf_tasks.errors import PromotionRefusedError, RegistryError
 from apf_tasks.tracking import champion as promotion
 from apf_tasks.tracking import client as tracker
-from apf_tasks.tracking.champion import Move, enter, history, log_file, promote, replay, rollback
+from apf_tasks.tracking.champion import Promotion, add_challenger, history, log_file, promote, restore_aliases, rollback
 from apf_tasks.tracking.registry import aliases_of
 
 NAME = "reviews"
@@ -29,15 +29,15 @@ PROCESSES.set_forkserver_preload(["mlflow", *STORES, "apf_tasks.tracking.champio
 def promoted_until(at: int, mlruns: str) -> None:
     """Version 2 becomes the champion, but for a kill after step `at`, or before the first one (-1)."""
     os.environ["APF_MLRUNS"] = mlruns
-    real = promotion.steps
+    real = promotion._apply
 
-    def steps(move: Move) -> Iterator[str]:
+    def steps(move: Promotion) -> Iterator[str]:
         for number, name in enumerate(real(move) if at >= 0 else [""]):
             if number == max(at, 0):
                 os.kill(os.getpid(), signal.SIGKILL)
             yield name
 
-    promotion.steps = steps
+    promotion._apply = steps
     promote(NAME, 2, "better", 1)
 
 
@@ -48,7 +48,7 @@ def raced(version: int, mlruns: str, start: Barrier, said: SimpleQueue[tuple[int
     try:
         promote(NAME, version, "mine is better", 1)
         said.put((version, "promoted"))
-    except PromotionRefused:
+    except PromotionRefusedError:
         said.put((version, "refused"))
 
 
@@ -59,7 +59,7 @@ def versions(tmp_path: Path) -> None:
     client.create_registered_model(NAME)
     for number in (1, 2, 3):
         client.create_model_version(NAME, (tmp_path / str(number)).as_uri())
-        enter(NAME, number)
+        add_challenger(NAME, number)
 
 
 def killed(at: int, mlruns: Path) -> None:
@@ -102,9 +102,11 @@ def test_a_promotion_and_its_rollback_are_written_down() -> None:
 @pytest.mark.usefixtures("versions")
 def test_a_champion_that_the_gate_did_not_see_is_not_replaced() -> None:
     promote(NAME, 2, "better", 1)
-    with pytest.raises(PromotionRefused, match="expected version 1 as champion, against which it was judged, found"):
+    with pytest.raises(
+        PromotionRefusedError, match="expected version 1 as champion, against which it was judged, found"
+    ):
         promote(NAME, 3, "better", 1)
-    with pytest.raises(PromotionRefused, match="the champion itself"):
+    with pytest.raises(PromotionRefusedError, match="the champion itself"):
         promote(NAME, 2, "again", 2)
     with pytest.raises(RegistryError, match="reviews/9"):
         promote(NAME, 9, "better", 2)
@@ -170,15 +172,15 @@ def test_a_registry_that_has_forgotten_is_told_again() -> None:
     for alias in ("champion", "previous"):
         tracker.client().delete_registered_model_alias(NAME, alias)
     assert not history(NAME).agrees
-    found = replay(NAME)
+    found = restore_aliases(NAME)
     assert (found.champion, found.previous, found.agrees) == (2, 1, True)
 
 
 def test_nothing_to_go_back_to(tmp_path: Path) -> None:
     tracker.client().create_registered_model(NAME)
     tracker.client().create_model_version(NAME, (tmp_path / "1").as_uri())
-    enter(NAME, 1)
-    with pytest.raises(PromotionRefused, match="expected a previous champion, found none"):
+    add_challenger(NAME, 1)
+    with pytest.raises(PromotionRefusedError, match="expected a previous champion, found none"):
         rollback(NAME, "why not")
     with pytest.raises(RegistryError, match="expected a registered model"):
         history("nobody")

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from apf_tasks.data.rows import read_rows
-from apf_tasks.errors import ParamsError, PromotionRefused, SourceError
+from apf_tasks.errors import ParamsError, PromotionRefusedError, SourceError
 from apf_tasks.params.experiment import Params
 from apf_tasks.params.file import load_params
 from apf_tasks.promotion.champion_rows import champion_split
@@ -101,7 +101,7 @@ def test_from_nothing_new_to_a_new_champion_and_back(
 
     write_jsonl(project / "rows.jsonl", review_rows(400))
     assert retrain("reviews.yaml", dry_run=True).outcome == "would retrain"
-    with pytest.raises(PromotionRefused, match="beat_champion: reliably better than the champion by accuracy"):
+    with pytest.raises(PromotionRefusedError, match="beat_champion: reliably better than the champion by accuracy"):
         retrain("reviews.yaml")  # hardly learns, as the first one
     assert aliases_of("reviews") == {"champion": 1, "challenger": 2}
     assert retrain("reviews.yaml").outcome == "nothing new"
@@ -228,7 +228,9 @@ def test_a_language_model_is_also_asked_about_general_text(tmp_path: Path, monke
     asked = {"gate.general_text": str(tmp_path / "general.txt"), "gate.perplexity_growth": 1e-3, "gate.serves": False}
     fine_tune("params/smoke/causal_lm-instructions.yaml", params)
     fine_tune("params/smoke/causal_lm-instructions.yaml", params | asked | {"train.learning_rate": 1e-3})
-    with pytest.raises(PromotionRefused, match=r"perplexity_growth: at most 0.001 times the champion's perplexity"):
+    with pytest.raises(
+        PromotionRefusedError, match=r"perplexity_growth: at most 0.001 times the champion's perplexity"
+    ):
         promote("causal_lm-instructions")
     run_id = tracker.client().get_model_version("causal_lm-instructions", "2").run_id
     general = json.loads(artifact(run_id, "gate.json").read_text())["trade_off"][-1]

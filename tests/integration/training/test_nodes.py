@@ -16,12 +16,12 @@ from apf_tasks.runtime import _nodes as nodes
 from apf_tasks.runtime._nodes import (
     ADDRESS,
     WANTED,
-    Wanted,
-    call_for_nodes,
+    NodeRequest,
+    claim_node_rank,
     live_calls,
-    meeting_place,
     next_call,
-    take_number,
+    rendezvous_folder,
+    request_nodes,
 )
 from tests.integration.training.test_ranks import LONGER, alone, folder, same_as_alone  # noqa: F401
 from tests.integration.training.test_train_stage import train
@@ -48,32 +48,32 @@ def test_two_machines_train_as_one(
 
 def test_a_call_is_joined_by_as_many_as_it_wants_and_only_while_it_lives() -> None:
     known: dict[Path, int] = {}
-    with meeting_place(TWO) as place:
-        wanted = call_for_nodes(place, TWO, "cpu")
+    with rendezvous_folder(TWO) as place:
+        wanted = request_nodes(place, TWO, "cpu")
         assert wanted is not None
         assert live_calls(known) == []  # it may have been left by a process that is dead
         os.utime(place / WANTED, ns=(0, 1))
         assert live_calls(known) == [(place, wanted)]
-        assert [take_number(place, wanted) for _ in range(2)] == [1, None]
+        assert [claim_node_rank(place, wanted) for _ in range(2)] == [1, None]
     assert live_calls(known) == []
-    assert take_number(place, wanted) is None
+    assert claim_node_rank(place, wanted) is None
 
 
 def test_waiting_for_a_call_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nodes, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(nodes, "POLL_SECONDS", 0.01)
     assert next_call({}, 0.05, []) is None
     assert next_call({}, float("inf"), [15]) is None
 
 
 def test_one_machine_needs_no_meeting() -> None:
-    with meeting_place(RuntimeParams()) as place:
+    with rendezvous_folder(RuntimeParams()) as place:
         assert store.root() not in place.parents
-        assert call_for_nodes(place, RuntimeParams(), "cpu") is None
+        assert request_nodes(place, RuntimeParams(), "cpu") is None
     assert not place.exists()
 
 
 def test_torchrun_is_told_where_the_first_machine_is() -> None:
-    wanted = Wanted(address="a", port=1234, nodes=3, devices=8, device="cuda")
+    wanted = NodeRequest(address="a", port=1234, nodes=3, devices=8, device="cuda")
     assert nodes.torchrun_options(wanted, 2, 8, "cuda") == [
         "--nnodes=3",
         "--node-rank=2",

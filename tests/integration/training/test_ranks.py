@@ -16,11 +16,11 @@ import torch
 from safetensors.torch import load_file
 
 from apf_tasks.artifacts import TrainedModel
-from apf_tasks.cache.store import WORK
-from apf_tasks.errors import Interrupted, ParamsError, WorkerDied
+from apf_tasks.cache.store import CHECKPOINT_DIR
+from apf_tasks.errors import InterruptedByUser, ParamsError, WorkerDiedError
 from apf_tasks.params.train import RuntimeParams
 from apf_tasks.runtime._rank import CALLER
-from apf_tasks.runtime.launch import check_caller, on_devices
+from apf_tasks.runtime.launch import check_caller, run_on_ranks
 from apf_tasks.runtime.ranks import Ranks
 from apf_tasks.tracking import client as tracker
 from apf_tasks.tracking import run_logger as tracking
@@ -84,7 +84,7 @@ def test_two_ranks_that_divide_a_model_save_when_told_to_stop_and_any_number_goe
     error = process.communicate()[1]
     assert "SIGTERM at step" in error
     assert "the same command continues from it" in error
-    assert len(list((out / WORK).glob("state-*/*.distcp"))) == 2  # each rank wrote its part
+    assert len(list((out / CHECKPOINT_DIR).glob("state-*/*.distcp"))) == 2  # each rank wrote its part
     shutil.copytree(out, tmp_path / "other")
     (tmp_path / "other" / tracking.RUN_FILE).unlink()  # a run of its own, without the points up to here
     continued = train(folder, out, params=LONGER)
@@ -101,7 +101,7 @@ def test_every_kind_of_head_learns_divided_what_it_learns_whole(tmp_path: Path) 
     kinds += [("translation", "t5"), ("translation", "bart"), ("translation", "llama")]
     cases = [(family, tiny_model(tmp_path / name, name)) for family, name in kinds]
     whole = rank_calls.learns(cases)
-    divided = on_devices(RuntimeParams(device="cpu", devices=2, shard=True), rank_calls.learns, cases)
+    divided = run_on_ranks(RuntimeParams(device="cpu", devices=2, shard=True), rank_calls.learns, cases)
     for one, two in zip(whole, divided, strict=True):
         assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
         assert two["gradients"].keys() == one["gradients"].keys()
@@ -117,24 +117,24 @@ def test_a_rank_whose_caller_is_dead_stops(monkeypatch: pytest.MonkeyPatch) -> N
     caller = subprocess.Popen([sys.executable, "-c", ""])
     caller.wait()
     monkeypatch.setenv(CALLER, str(caller.pid))
-    with pytest.raises(Interrupted, match="a dead one"):
+    with pytest.raises(InterruptedByUser, match="a dead one"):
         check_caller()
 
 
 def test_a_rank_that_dies_is_an_error_that_says_so(tmp_path: Path) -> None:
-    with pytest.raises(WorkerDied, match=r"found one that died \(exit code -9"):
-        on_devices(RuntimeParams(device="cpu", devices=2), rank_calls.dies)
+    with pytest.raises(WorkerDiedError, match=r"found one that died \(exit code -9"):
+        run_on_ranks(RuntimeParams(device="cpu", devices=2), rank_calls.dies)
 
 
 def test_what_a_rank_raises_comes_back() -> None:
     with pytest.raises(ParamsError, match=r"runtime\.device: expected"):
-        on_devices(RuntimeParams(device="cpu", devices=2), rank_calls.raises)
+        run_on_ranks(RuntimeParams(device="cpu", devices=2), rank_calls.raises)
 
 
 def test_every_pass_is_shared_out_once() -> None:
     costs = [900, 40, 300, 310, 40, 280]
-    shares = [Ranks(index, 2).share(costs) for index in range(2)]
+    shares = [Ranks(index, 2).partition(costs) for index in range(2)]
     assert sorted(shares[0] + shares[1]) == list(range(6))
     assert abs(sum(costs[i] for i in shares[0]) - sum(costs[i] for i in shares[1])) <= 40
-    assert {len(Ranks(index, 4).share(costs, even=True)) for index in range(4)} == {1, 2}
-    assert Ranks(2, 3).share([5]) == []
+    assert {len(Ranks(index, 4).partition(costs, even=True)) for index in range(4)} == {1, 2}
+    assert Ranks(2, 3).partition([5]) == []

@@ -16,7 +16,7 @@ import pytest
 from safetensors.torch import load_file
 
 from apf_tasks.artifacts import Split, TokenizedSplit, TrainedModel
-from apf_tasks.cache.store import WORK
+from apf_tasks.cache.store import CHECKPOINT_DIR
 from apf_tasks.data.tokenization import tokenize
 from apf_tasks.errors import ModelError
 from apf_tasks.params.family import FamilyParams
@@ -24,7 +24,7 @@ from apf_tasks.params.model import ModelParams
 from apf_tasks.params.train import RuntimeParams, TrainParams
 from apf_tasks.tracking import client as tracker
 from apf_tasks.tracking import run_logger as tracking
-from apf_tasks.training.state import Trial
+from apf_tasks.training.state import TrainingInputs
 from apf_tasks.training.train import train_model
 from tests.support.tiny import review_rows, tiny_bert
 
@@ -77,7 +77,7 @@ def train(
     splits = [TokenizedSplit.model_validate_json((folder / f"{n}.json").read_text()) for n in ("train", "validation")]
     model = ModelParams(base=str(folder / "base"), max_tokens=64)
     how = RuntimeParams(precision="fp32", checkpoint_minutes=checkpoint_minutes, **runtime)
-    return train_model(out, Trial(*splits, model, FAMILY, params, how, "accuracy"))
+    return train_model(out, TrainingInputs(*splits, model, FAMILY, params, how, "accuracy"))
 
 
 def started(arguments: Sequence[str]) -> subprocess.Popen[str]:
@@ -95,7 +95,7 @@ def wait_for(happened: Callable[[], bool], process: subprocess.Popen[str]) -> No
 
 def states(out: Path) -> list[str]:
     """The checkpoints under `out`, by their steps."""
-    return sorted(path.name for path in (out / WORK).glob("state-*"))
+    return sorted(path.name for path in (out / CHECKPOINT_DIR).glob("state-*"))
 
 
 def points(run_id: str, metric: str) -> list[tuple[int, float]]:

@@ -22,8 +22,8 @@ from pydantic import BaseModel
 
 from apf_tasks import stages
 from apf_tasks.cache import code_digest
-from apf_tasks.cache._code_syntax import Code, Use
-from apf_tasks.cache.code_digest import PARTS, VALUES, WITHOUT_INFLUENCE, code_digests, followed
+from apf_tasks.cache._code_syntax import Code, Reference
+from apf_tasks.cache.code_digest import FOLLOWED_BY_DEFINITION, VALUES, WITHOUT_INFLUENCE, code_digests, followed
 from apf_tasks.cache.stage import Stage
 from apf_tasks.params.family import FamilyParams, family_names
 from apf_tasks.params.model import ModelParams
@@ -171,7 +171,7 @@ def changed(package: Path, file: str, old: str, new: str) -> set[str]:
 
 
 @functools.cache
-def everything() -> dict[tuple[str, str | None], dict[Use, Code]]:
+def everything() -> dict[tuple[str, str | None], dict[Reference, Code]]:
     """(stage, family) -> all that its code is followed to."""
     return {(n, family): followed(s.code, family) for n, s in STAGES.items() for family in families_of(s)}
 
@@ -276,7 +276,7 @@ def test_every_name_without_influence_is_there_and_taken() -> None:
 def test_modules_that_count_by_definitions_are_never_taken_whole() -> None:
     """Something unknown in them (a name made at run time, say) would be followed whole, and count too much."""
     whole = {(module, n) for (n, _), found in everything().items() for module, name in found if name == "*"}
-    assert not {(module, stage) for module, stage in whole if module in PARTS}
+    assert not {(module, stage) for module, stage in whole if module in FOLLOWED_BY_DEFINITION}
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ HOOKS_OF_VALUES = {"__eq__", "__iter__", "__len__", "__contains__", "__getattr__
 
 def test_all_fields_of_a_model_are_in_keys() -> None:
     """So what `as_model_params` makes of a built model decides the key by itself."""
-    built = stages.BaseModel.model_construct(path=Path("stages/build_base/0123"), fingerprint="f")
+    built = stages.ScratchModel.model_construct(path=Path("stages/build_base/0123"), fingerprint="f")
     made = stages.as_model_params(built, ModelParams(init="scratch", architecture="bert"))
     inputs = importlib.import_module("apf_tasks.cache.stage")._inputs({"model": made})
     assert inputs.keys() >= {f"model.{name}" for name in ModelParams.model_fields if name != "sizes"}

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from apf_tasks.cache import fingerprints, store
-from apf_tasks.cache.history import count, explain, note, of_experiment
+from apf_tasks.cache.history import count, explain_miss, note, within_experiment
 from apf_tasks.cache.store import Record
 
 STAGE = "train_model"
@@ -54,14 +54,14 @@ def put(record: Record, experiment: str) -> Record:
     folder.mkdir(parents=True)
     made = record.model_copy(update={"experiment": experiment})
     (folder / store.RECORD).write_text(made.model_dump_json(indent=1))
-    with of_experiment(experiment):
+    with within_experiment(experiment):
         note(record)
     return record
 
 
 def said(record: Record, experiment: str) -> str:
-    with of_experiment(experiment):
-        return explain(record)
+    with within_experiment(experiment):
+        return explain_miss(record)
 
 
 def test_an_experiment_is_explained_by_itself() -> None:
@@ -75,7 +75,7 @@ def test_an_experiment_is_explained_by_itself() -> None:
 
 def test_a_result_of_another_experiment_that_was_reused_is_ones_own() -> None:
     shared = put(called(1.0), "another")
-    with of_experiment("mine"):
+    with within_experiment("mine"):
         for _ in range(2):
             note(shared)
     assert said(called(2.0), "mine") == "train.learning_rate 1.0 → 2.0"
@@ -149,7 +149,7 @@ def test_results_of_a_value_are_counted_once_and_only_while_they_are_there(mlrun
     first = put(called(1.0, {"content of test": "abc"}), "mine")
     put(called(2.0, {"content of test": "abc"}), "another")
     put(called(3.0, {"content of test": "def"}), "mine")
-    with of_experiment("another"):
+    with within_experiment("another"):
         note(first)
     with opened(mlruns) as files:
         assert count(STAGE, "content of test", "abc") == 2

@@ -12,7 +12,7 @@ import pytest
 
 from apf_tasks.artifacts import RawData, Split
 from apf_tasks.data.splitting import comparable_texts, split_rows
-from apf_tasks.errors import CannotTeach, DataError
+from apf_tasks.errors import DataError, UntrainableDataError
 from apf_tasks.params.data import SplitParams
 from apf_tasks.params.family import FamilyParams
 
@@ -231,21 +231,27 @@ def test_published_test_rows_win_over_train_rows(tmp_path: Path) -> None:
 
 
 def test_an_empty_split_is_said(tmp_path: Path) -> None:
-    with pytest.raises(CannotTeach, match=r"at least one row in (validation|test), found train .*It takes 10 rows"):
+    with pytest.raises(
+        UntrainableDataError, match=r"at least one row in (validation|test), found train .*It takes 10 rows"
+    ):
         split(tmp_path, distinct_rows(3))
-    with pytest.raises(CannotTeach, match=r"test, found .*Set split.test_fraction above 0"):
+    with pytest.raises(UntrainableDataError, match=r"test, found .*Set split.test_fraction above 0"):
         split(tmp_path, distinct_rows(100), test_fraction=0)
     same_day = [row | {"time": "2020-01-01"} for row in distinct_rows(100)]
-    with pytest.raises(CannotTeach, match=r"validation, found train 100, validation 0, test 0.*equal times"):
+    with pytest.raises(UntrainableDataError, match=r"validation, found train 100, validation 0, test 0.*equal times"):
         split(tmp_path, same_day, method="time")
     rows = [row | {"role": "train"} for row in distinct_rows(100)]
     contradiction = [{"text": "so so", "label": label, "role": "test"} for label in "ab"]
-    with pytest.raises(CannotTeach, match="All its rows left as duplicates or contradictions: check the test source"):
+    with pytest.raises(
+        UntrainableDataError, match="All its rows left as duplicates or contradictions: check the test source"
+    ):
         split(tmp_path, rows + contradiction)
 
 
 def test_one_label_is_said(tmp_path: Path) -> None:
-    with pytest.raises(CannotTeach, match=r"expected two labels or more, found only 'a'. Add rows with another label"):
+    with pytest.raises(
+        UntrainableDataError, match=r"expected two labels or more, found only 'a'. Add rows with another label"
+    ):
         split(tmp_path, [row | {"label": "a"} for row in distinct_rows(100)])
 
 
@@ -253,7 +259,7 @@ def test_a_label_that_train_lacks_is_said(tmp_path: Path) -> None:
     rows = [row | {"role": "train"} for row in distinct_rows(100)]
     test = [{"text": f"{word} word", "label": "c", "role": "test"} for word in ("first", "second")]
     with pytest.raises(
-        CannotTeach,
+        UntrainableDataError,
         match=r"split, test: expected only labels that train has: a, b, found 'c' \(2 rows\)"
         r"\. Add train rows with this label, or leave it out of data\.labels\.",
     ):
@@ -269,7 +275,7 @@ def test_an_entity_type_that_train_lacks_is_left_out_where_types_are_named(tmp_p
     do = (
         r"found 'DATE' \(1 rows\)\. Add train rows with this label, or name only the other types in family\.entity_tags"
     )
-    with pytest.raises(CannotTeach, match=do):
+    with pytest.raises(UntrainableDataError, match=do):
         split(tmp_path, rows, FamilyParams(name="ner"), near_duplicate_similarity=None)
 
 

@@ -12,8 +12,8 @@ import pytest
 from apf_tasks.artifacts import TokenizedSplit
 from apf_tasks.cache.fingerprints import fingerprint_files
 from apf_tasks.data.rows import read_rows, write_rows
-from apf_tasks.data.subset import chosen_rows, take_rows
-from apf_tasks.errors import CannotTeach
+from apf_tasks.data.subset import chosen_rows, subsample
+from apf_tasks.errors import UntrainableDataError
 from apf_tasks.examples import Examples, save_tokens
 
 ROWS = pd.DataFrame({"row_id": [f"r{i}" for i in range(20)], "text": [f"text {i}" for i in range(20)]})
@@ -46,7 +46,7 @@ def tokenized(folder: Path, windows: bool, label: int = 7) -> TokenizedSplit:
 
 def part_of(split: TokenizedSplit, fraction: float, out: Path) -> tuple[TokenizedSplit, list[str]]:
     out.mkdir()
-    part = take_rows(out, split, fraction)
+    part = subsample(out, split, fraction)
     return part, read_rows(part.path / "rows.parquet")["text"].tolist()
 
 
@@ -80,5 +80,5 @@ def test_the_content_decides_not_the_place_or_the_name() -> None:
 
 
 def test_a_part_that_teaches_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CannotTeach, match=r"0\.5 of the train split: expected targets"):
+    with pytest.raises(UntrainableDataError, match=r"0\.5 of the train split: expected targets"):
         part_of(tokenized(tmp_path / "whole", windows=True, label=-100), 0.5, tmp_path / "part")

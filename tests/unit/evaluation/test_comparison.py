@@ -13,27 +13,27 @@ from apf_tasks.cache import code_digest
 from apf_tasks.cache.environment import environment
 from apf_tasks.data.rows import write_rows
 from apf_tasks.errors import DataError
-from apf_tasks.evaluation.comparison import Predicted, compare, shared_rows
+from apf_tasks.evaluation.comparison import RunPredictions, compare, shared_rows
 from apf_tasks.evaluation.metrics.bootstrap import paired_bootstrap
 from apf_tasks.family import get_family
 from apf_tasks.params._yaml import params_yaml
 from apf_tasks.params.family import FamilyParams, family_params
 from apf_tasks.params.file import load_experiment, load_params, written_in
-from apf_tasks.params.search import TestParams
-from apf_tasks.runs.differences import then_and_now, where_it_ran
-from apf_tasks.runs.rerun import Alike, same_predictions
+from apf_tasks.params.search import EvaluationParams
+from apf_tasks.runs.differences import in_original_folder, provenance_diff
+from apf_tasks.runs.rerun import PredictionMatch, same_predictions
 from apf_tasks.stages import ingest, select
 from apf_tasks.tracking.provenance import Provenance, StageFacts
 from tests.support.paths import PROJECT
 
-SETTINGS = TestParams(resamples=1000)
+SETTINGS = EvaluationParams(resamples=1000)
 
 
 def family(name: str, **options: object) -> FamilyParams:
     return family_params(name).model_validate({"name": name, **options})
 
 
-def labelled(name: str, right: int, wrong: int, start: int = 0, **changes: object) -> Predicted:
+def labelled(name: str, right: int, wrong: int, start: int = 0, **changes: object) -> RunPredictions:
     """A run whose first `right` rows are right; texts and references depend on the row's number alone."""
     numbers = range(start, start + right + wrong)
     reference = ["yes" if i % 2 else "no" for i in numbers]
@@ -42,8 +42,8 @@ def labelled(name: str, right: int, wrong: int, start: int = 0, **changes: objec
     rows = pd.DataFrame(
         {"row_id": [f"f:{i}" for i in numbers], "text": [f"t{i}" for i in numbers], "reference": reference}
     ).assign(prediction=said)
-    made = Predicted(name, family("sentiment"), "accuracy", rows, ("no", "yes"))
-    return Predicted(**{**vars(made), **changes})  # type: ignore[arg-type]
+    made = RunPredictions(name, family("sentiment"), "accuracy", rows, ("no", "yes"))
+    return RunPredictions(**{**vars(made), **changes})  # type: ignore[arg-type]
 
 
 def test_the_rows_that_all_have_come_in_one_order() -> None:
@@ -114,7 +114,7 @@ def test_labels_that_one_run_alone_knows_are_measured_in_both() -> None:
         ),
     ],
 )
-def test_what_cannot_be_compared_is_said(other: Predicted, metric: str | None, found: str) -> None:
+def test_what_cannot_be_compared_is_said(other: RunPredictions, metric: str | None, found: str) -> None:
     with pytest.raises(DataError) as error:
         compare([labelled("A", 3, 1), other], SETTINGS, metric)
     assert found in str(error.value)
@@ -125,11 +125,11 @@ def test_a_metric_that_is_asked_for_decides() -> None:
     assert compare(runs, SETTINGS, "macro_recall").pairs[0].metric == "macro_recall"
 
 
-def language_model(name: str, nats: float, tokens: int) -> Predicted:
+def language_model(name: str, nats: float, tokens: int) -> RunPredictions:
     texts = [f"sentence number {i}" for i in range(10)]
     rows = pd.DataFrame({"row_id": range(10), "text": texts, "reference": texts})
     rows["prediction"] = [[nats + i / 10, tokens] for i in range(10)]
-    return Predicted(name, family("causal_lm"), "perplexity", rows, ())
+    return RunPredictions(name, family("causal_lm"), "perplexity", rows, ())
 
 
 def test_less_is_better_for_a_language_model() -> None:
@@ -189,7 +189,7 @@ def lines(folder: Path, *stages: StageFacts) -> dict[str, tuple[str, str]]:
     (folder / "rows.jsonl").write_text('{"text": "a", "label": "b"}\n')
     (folder / "a.yaml").write_text("{family: sentiment, data: {source: rows.jsonl}, model: {base: ./none}}")
     params = load_params(folder / "a.yaml")
-    found = then_and_now(Provenance(params_file="a.yaml", folder=str(folder), stages=stages), params)
+    found = provenance_diff(Provenance(params_file="a.yaml", folder=str(folder), stages=stages), params)
     return {line.what: (line.then, line.now) for line in found}
 
 
@@ -231,14 +231,14 @@ def test_a_run_is_repeated_where_its_files_are(tmp_path: Path, monkeypatch: pyte
     recorded = Provenance(params_file="a.yaml", folder=str(there), stages=())
     monkeypatch.chdir(here)
     monkeypatch.delenv("APF_MLRUNS")
-    with where_it_ran(recorded, params) as folder:
+    with in_original_folder(recorded, params) as folder:
         from apf_tasks.cache import store
 
         assert folder == Path.cwd() == there
         assert store.root() == here / "mlruns"
     assert Path.cwd() == here
     (here / "rows.jsonl").write_text('{"text": "a", "label": "b"}\n')
-    with where_it_ran(recorded, params) as folder:
+    with in_original_folder(recorded, params) as folder:
         assert folder is None
         assert Path.cwd() == here
 
@@ -248,4 +248,6 @@ def test_rows_that_came_out_alike_again(tmp_path: Path) -> None:
     write_rows(rows, tmp_path / "then.parquet")
     rows = rows.assign(prediction=["x", "y", "w"], probability=[0.5, np.nextafter(0.25, 1), 0.75])
     write_rows(rows.iloc[::-1], tmp_path / "now.parquet")
-    assert same_predictions(tmp_path / "then.parquet", tmp_path / "now.parquet") == Alike(rows=3, predicted=2, exact=1)
+    assert same_predictions(tmp_path / "then.parquet", tmp_path / "now.parquet") == PredictionMatch(
+        rows=3, predicted=2, exact=1
+    )

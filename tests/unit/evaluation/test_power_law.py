@@ -18,10 +18,10 @@ from apf_tasks.evaluation.metrics.bootstrap import bootstrap
 from apf_tasks.family import get_family
 from apf_tasks.params.family import FamilyParams
 from apf_tasks.params.model import ModelParams
-from apf_tasks.params.search import TestParams
+from apf_tasks.params.search import EvaluationParams
 from apf_tasks.params.train import TrainParams
 
-SENTIMENT, INTERVALS = FamilyParams(name="sentiment"), TestParams(resamples=400)
+SENTIMENT, INTERVALS = FamilyParams(name="sentiment"), EvaluationParams(resamples=400)
 SIZES = np.asarray([100.0, 200, 400, 800, 1600])
 
 

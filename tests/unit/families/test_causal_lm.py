@@ -11,14 +11,21 @@ import pytest
 import torch
 
 from apf_tasks.errors import ModelError
-from apf_tasks.evaluation.predictor import WRITING_TOKENS, Network, Place, predict_and_tune, predict_rows, scores_of
+from apf_tasks.evaluation.predictor import (
+    WRITING_TOKENS,
+    Placement,
+    Predictor,
+    metric_scores,
+    predict_and_tune,
+    predict_rows,
+)
 from apf_tasks.examples import IGNORE_INDEX, Columns, Examples, token_table
 from apf_tasks.families.causal_lm import family as causal_lm
 from apf_tasks.families.causal_lm.chat import DEFAULT_TEMPLATE, Chat
 from apf_tasks.families.causal_lm.conversations import prompt_of, turns_of
 from apf_tasks.families.causal_lm.family import SAMPLES, CausalLMParams
 from apf_tasks.family import Family, Prediction, get_family
-from apf_tasks.models.pretrained import Base, load_base
+from apf_tasks.models.pretrained import BaseModelInfo, load_base
 from apf_tasks.params.model import ModelParams
 from apf_tasks.params.train import TrainParams
 from apf_tasks.serving.register import REPLAYED_ROWS
@@ -46,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_model(tmp_path_factory.mktemp("model") / "gpt2", "gpt2", TEXTS, vocab_size=320, max_tokens=128)
 
 
-def base_of(folder: Path, max_tokens: int = 128, added: tuple[str, ...] = ()) -> Base:
+def base_of(folder: Path, max_tokens: int = 128, added: tuple[str, ...] = ()) -> BaseModelInfo:
     return load_base(folder, ModelParams(base=str(folder), max_tokens=max_tokens, added_tokens=list(added)))
 
 
@@ -65,7 +72,7 @@ def of_messages(*found: Any, family: Family = INSTRUCTIONS) -> pd.DataFrame:
     return checked.rows
 
 
-def learned(columns: Columns, base: Base, at: int = 0) -> str:
+def learned(columns: Columns, base: BaseModelInfo, at: int = 0) -> str:
     return str(base.tokenizer.decode([label for label in columns["labels"][at] if label != IGNORE_INDEX]))
 
 
@@ -90,7 +97,7 @@ def test_scores_are_exp_of_nats_per_token_and_bits_per_byte() -> None:
     # 2 rows: 6 nats over 3 tokens and 2 bytes, 2 nats over 1 token and 3 bytes (a Chinese character)
     sums = DOCUMENTS.statistics(["ab", "中"], [[6.0, 3.0], [2.0, 1.0]], ())
     assert sums.tolist() == [[6, 3, 2], [2, 1, 3]]
-    found = scores_of(DOCUMENTS, sums)
+    found = metric_scores(DOCUMENTS, sums)
     assert found["perplexity"] == pytest.approx(7.389056)  # e^(8/4)
     assert found["bits_per_byte"] == pytest.approx(2.308312)  # 8 / (5 ln 2)
 
@@ -313,7 +320,7 @@ ANSWERS = {"A cow?": "moo", "A cat?": "meow meow meow", "Name two.": "You are br
 
 
 @pytest.fixture(scope="module")
-def overfitted(folder: Path) -> Network:
+def overfitted(folder: Path) -> Predictor:
     """A tiny model that knows three answers by heart."""
     params = ModelParams(base=str(folder), max_tokens=64)
     torch.manual_seed(0)
@@ -321,7 +328,9 @@ def overfitted(folder: Path) -> Network:
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-    network = Network(model, load_base(folder, params), INSTRUCTIONS, (), Place(torch.device("cpu"), torch.float32))
+    network = Predictor(
+        model, load_base(folder, params), INSTRUCTIONS, (), Placement(torch.device("cpu"), torch.float32)
+    )
     examples = Examples(token_table(INSTRUCTIONS.encode(pairs(*ANSWERS.items()), network.base, ())))
     train = TrainParams(learning_rate=1e-2, epochs=150, batch_size=3)
     losses = [
@@ -331,13 +340,13 @@ def overfitted(folder: Path) -> Network:
     return network
 
 
-def answer(network: Network, prompts: list[str]) -> list[str]:
+def answer(network: Predictor, prompts: list[str]) -> list[str]:
     rows = pd.DataFrame({"prompt": prompts})
     found = predict_rows(network, Examples(token_table(INSTRUCTIONS.encode(rows, network.base, ()))), rows, {})
     return [prediction["response"] for prediction in found]
 
 
-def test_a_model_answers_what_it_has_learned_and_stops(overfitted: Network) -> None:
+def test_a_model_answers_what_it_has_learned_and_stops(overfitted: Predictor) -> None:
     assert answer(overfitted, list(ANSWERS)) == list(ANSWERS.values())
     model, base = overfitted.model, overfitted.base
     assert base.pad_id != base.tokenizer.eos_token_id
@@ -348,26 +357,26 @@ def test_a_model_answers_what_it_has_learned_and_stops(overfitted: Network) -> N
     assert len(new) < 10
 
 
-def test_an_answer_does_not_depend_on_those_beside_it(overfitted: Network) -> None:
+def test_an_answer_does_not_depend_on_those_beside_it(overfitted: Predictor) -> None:
     longer = "Name two. " * 4
     assert answer(overfitted, ["A cow?", longer])[0] == "moo"
 
 
-def test_an_answer_that_does_not_stop_is_cut(overfitted: Network) -> None:
+def test_an_answer_that_does_not_stop_is_cut(overfitted: Predictor) -> None:
     family = get_family(CausalLMParams(name="causal_lm", mode="instructions", max_new_tokens=1))
-    network = Network(overfitted.model, overfitted.base, family, (), overfitted.place)
+    network = Predictor(overfitted.model, overfitted.base, family, (), overfitted.place)
     found = answer(network, ["Name two."])
     assert len(overfitted.base.tokenizer(found[0])["input_ids"]) == 1
 
 
-def validated(network: Network) -> list[Prediction]:
+def validated(network: Predictor) -> list[Prediction]:
     """What a validation during training finds."""
     rows = pairs(*ANSWERS.items())
     examples = Examples(token_table(INSTRUCTIONS.encode(rows, network.base, ())))
     return predict_and_tune(network, examples, rows)[0]
 
 
-def test_a_validation_scores_and_writes_nothing(overfitted: Network) -> None:
+def test_a_validation_scores_and_writes_nothing(overfitted: Predictor) -> None:
     rows = pairs(*ANSWERS.items())
     examples = Examples(token_table(INSTRUCTIONS.encode(rows, overfitted.base, ())))
     found = validated(overfitted)
@@ -377,7 +386,7 @@ def test_a_validation_scores_and_writes_nothing(overfitted: Network) -> None:
     assert all(p["response"] for p in tested)
 
 
-def test_scored_rows_are_scored_and_answered(overfitted: Network, tmp_path: Path) -> None:
+def test_scored_rows_are_scored_and_answered(overfitted: Predictor, tmp_path: Path) -> None:
     rows = pairs(*ANSWERS.items())
     examples = Examples(token_table(INSTRUCTIONS.encode(rows, overfitted.base, ())))
     found = predict_rows(overfitted, examples, rows, {})
@@ -399,7 +408,7 @@ def test_scored_rows_are_scored_and_answered(overfitted: Network, tmp_path: Path
     assert lines[3].startswith("| A cat? | meow meow meow | meow meow meow | 1.")
 
 
-def test_the_model_is_saved_with_its_template_and_where_to_stop(overfitted: Network, tmp_path: Path) -> None:
+def test_the_model_is_saved_with_its_template_and_where_to_stop(overfitted: Predictor, tmp_path: Path) -> None:
     validated(overfitted)
     overfitted.model.save_pretrained(tmp_path / "saved")
     overfitted.base.tokenizer.save_pretrained(tmp_path / "saved")
@@ -408,7 +417,7 @@ def test_the_model_is_saved_with_its_template_and_where_to_stop(overfitted: Netw
     assert written["eos_token_id"] == [overfitted.base.tokenizer.eos_token_id]
 
 
-def test_cells_of_a_table_stay_cells(overfitted: Network, tmp_path: Path) -> None:
+def test_cells_of_a_table_stay_cells(overfitted: Predictor, tmp_path: Path) -> None:
     rows = pairs(("a | b\nc <b>", "d\\"))
     found = [{"prediction": [1.0, 1.0], "perplexity": 2.0, "response": "e"}]
     assert INSTRUCTIONS.details is not None
@@ -417,7 +426,7 @@ def test_cells_of_a_table_stay_cells(overfitted: Network, tmp_path: Path) -> Non
 
 
 def test_prompts_are_answered_together_whatever_the_lengths_of_their_rows(
-    overfitted: Network, monkeypatch: pytest.MonkeyPatch
+    overfitted: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(causal_lm, "SAMPLES", 3)
     rows = pairs(("A cow?", "moo"), ("A cow?", "moo " * 9), ("A cat?", "meow"), *[("A cat?", "meow " * 9)] * 4)

@@ -14,16 +14,16 @@ import torch.nn.functional as F
 from transformers import PreTrainedModel
 
 from apf_tasks.data.batching import collate, collate_packed
-from apf_tasks.evaluation.predictor import Network, Place
+from apf_tasks.evaluation.predictor import Placement, Predictor
 from apf_tasks.examples import IGNORE_INDEX, Columns, Examples, token_table
 from apf_tasks.families._language_model import head as _lm_head
 from apf_tasks.families._language_model import scoring as _lm
 from apf_tasks.families.causal_lm.family import CausalLMParams
 from apf_tasks.families.masked_lm.family import MaskedLMParams
-from apf_tasks.family import Evidence, Family, get_family
-from apf_tasks.models.pretrained import Base, load_base
+from apf_tasks.family import BaselineInputs, Family, get_family
+from apf_tasks.models.pretrained import BaseModelInfo, load_base
 from apf_tasks.params.model import ModelParams
-from apf_tasks.training.packing import packs_alike
+from apf_tasks.training.packing import supports_packing
 from tests.support.tiny import DECODERS, ENCODERS, review_rows, tiny_model
 
 CPU = torch.device("cpu")
@@ -39,19 +39,19 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: tiny_model(folder / name, name) for name in (*DECODERS, *SCALED, *ENCODERS)}
 
 
-def network_of(folder: Path, family: Family) -> Network:
+def network_of(folder: Path, family: Family) -> Predictor:
     params = ModelParams(base=str(folder), max_tokens=64)
     model = family.load_model(folder, params, ())
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-    return Network(model, load_base(folder, params), family, (), Place(CPU, torch.float32))
+    return Predictor(model, load_base(folder, params), family, (), Placement(CPU, torch.float32))
 
 
-def columns_of(family: Family, base: Base, rows: int = 6) -> Columns:
+def columns_of(family: Family, base: BaseModelInfo, rows: int = 6) -> Columns:
     columns = family.encode(pd.DataFrame(review_rows(rows))[["text"]], base, ())
     columns = {name: columns[name] for name in columns if name not in ("truncated", "row")}
-    return family.draw(columns, base, (1, 2)) if family.draw else columns
+    return family.mask(columns, base, (1, 2)) if family.mask else columns
 
 
 def reference_loss(model: PreTrainedModel, batch: dict[str, torch.Tensor], shift: int) -> torch.Tensor:
@@ -131,7 +131,7 @@ def test_judging_counts_nats_tokens_and_right_guesses_of_each_example(folders: d
     model, base = network.model.eval(), network.base
     columns = columns_of(CAUSAL, base)
     with torch.inference_mode():
-        judged = _lm.judge(model, collate(columns, base.pad_id, CPU), shift=1)
+        judged = _lm.token_log_likelihood(model, collate(columns, base.pad_id, CPU), shift=1)
         for i, (ids, labels) in enumerate(zip(columns["input_ids"], columns["labels"], strict=True)):
             logits = model(input_ids=torch.tensor([ids])).logits[0, :-1]
             wanted = torch.tensor(labels[1:])
@@ -145,7 +145,7 @@ def test_packed_examples_have_the_loss_and_gradient_of_padded_ones(name: str, fo
     network = network_of(folders[name], CAUSAL)
     model, base = network.model, network.base
     columns = columns_of(CAUSAL, base)
-    assert packs_alike(network, Examples(token_table(columns)))
+    assert supports_packing(network, Examples(token_table(columns)))
     model.train()
     padded = CAUSAL.loss(model, collate(columns, base.pad_id, CPU))
     packed = CAUSAL.loss(model, collate_packed(columns, [[4, 0, 1], [3, 2, 5]], base.pad_id, CPU))
@@ -162,7 +162,7 @@ def test_an_architecture_that_counts_positions_on_is_not_packed(tmp_path: Path) 
     padded = CAUSAL.loss(network.model, collate(columns, network.base.pad_id, CPU))
     packed = CAUSAL.loss(network.model, collate_packed(columns, [[4, 0, 1], [3, 2, 5]], network.base.pad_id, CPU))
     assert packed.item() == pytest.approx(padded.item(), rel=1e-3)  # the loss alone would not tell
-    assert not packs_alike(network, Examples(token_table(columns)))
+    assert not supports_packing(network, Examples(token_table(columns)))
 
 
 @pytest.mark.parametrize("name", DECODERS)
@@ -184,18 +184,18 @@ def test_a_document_says_nothing_about_the_one_packed_behind_it(name: str, folde
 
 
 def test_a_model_that_sees_what_comes_is_told_from_one_that_does_not(folders: dict[str, Path]) -> None:
-    assert _lm.foresees(network_of(folders["llama"], CAUSAL).model)
-    assert not _lm.foresees(network_of(folders["bert"], MASKED).model)
+    assert _lm.is_causal(network_of(folders["llama"], CAUSAL).model)
+    assert not _lm.is_causal(network_of(folders["bert"], MASKED).model)
 
 
-def evidence(rows: list[tuple[int, list[int], list[int]]], count: int) -> Evidence:
+def evidence(rows: list[tuple[int, list[int], list[int]]], count: int) -> BaselineInputs:
     """Of (row, ids, labels), where 0 is no label."""
     columns: Columns = {
         "input_ids": [ids for _, ids, _ in rows],
         "labels": [[label or IGNORE_INDEX for label in labels] for _, _, labels in rows],
         "row": [row for row, _, _ in rows],
     }
-    return Evidence(pd.DataFrame(index=range(count)), Examples(token_table(columns)))
+    return BaselineInputs(pd.DataFrame(index=range(count)), Examples(token_table(columns)))
 
 
 def test_ngrams_know_the_labelled_tokens_alone_and_what_stands_before_them() -> None:
@@ -229,12 +229,12 @@ def test_rows_of_several_windows_add_up() -> None:
 
 def test_words_become_a_text_and_what_is_no_text_has_its_reason() -> None:
     words = [["迈向", "新", "世纪"], ["Two", "words"], None, [], [1, 2], "a text"]
-    checked = _lm.with_text(pd.DataFrame({"tokens": pd.Series(words, dtype=object)}))
+    checked = _lm.check_text(pd.DataFrame({"tokens": pd.Series(words, dtype=object)}))
     assert list(checked.rows["text"][:2]) == ["迈向新世纪", "Two words"]
     assert list(checked.reasons) == ["", "", "empty text", "empty text", "the text is no text", ""]
     texts = pd.DataFrame({"text": pd.Series(["good", None, ["One.", "Two."], {"a": 1}], dtype=object)})
-    assert list(_lm.with_text(texts).reasons) == ["", "empty text", "", "the text is no text"]
-    assert _lm.with_text(texts).rows["text"][2] == "One. Two."
+    assert list(_lm.check_text(texts).reasons) == ["", "empty text", "", "the text is no text"]
+    assert _lm.check_text(texts).rows["text"][2] == "One. Two."
 
 
 def test_the_easiest_and_the_hardest_texts_are_shown() -> None:

@@ -13,12 +13,12 @@ import torch
 
 from apf_tasks.data.batching import collate
 from apf_tasks.errors import ModelError
-from apf_tasks.evaluation.predictor import Network, Place, predict_rows, scores_of
+from apf_tasks.evaluation.predictor import Placement, Predictor, metric_scores, predict_rows
 from apf_tasks.examples import IGNORE_INDEX, Columns, Examples, token_table
 from apf_tasks.families.masked_lm.family import MaskedLMParams, _filled
 from apf_tasks.families.masked_lm.masking import fixed_targets, hidden_tokens, word_of_character
-from apf_tasks.family import Evidence, get_family
-from apf_tasks.models.pretrained import Base, load_base
+from apf_tasks.family import BaselineInputs, get_family
+from apf_tasks.models.pretrained import BaseModelInfo, load_base
 from apf_tasks.params.family import FamilyParams
 from apf_tasks.params.model import ModelParams
 from tests.support.tiny import review_rows, tiny_bert, tiny_model
@@ -38,22 +38,22 @@ def roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_model(tmp_path_factory.mktemp("model") / "roberta", "roberta", [*TEXTS, *CHINESE], vocab_size=300)
 
 
-def base_of(folder: Path, max_tokens: int = 64) -> Base:
+def base_of(folder: Path, max_tokens: int = 64) -> BaseModelInfo:
     return load_base(folder, ModelParams(base=str(folder), max_tokens=max_tokens))
 
 
-def encode(texts: list[str], base: Base, words: str = "auto") -> Columns:
+def encode(texts: list[str], base: BaseModelInfo, words: str = "auto") -> Columns:
     family = get_family(MaskedLMParams.model_validate({"name": "masked_lm", "words": words}))
     return family.encode(pd.DataFrame({"text": texts}), base, ())
 
 
-def drawn(columns: Columns, base: Base, *seeds: int, fraction: float = 0.15) -> Columns:
+def drawn(columns: Columns, base: BaseModelInfo, *seeds: int, fraction: float = 0.15) -> Columns:
     family = get_family(MaskedLMParams(name="masked_lm", mask_fraction=fraction))
-    assert family.draw is not None
-    return family.draw(columns, base, seeds)
+    assert family.mask is not None
+    return family.mask(columns, base, seeds)
 
 
-def words_of(columns: Columns, base: Base, at: int = 0) -> list[str]:
+def words_of(columns: Columns, base: BaseModelInfo, at: int = 0) -> list[str]:
     """The tokens of each word, joined."""
     tokens, numbers = base.tokenizer.convert_ids_to_tokens(columns["input_ids"][at]), columns["words"][at]
     joined = [
@@ -191,15 +191,15 @@ def test_seed_epoch_and_content_decide_and_nothing_else(bert: Path) -> None:
 
 
 def test_scores_are_exp_of_nats_and_share_of_right_guesses() -> None:
-    found = scores_of(FAMILY, FAMILY.statistics(["a", "b"], [[3.0, 2.0, 1.0], [3.0, 1.0, 1.0]], ()))
+    found = metric_scores(FAMILY, FAMILY.statistics(["a", "b"], [[3.0, 2.0, 1.0], [3.0, 1.0, 1.0]], ()))
     assert found["pseudo_perplexity"] == pytest.approx(math.exp(2))
     assert found["masked_accuracy"] == pytest.approx(2 / 3)
 
 
 def test_the_unigram_baseline_is_asked_about_the_same_hidden_tokens() -> None:
-    def evidence(ids: list[list[int]], words: list[list[int]]) -> Evidence:
+    def evidence(ids: list[list[int]], words: list[list[int]]) -> BaselineInputs:
         columns = {"input_ids": ids, "labels": ids, "words": words, "row": list(range(len(ids)))}
-        return Evidence(pd.DataFrame(index=range(len(ids))), Examples(token_table(columns)))
+        return BaselineInputs(pd.DataFrame(index=range(len(ids))), Examples(token_table(columns)))
 
     train = evidence([[9, 5, 5, 6, 9]], [[0, 1, 2, 3, 0]])
     test = evidence([[9, 5, 9], [9, 6, 9]], [[0, 1, 0], [0, 1, 0]])
@@ -209,13 +209,13 @@ def test_the_unigram_baseline_is_asked_about_the_same_hidden_tokens() -> None:
     assert found[1] == pytest.approx([-math.log((1 + 2 / 7) / 5), 1, 0])
 
 
-def network_of(folder: Path) -> Network:
+def network_of(folder: Path) -> Predictor:
     params = ModelParams(base=str(folder), max_tokens=32)
     model = FAMILY.load_model(folder, params, ())
-    return Network(model, load_base(folder, params), FAMILY, (), Place(torch.device("cpu"), torch.float32))
+    return Predictor(model, load_base(folder, params), FAMILY, (), Placement(torch.device("cpu"), torch.float32))
 
 
-def predicted(network: Network, texts: list[str]) -> list[dict[str, object]]:
+def predicted(network: Predictor, texts: list[str]) -> list[dict[str, object]]:
     rows = pd.DataFrame({"text": texts})
     return predict_rows(network, Examples(token_table(FAMILY.encode(rows, network.base, ()))), rows, {})
 

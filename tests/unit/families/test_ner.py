@@ -13,14 +13,14 @@ import pytest
 import torch
 
 from apf_tasks.data.batching import collate
-from apf_tasks.evaluation.predictor import score, scores_of
+from apf_tasks.evaluation.predictor import metric_scores, row_statistics
 from apf_tasks.examples import Columns, Examples, token_table
 from apf_tasks.families._text_words import WordCut, cut, joined, located
-from apf_tasks.families.ner.decoding import best_legal, tag_names
+from apf_tasks.families.ner.decoding import tag_names, viterbi_decode
 from apf_tasks.families.ner.params import NerParams
 from apf_tasks.families.ner.word_pieces import encode_words, frame_of, windows
-from apf_tasks.family import Checked, Evidence, Family, get_family
-from apf_tasks.models.pretrained import Base, load_base
+from apf_tasks.family import BaselineInputs, CheckedRows, Family, get_family
+from apf_tasks.models.pretrained import BaseModelInfo, load_base
 from apf_tasks.params.model import ModelParams
 from apf_tasks.sources.formats.word_tag import read_word_tag
 from tests.support.tiny import ENCODERS, tiny_model
@@ -33,7 +33,7 @@ def family(**options: object) -> Family:
     return get_family(NerParams.model_validate({"name": "ner", **options}))
 
 
-def checked(rows: list[dict[str, Any]], **options: object) -> Checked:
+def checked(rows: list[dict[str, Any]], **options: object) -> CheckedRows:
     columns = {name: [row.get(name) for row in rows] for name in dict.fromkeys(n for row in rows for n in row)}
     frame = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
     return family(**options).check(frame)
@@ -280,7 +280,7 @@ def test_every_word_counts_once_in_order(stride: int) -> None:
             assert set(window.own) <= set(range(window.first, window.end))
 
 
-def base_of(folder: Path, tokenizer: str, texts: list[str], max_tokens: int) -> Base:
+def base_of(folder: Path, tokenizer: str, texts: list[str], max_tokens: int) -> BaseModelInfo:
     architecture = {"wordpiece": "bert", "bpe": "roberta", "unigram": "xlm-roberta"}[tokenizer]
     made = tiny_model(folder, architecture, texts, tokenizer, vocab_size=300)
     return load_base(made, ModelParams(base=str(made), max_tokens=max_tokens))
@@ -319,8 +319,8 @@ def test_no_label_is_lost_in_encoding(tmp_path: Path, tokenizer: str, texts: lis
     assert [[[e["start"], e["end"], e["type"]] for e in json.loads(p["entities"])] for p in predictions] == [
         row["spans"] for row in rows
     ]
-    statistics = score(family(), family().reference(found), predictions, types)
-    assert scores_of(family(), statistics)["f1"] == 1.0
+    statistics = row_statistics(family(), family().reference(found), predictions, types)
+    assert metric_scores(family(), statistics)["f1"] == 1.0
     # bytes are never unknown: of the long word, pieces had to go
     assert columns["truncated"][-1] or tokenizer != "bpe"
     assert max_tokens == 8 or not any(
@@ -362,8 +362,8 @@ def test_the_best_legal_sequence_is_that_of_trying_all() -> None:
 
         paths = [path for path in itertools.product(range(5), repeat=4) if legal(path)]
         best = max(paths, key=lambda path: sum(scores[at, i] for at, i in enumerate(path)))
-        assert tuple(best_legal(scores)) == best
-    assert best_legal(np.zeros((0, 5))).tolist() == []
+        assert tuple(viterbi_decode(scores)) == best
+    assert viterbi_decode(np.zeros((0, 5))).tolist() == []
 
 
 def test_tags_of_windows_are_joined_and_repaired() -> None:
@@ -383,7 +383,7 @@ def test_the_gazetteer_takes_the_longest_entity_and_its_usual_type() -> None:
         }
     )
     asked = pd.DataFrame({"tokens": [["in", "New", "York", "York", "new", "Bo"]], "tags": [["O"] * 6]})
-    evidence = [Evidence(rows, None) for rows in (known, asked)]  # type: ignore[arg-type]
+    evidence = [BaselineInputs(rows, None) for rows in (known, asked)]  # type: ignore[arg-type]
     assert family().baselines(*evidence, 0) == {"gazetteer": [["O", "B-LOC", "I-LOC", "B-PER", "O", "B-a"]]}
 
 

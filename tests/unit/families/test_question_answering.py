@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from apf_tasks.data.batching import collate
 from apf_tasks.errors import ModelError
 from apf_tasks.evaluation.metrics.answers import ALWAYS_ANSWER
-from apf_tasks.evaluation.predictor import Network, Place, predict_rows
+from apf_tasks.evaluation.predictor import Placement, Predictor, predict_rows
 from apf_tasks.examples import Examples, token_table
 from apf_tasks.families.question_answering.answers import NOWHERE, Answer, nearest, place_answers, target
 from apf_tasks.families.question_answering.family import QuestionAnsweringParams
@@ -30,8 +30,8 @@ from apf_tasks.families.question_answering.windows import (
     texts_of,
     windows,
 )
-from apf_tasks.family import Evidence, Family, get_family
-from apf_tasks.models.pretrained import Base, load_base
+from apf_tasks.family import BaselineInputs, Family, get_family
+from apf_tasks.models.pretrained import BaseModelInfo, load_base
 from apf_tasks.params.data import DataParams
 from apf_tasks.params.model import ModelParams
 from apf_tasks.sources.reading import read_source
@@ -72,7 +72,7 @@ def model_folder(folder: Path, architecture: str = "bert", texts: list[str] | No
     return tiny_model(folder / architecture, architecture, texts=texts, **options)  # type: ignore[arg-type]
 
 
-def base_of(folder: Path, max_tokens: int = 64) -> Base:
+def base_of(folder: Path, max_tokens: int = 64) -> BaseModelInfo:
     return load_base(folder, ModelParams(base=str(folder), max_tokens=max_tokens))
 
 
@@ -279,7 +279,7 @@ def test_a_slow_tokenizer_is_refused(bert: Path) -> None:
     with pytest.raises(
         ModelError, match="expected a tokenizer that knows the characters of its tokens, found a slow one"
     ):
-        frame_of(Base(Slow(), base_of(bert).config, 64))  # type: ignore[arg-type]
+        frame_of(BaseModelInfo(Slow(), base_of(bert).config, 64))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -340,11 +340,11 @@ def test_answers_out_of_reach_are_told(bert: Path, caplog: pytest.LogCaptureFixt
 
 
 def _predicted(
-    folder: Path, base: Base, rows: pd.DataFrame, kind: Family, dtype: torch.dtype = torch.float32
+    folder: Path, base: BaseModelInfo, rows: pd.DataFrame, kind: Family, dtype: torch.dtype = torch.float32
 ) -> list[dict[str, object]]:
     torch.manual_seed(0)
     model = kind.load_model(folder, ModelParams(base=str(folder)), ())
-    network = Network(model, base, kind, (), Place(torch.device("cpu"), dtype))
+    network = Predictor(model, base, kind, (), Placement(torch.device("cpu"), dtype))
     return predict_rows(network, Examples(token_table(kind.encode(rows, base, ()))), rows, {})
 
 
@@ -479,7 +479,7 @@ def test_sentences_and_baselines() -> None:
     )
     assert best_overlap_sentence("谁在上海？", "他在北京。她在上海！", "zh") == "她在上海！"
     rows = rows_of(context=[CONTEXT, "他在北京。"], question=["When was the mill closed?", "谁？"])
-    found = family().baselines(Evidence(rows, None), Evidence(rows, None), 0)  # type: ignore[arg-type]
+    found = family().baselines(BaselineInputs(rows, None), BaselineInputs(rows, None), 0)  # type: ignore[arg-type]
     assert found["first_sentence"] == ["The old mill in Ghent was built in 1785 by Mara.", "他在北京。"]
 
 

@@ -12,12 +12,12 @@ from apf_tasks.data.batching import collate
 from apf_tasks.errors import ModelError, ParamsError
 from apf_tasks.examples import IGNORE_INDEX, Columns
 from apf_tasks.families._language_model.head import head_of
-from apf_tasks.families._text_to_text.generation import decode, write
+from apf_tasks.families._text_to_text.generation import decode, generate
 from apf_tasks.families._text_to_text.seq2seq import encode, end_tokens, load_model, loss, prompt_tokens, set_languages
 from apf_tasks.families.translation import TranslationParams
-from apf_tasks.models.pretrained import Base, load_base
+from apf_tasks.models.pretrained import BaseModelInfo, load_base
 from apf_tasks.params.model import ModelParams
-from apf_tasks.training.weights import check_moved, parameter_digests
+from apf_tasks.training.weights import check_all_parameters_changed, parameter_digests
 from tests.support.tiny import DECODERS, ENCODER_DECODERS, tiny_bert, tiny_model
 
 CPU = torch.device("cpu")
@@ -36,7 +36,7 @@ def folder_of(tmp_path: Path, architecture: str, max_tokens: int = 48) -> Path:
     return tiny_model(tmp_path / architecture, architecture, [*SOURCES, *TARGETS], max_tokens=max_tokens)
 
 
-def base_of(folder: Path, max_tokens: int = 48) -> Base:
+def base_of(folder: Path, max_tokens: int = 48) -> BaseModelInfo:
     return load_base(folder, ModelParams(base=str(folder), max_tokens=max_tokens))
 
 
@@ -44,7 +44,7 @@ def model_of(folder: Path) -> Any:
     return load_model(folder, ModelParams(base=str(folder)), ()).eval()
 
 
-def batch_of(columns: Columns, base: Base) -> dict[str, torch.Tensor]:
+def batch_of(columns: Columns, base: BaseModelInfo) -> dict[str, torch.Tensor]:
     return collate({name: values for name, values in columns.items() if name != "truncated"}, base.pad_id, CPU)
 
 
@@ -228,12 +228,12 @@ def test_every_parameter_learns_and_what_is_saved_writes_the_same(tmp_path: Path
         optimizer.zero_grad()
         (loss(model, batch) / 3).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    assert check_moved(model, before) == model.num_parameters()
+    assert check_all_parameters_changed(model, before) == model.num_parameters()
     model.save_pretrained(tmp_path / "trained")
     base.tokenizer.save_pretrained(tmp_path / "trained")
     again = model_of(tmp_path / "trained")
     assert loss(again, batch).item() == pytest.approx(loss(model, batch).item(), rel=1e-5)
-    assert write(again, batch, base, params()) == write(model, batch, base, params())
+    assert generate(again, batch, base, params()) == generate(model, batch, base, params())
 
 
 # Writing
@@ -262,7 +262,7 @@ def test_rows_together_are_written_as_each_alone(tmp_path: Path, architecture: s
     columns, sizes = encode(LONGER, GROWING, base, params()), []
     model.register_forward_hook(lambda module, args, out: sizes.append(len(out.logits)))
     with torch.inference_mode():
-        together = write(model, batch_of(columns, base), base, params())
+        together = generate(model, batch_of(columns, base), base, params())
     assert len({answer["prediction"] for answer in together}) > 1
     assert sizes[0] == 12
     assert sizes == sorted(sizes, reverse=True)
@@ -289,13 +289,13 @@ def test_what_a_base_was_published_with_does_not_change_the_outputs(tmp_path: Pa
         folder = folder_of(tmp_path, architecture)
         base = base_of(folder)
         batch = batch_of(encode(SOURCES, TARGETS, base, params()), base)
-        expected = write(model_of(folder), batch, base, params())
+        expected = generate(model_of(folder), batch, base, params())
         (folder / "generation_config.json").unlink()
         GenerationConfig(
             do_sample=True, temperature=5.0, num_beams=3, repetition_penalty=9.0, min_new_tokens=5,
             no_repeat_ngram_size=1, max_length=2, bad_words_ids=[[9]], eos_token_id=3,
         ).save_pretrained(folder)  # fmt: skip
-        assert write(model_of(folder), batch, base, params()) == expected
+        assert generate(model_of(folder), batch, base, params()) == expected
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "t5"])
@@ -307,7 +307,7 @@ def test_beams_find_what_is_at_least_as_probable(tmp_path: Path, architecture: s
     def surprise(**options: Any) -> float:
         """Summed over all outputs, as the model sees them."""
         with torch.inference_mode():
-            texts = [answer["prediction"] for answer in write(model, batch, base, params(**options))]
+            texts = [answer["prediction"] for answer in generate(model, batch, base, params(**options))]
             return float(loss(model, batch_of(encode(LONGER, texts, base, params()), base)))
 
     assert surprise(num_beams=6, length_penalty=0.0) < surprise()
@@ -318,7 +318,7 @@ def test_a_model_learns_what_to_write_and_to_stop(tmp_path: Path, architecture: 
     folder = folder_of(tmp_path, architecture)
     base, model = base_of(folder), trained(folder, SOURCES, TARGETS, 80)
     with torch.inference_mode():
-        found = write(model, batch_of(encode(SOURCES, None, base, params()), base), base, params(max_new_tokens=20))
+        found = generate(model, batch_of(encode(SOURCES, None, base, params()), base), base, params(max_new_tokens=20))
     assert found == [{"prediction": target, "finished": True} for target in TARGETS]
 
 
@@ -327,9 +327,9 @@ def test_many_rows_are_written_in_parts(tmp_path: Path, monkeypatch: pytest.Monk
     base, model = base_of(folder), trained(folder, SOURCES, TARGETS, 5)
     batch = batch_of(encode(SOURCES, None, base, params()), base)
     with torch.inference_mode():
-        whole = write(model, batch, base, params())
+        whole = generate(model, batch, base, params())
         monkeypatch.setattr("apf_tasks.families._text_to_text.generation.TOKENS_AT_ONCE", 1)
-        assert write(model, batch, base, params()) == whole
+        assert generate(model, batch, base, params()) == whole
 
 
 def test_chinese_comes_without_blanks_between_characters(tmp_path: Path) -> None:
@@ -370,7 +370,7 @@ def multilingual(kind: str) -> Any:
 def test_language_tokens(kind: str, codes: tuple[str, str], names: tuple[str, str], how: str) -> None:
     from transformers import MBartConfig
 
-    base = Base(multilingual(kind), MBartConfig(), 32)
+    base = BaseModelInfo(multilingual(kind), MBartConfig(), 32)
     source, target = (base.tokenizer.convert_tokens_to_ids(name) for name in names)
     assert set_languages(base, codes) == {how: target}
     columns = encode(["dog"], ["a dog"], base, params(source_language=codes[0], target_language=codes[1]))

@@ -13,7 +13,7 @@ import pytest
 from apf_tasks.data.ingestion import ingest
 from apf_tasks.examples import Examples, token_table
 from apf_tasks.families.summarization import SummarizationParams, beginning
-from apf_tasks.family import Checked, Evidence, Family, get_family
+from apf_tasks.family import BaselineInputs, CheckedRows, Family, get_family
 from apf_tasks.params.data import DataParams
 from tests.support.tiny import write_jsonl
 
@@ -28,13 +28,13 @@ def family(**options: Any) -> Family:
     return get_family(params(**options))
 
 
-def checked(documents: Sequence[Any], short: Sequence[Any], **options: Any) -> Checked:
+def checked(documents: Sequence[Any], short: Sequence[Any], **options: Any) -> CheckedRows:
     rows = pd.DataFrame({"document": pd.Series(documents, dtype=object), "summary": pd.Series(short, dtype=object)})
     return family(**options).check(rows)
 
 
-def evidence(documents: Sequence[str], summaries: Sequence[str]) -> Evidence:
-    return Evidence(pd.DataFrame({"document": documents, "summary": summaries}), NO_TOKENS)
+def evidence(documents: Sequence[str], summaries: Sequence[str]) -> BaselineInputs:
+    return BaselineInputs(pd.DataFrame({"document": documents, "summary": summaries}), NO_TOKENS)
 
 
 # Rows

@@ -15,7 +15,7 @@ from sacrebleu.metrics.chrf import CHRF
 from apf_tasks.data.ingestion import ingest
 from apf_tasks.examples import Examples, token_table
 from apf_tasks.families.translation import PLACEHOLDERS, TranslationParams, lost_placeholders, nearest
-from apf_tasks.family import Evidence, Family, get_family
+from apf_tasks.family import BaselineInputs, Family, get_family
 from apf_tasks.params.data import DataParams
 from tests.support.tiny import write_jsonl
 
@@ -30,8 +30,8 @@ def family(**options: Any) -> Family:
     return get_family(params(**options))
 
 
-def evidence(pairs: Sequence[tuple[str, str]]) -> Evidence:
-    return Evidence(pd.DataFrame(pairs, columns=["source", "target"]), NO_TOKENS)
+def evidence(pairs: Sequence[tuple[str, str]]) -> BaselineInputs:
+    return BaselineInputs(pd.DataFrame(pairs, columns=["source", "target"]), NO_TOKENS)
 
 
 def ingested(folder: Path, options: dict[str, Any], **data: Any) -> list[tuple[str, str]]:

@@ -11,9 +11,15 @@ import torch
 from transformers import AutoConfig
 
 from apf_tasks.errors import ModelError
-from apf_tasks.models.pretrained import Base, load_base, load_pretrained, load_tokenizer, resize_for
+from apf_tasks.models.pretrained import BaseModelInfo, load_base, load_pretrained, load_tokenizer, resize_for
 from apf_tasks.params.model import ModelParams
-from apf_tasks.training.weights import check_moved, load_best, parameter_digests, save_best, unique_weights
+from apf_tasks.training.weights import (
+    check_all_parameters_changed,
+    load_best,
+    parameter_digests,
+    save_best,
+    unique_weights,
+)
 from tests.support.tiny import DECODERS, ENCODER_DECODERS, ENCODERS, review_rows, tiny_bert, tiny_model
 
 HEADS = {
@@ -43,7 +49,7 @@ def load(folder: Path, head: str, **more: Any) -> Any:
     return load_pretrained(folder, params(folder, **more), f"AutoModelFor{head}", **labels)
 
 
-def batch_for(base: Base, head: str) -> dict[str, torch.Tensor]:
+def batch_for(base: BaseModelInfo, head: str) -> dict[str, torch.Tensor]:
     """Pairs of texts of unlike length, with targets for the head."""
     encoded = dict(base.tokenizer(TEXTS[:4], TEXTS[4:], padding=True, return_tensors="pt"))
     ids = encoded["input_ids"]
@@ -69,7 +75,7 @@ def test_training_moves_every_parameter(folders: dict[str, Path], architecture: 
         loss.backward()
         optimizer.step()
         assert torch.isfinite(loss)
-    assert check_moved(model, before) == model.num_parameters()
+    assert check_all_parameters_changed(model, before) == model.num_parameters()
 
 
 @pytest.mark.parametrize(("architecture", "head"), [(n, HEADS[k][0]) for k, names in KINDS.items() for n in names])

@@ -16,10 +16,10 @@ import torch
 from pydantic import ValidationError
 
 from apf_tasks.artifacts import Split
-from apf_tasks.cache.journal import Unknown
+from apf_tasks.cache.journal import Pending
 from apf_tasks.data.base_model import build_base, training_texts
 from apf_tasks.data.rows import write_rows
-from apf_tasks.errors import CannotTeach, ModelError, ParamsError, StoreError
+from apf_tasks.errors import ModelError, ParamsError, StoreError, UntrainableDataError
 from apf_tasks.models.config import build_config
 from apf_tasks.models.pretrained import load_base, load_pretrained
 from apf_tasks.models.scratch import random_model, unknown_fraction
@@ -227,7 +227,7 @@ def test_the_same_texts_give_the_same_tokenizer_in_another_process() -> None:
 
 
 def test_nothing_to_train_on_is_said() -> None:
-    with pytest.raises(CannotTeach, match="texts to train on, found none"):
+    with pytest.raises(UntrainableDataError, match="texts to train on, found none"):
         train_tokenizer([" "], TokenizerParams(train="bpe"), "gpt2")
 
 
@@ -293,7 +293,9 @@ def test_labels_stay_out_of_the_texts(tmp_path: Path) -> None:
 def test_a_tokenizer_that_knows_too_little_is_refused(tmp_path: Path) -> None:
     rows = [{"text": f"{chr(0x4E00 + i)}{chr(0x5E00 + i)}", "label": "a"} for i in range(400)]
     words = TokenizerParams(train="wordpiece", vocab_size=100)
-    with pytest.raises(CannotTeach, match=r"at most 20% unknown tokens .*, found \d+%\. Raise tokenizer.vocab_size"):
+    with pytest.raises(
+        UntrainableDataError, match=r"at most 20% unknown tokens .*, found \d+%\. Raise tokenizer.vocab_size"
+    ):
         build_base(tmp_path / "out", split_of(tmp_path, rows), scratch(), words, SENTIMENT)
 
 
@@ -337,5 +339,5 @@ def test_the_address_of_what_was_built_leads_back_to_it(tmp_path: Path, mlruns: 
 
 
 def test_a_plan_knows_no_model_that_is_not_built() -> None:
-    nothing = Unknown("build_base")
+    nothing = Pending("build_base")
     assert as_model_params(nothing, scratch()) is nothing  # type: ignore[arg-type,comparison-overlap]

@@ -17,9 +17,9 @@ from apf_tasks.params.file import load_params
 from apf_tasks.params.model import ModelParams
 from apf_tasks.params.train import TrainParams
 from apf_tasks.pipelines import pipeline
-from apf_tasks.planning._usual_rates import USUAL, kind_of, unusual_rates
+from apf_tasks.planning._usual_rates import USUAL, check_learning_rates, kind_of
 from apf_tasks.planning.estimates import Training, count_parameters, estimate
-from flows.cli.runs.plan import estimated
+from flows.cli.runs.plan import estimate_plan
 from tests.support.paths import PROJECT
 from tests.support.projects import apf
 from tests.support.tiny import review_rows, write_jsonl
@@ -69,7 +69,7 @@ def test_a_plan_is_estimated_from_what_is_at_hand(tmp_path: Path) -> None:
     params = load_params(params_in(tmp_path, space))
     with journal(dry=True) as book:
         pipeline(params)
-    found = estimate(book.visits, params)
+    found = estimate(book.stage_runs, params)
     assert found is not None
     assert [training.label for training in found.trainings] == ["learning_rate=2e-05", "learning_rate=0.005"]
     assert (found.parameters, found.kept_bytes, found.most_bytes) == (24, 24 * 4, 24 * (4 + 36))
@@ -77,10 +77,10 @@ def test_a_plan_is_estimated_from_what_is_at_hand(tmp_path: Path) -> None:
     assert found.steps is None  # nobody has split the rows
     [warning] = found.warnings
     assert warning.startswith("train.learning_rate 0.005 is far above what is usual for encoders, 1e-05 to 0.0001")
-    asked = estimated(book.visits, params, measure=True)  # cannot measure: nothing is tokenized
+    asked = estimate_plan(book.stage_runs, params, measure=True)  # cannot measure: nothing is tokenized
     assert asked is not None
     assert asked.speed is None
-    assert estimate([v for v in book.visits if v.stage != "train_model"], params) is None
+    assert estimate([v for v in book.stage_runs if v.stage != "train_model"], params) is None
 
 
 def test_a_plan_that_measures_makes_the_rows_ready_and_trains_nothing(
@@ -112,7 +112,7 @@ def test_a_trial_that_is_compared_on_its_way_counts_once(tmp_path: Path) -> None
     )
     with journal(dry=True) as book:
         pipeline(params)
-    found = estimate(book.visits, params)
+    found = estimate(book.stage_runs, params)
     assert found is not None
     assert len({training.label for training in found.trainings}) == len(found.trainings) == 6
     known = [replace(training, examples=160, until=16) for training in found.trainings[2:]]
@@ -157,9 +157,9 @@ def test_the_kind_of_a_model_is_read_from_its_configuration(
 
 def test_only_far_outside_is_warned_of() -> None:
     rates = [TrainParams(learning_rate=rate) for rate in (2e-6, 4e-6, 5e-5, 3e-4, 4e-4, 4e-4)]
-    warnings = unusual_rates("encoder", rates)
+    warnings = check_learning_rates("encoder", rates)
     assert [w.split()[1] for w in warnings] == ["2e-06", "0.0004"]
     assert "far below" in warnings[0]
     assert "far above" in warnings[1]
     assert all(USUAL["encoder"].source in warning for warning in warnings)
-    assert unusual_rates(None, rates) == []
+    assert check_learning_rates(None, rates) == []

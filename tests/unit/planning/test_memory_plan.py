@@ -11,17 +11,17 @@ import pytest
 import torch
 
 from apf_tasks.errors import ParamsError
-from apf_tasks.evaluation.predictor import Network, Place
+from apf_tasks.evaluation.predictor import Placement, Predictor
 from apf_tasks.examples import Examples, token_table
 from apf_tasks.family import get_family
 from apf_tasks.params.family import family_params
 from apf_tasks.params.train import RuntimeParams, TrainParams
 from apf_tasks.planning._fake_tensors import tracked
-from apf_tasks.planning._memory_advice import changes_that_fit
+from apf_tasks.planning._memory_advice import memory_options
 from apf_tasks.planning.devices import GPUS, check_device, memory_bytes
-from apf_tasks.planning.memory import APART, KERNELS, Memory, heaviest, predict, predict_step
-from apf_tasks.training.packing import packs_alike
-from apf_tasks.training.state import Trial
+from apf_tasks.planning.memory import APART, KERNELS, Memory, largest_step, predict, predict_step
+from apf_tasks.training.packing import supports_packing
+from apf_tasks.training.state import TrainingInputs
 from tests.support.paths import PROJECT
 from tests.support.projects import apf
 
@@ -73,8 +73,8 @@ def test_a_plan_packs_what_training_packs() -> None:
 
     with tracked():
         model = GPT2LMHeadModel(GPT2Config(vocab_size=100, n_embd=32, n_layer=2, n_head=2))
-        network = Network(model, Base(), family, (), Place(torch.device("cpu"), torch.float32))  # type: ignore[arg-type]
-        assert packs_alike(network, rows)
+        network = Predictor(model, Base(), family, (), Placement(torch.device("cpu"), torch.float32))  # type: ignore[arg-type]
+        assert supports_packing(network, rows)
 
 
 def tiny(**changes: Any) -> Memory:
@@ -87,11 +87,11 @@ def tiny(**changes: Any) -> Memory:
     family = get_family(family_params("sentiment").model_validate({"name": "sentiment"}))
     sizes: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2}
 
-    def make() -> Network:
+    def make() -> Predictor:
         config = BertConfig(vocab_size=400, intermediate_size=128, max_position_embeddings=64, **sizes)
         model = AutoModelForSequenceClassification.from_config(config)
         dtype = torch.bfloat16 if changes.get("precision") == "bf16" else torch.float32
-        return Network(model, Base(), family, ("a", "b"), Place(torch.device("cpu"), dtype))  # type: ignore[arg-type]
+        return Predictor(model, Base(), family, ("a", "b"), Placement(torch.device("cpu"), dtype))  # type: ignore[arg-type]
 
     device = changes.pop("device", "cpu")
     runtime = RuntimeParams.model_validate({k: v for k, v in changes.items() if k in RuntimeParams.model_fields})
@@ -150,10 +150,10 @@ def test_the_heaviest_step_has_its_first_two_passes() -> None:
     lengths = [4, 30, 30, 6, 5, 3, 31, 2]
     rows = Examples(token_table({"input_ids": [[1] * n for n in lengths], "labels": [[0]] * 8}))
     whole = TrainParams(batch_size=8, micro_batch_tokens=62)
-    assert sorted(lengths[i] for i in heaviest(rows, whole)) == [6, 30, 30, 31]
-    assert len(heaviest(rows, whole.model_copy(update={"step_in_backward": True}))) == 8
+    assert sorted(lengths[i] for i in largest_step(rows, whole)) == [6, 30, 30, 31]
+    assert len(largest_step(rows, whole.model_copy(update={"step_in_backward": True}))) == 8
     small = whole.model_copy(update={"micro_batch_tokens": 36})
-    assert sorted(lengths[i] for i in heaviest(rows, small, pack_into=36)) == [5, 6, 30, 31]
+    assert sorted(lengths[i] for i in largest_step(rows, small, pack_into=36)) == [5, 6, 30, 31]
 
 
 def test_devices_have_names_and_sizes() -> None:
@@ -185,15 +185,15 @@ def test_a_plan_predicts_and_says_what_would_fit(
     params = load_params(file)
     with journal(dry=True) as book:
         pipeline(params)
-    known = estimate(book.visits, params)
+    known = estimate(book.stage_runs, params)
     assert known is not None
-    trial = Trial(*(known.trainings[0].arguments[name] for name in Trial._fields))
+    trial = TrainingInputs(*(known.trainings[0].arguments[name] for name in TrainingInputs._fields))
     before = predict(trial, "h100-80gb")
-    changes = changes_that_fit(trial, "h100-80gb", before.total - 1)
+    changes = memory_options(trial, "h100-80gb", before.total - 1)
     assert changes[0].overrides[0].startswith("train.micro_batch_tokens=")
     assert all(change.memory.total < before.total for change in changes)
     assert any(change.overrides == ("train.optimizer=adafactor",) for change in changes)
-    assert changes_that_fit(trial, "cpu", 1) == []
+    assert memory_options(trial, "cpu", 1) == []
     from rich.console import Console
 
     planned = plan_memory(known.trainings, "h100-80gb")

@@ -10,9 +10,17 @@ import torch
 from mlflow.exceptions import MlflowException
 
 from apf_tasks import errors
-from apf_tasks.errors import ApfError, fails_trial, of_the_system, portable
+from apf_tasks.errors import ApfError, fails_trial, is_system_error, portable
 
-OF_TRIALS = {"CannotTrain", "CannotTeach", "Diverged", "ModelError", "NoModel", "UnfitParams", "WorkerDied"}
+OF_TRIALS = {
+    "UntrainableError",
+    "UntrainableDataError",
+    "Diverged",
+    "ModelError",
+    "MissingModelError",
+    "UnsuitableParamsError",
+    "WorkerDiedError",
+}
 
 
 def test_every_error_of_ours_is_told_apart() -> None:
@@ -51,7 +59,7 @@ def test_want_of_memory_fails_a_trial_and_stays_that_on_the_way_from_a_worker() 
 def test_a_file_that_cannot_be_read_is_told_from_one_that_is_no_model() -> None:
     said = OSError("tiny does not appear to have a file named config.json")
     said.__context__ = FileNotFoundError(errno.ENOENT, "No such file or directory")
-    assert not of_the_system(said)
+    assert not is_system_error(said)
     said.__context__ = OSError(errno.EIO, "Input/output error")
-    assert of_the_system(said)
-    assert not of_the_system(ValueError("no"))
+    assert is_system_error(said)
+    assert not is_system_error(ValueError("no"))

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from apf_tasks.artifacts import Contender
+from apf_tasks.artifacts import VersionScores
 from apf_tasks.data.rows import write_rows
 from apf_tasks.params.experiment import Params
-from apf_tasks.promotion.gate import judge
+from apf_tasks.promotion.gate import check_scores
 
 
-def contender(folder: Path, uri: str, predictions: list[str]) -> Contender:
+def contender(folder: Path, uri: str, predictions: list[str]) -> VersionScores:
     """A version that says this of eight rows, two of each length, in two groups."""
     folder.mkdir()
     names = [["positive"], ["negative"]] * 4
@@ -27,7 +27,7 @@ def contender(folder: Path, uri: str, predictions: list[str]) -> Contender:
         }
     )
     write_rows(rows, folder / "predictions.parquet")
-    return Contender(
+    return VersionScores(
         path=folder,
         fingerprint=uri,
         uri=uri,
@@ -46,12 +46,12 @@ def test_the_slice_with_the_largest_loss_decides(tmp_path: Path) -> None:
     written = {"family": "sentiment", "name": "reviews", "data": {"source": "rows.jsonl"}, "model": {"base": "tiny"}}
     gate = {"slice_loss": 0.4, "label_loss": 0.4, "label_rows": 2, "size_growth": 2}
     params = Params.model_validate(written | {"select": {"metric": "accuracy"}, "gate": gate})
-    rules = {rule.name: rule for rule in judge(challenger, champion, params).rules}
+    rules = {rule.name: rule for rule in check_scores(challenger, champion, params).rules}
     assert rules["slice_loss"].found == "longest quarter: -1.0000 on 2 rows"
     assert not rules["slice_loss"].passed
     assert rules["label_loss"].found == "positive: -0.2500 on 4 rows"
     assert rules["label_loss"].passed
     params = params.model_copy(update={"gate": params.gate.model_copy(update={"label_rows": 4})})
-    rules = {rule.name: rule for rule in judge(challenger, champion, params).rules}
+    rules = {rule.name: rule for rule in check_scores(challenger, champion, params).rules}
     assert rules["slice_loss"].found == "group books: -0.5000 on 4 rows"
     assert rules["beat_champion"].passed is False

@@ -20,17 +20,17 @@ def test_an_address_may_stand_in_the_environment(monkeypatch: pytest.MonkeyPatch
 
 
 def test_what_cannot_be_sent_is_a_warning(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    from flows.orchestration.notify import failure_told, tell
+    from flows.orchestration.notify import notify_on_failure, send_notification
 
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))  # bound, and nobody listens
         monkeypatch.setenv("TEAM_TOKEN", "s3cret")
         address = f"http://127.0.0.1:{nobody.getsockname()[1]}/${{TEAM_TOKEN}}"
         with caplog.at_level(logging.INFO, logger="apf"):
-            tell(NotifyParams(webhook=address), "refused", "reviews", "not better")
-            tell(NotifyParams(webhook="${NO_TOKEN}"), "refused", "reviews", "not better")
-            tell(NotifyParams(webhook=address, on=("promoted",)), "refused", "reviews", "not asked for")
-            with pytest.raises(ZeroDivisionError), failure_told(NotifyParams(webhook=address), "reviews"):
+            send_notification(NotifyParams(webhook=address), "refused", "reviews", "not better")
+            send_notification(NotifyParams(webhook="${NO_TOKEN}"), "refused", "reviews", "not better")
+            send_notification(NotifyParams(webhook=address, on=("promoted",)), "refused", "reviews", "not asked for")
+            with pytest.raises(ZeroDivisionError), notify_on_failure(NotifyParams(webhook=address), "reviews"):
                 raise ZeroDivisionError
     assert [record.levelname for record in caplog.records] == ["WARNING"] * 3
     assert [record.message.rpartition("(")[2] for record in caplog.records] == [

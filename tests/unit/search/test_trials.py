@@ -11,7 +11,7 @@ from apf_tasks.params.experiment import Params
 from apf_tasks.params.file import load_params
 from apf_tasks.params.search import HalvingParams
 from apf_tasks.search.halving import expected_steps, rung_count, rung_step, survivors
-from apf_tasks.search.trials import Draws, draws, label
+from apf_tasks.search.trials import TrialSource, label, trial_source
 
 THIRDS = HalvingParams(eta=3, min_steps=16)
 
@@ -22,7 +22,7 @@ def experiment(folder: Path, search: str) -> Params:
     return load_params(path, [f"search={search}"])
 
 
-def all_of(source: Draws, scores: list[float | None] | None = None) -> list[dict[str, float]]:
+def all_of(source: TrialSource, scores: list[float | None] | None = None) -> list[dict[str, float]]:
     found = []
     while (trial := source.ask()) is not None:
         if scores is not None:
@@ -38,20 +38,20 @@ SPACE = "{train.learning_rate: {low: 1e-5, high: 1e-3, log: true}, train.batch_s
 def test_draws_lie_in_their_ranges_and_repeat(tmp_path: Path, strategy: str) -> None:
     params = experiment(tmp_path, f"{{space: {SPACE}, strategy: {strategy}, trials: 30}}")
     scores: list[float | None] = [None if i == 5 else -abs(i - 9.0) for i in range(30)]
-    found = all_of(draws(params), scores)
+    found = all_of(trial_source(params), scores)
     assert len(found) == 30
     assert all(1e-5 <= trial["train.learning_rate"] <= 1e-3 for trial in found)
     assert {trial["train.batch_size"] for trial in found} == {8, 9, 10, 11, 12}
-    assert found == all_of(draws(params), scores)
+    assert found == all_of(trial_source(params), scores)
     more = experiment(tmp_path, f"{{space: {SPACE}, strategy: {strategy}, trials: 40}}")
-    assert all_of(draws(more), scores + [0.0] * 10)[:30] == found  # what was drawn before is drawn again
+    assert all_of(trial_source(more), scores + [0.0] * 10)[:30] == found  # what was drawn before is drawn again
 
 
 def test_tpe_learns_from_scores(tmp_path: Path) -> None:
     space = "{train.learning_rate: {low: 1e-5, high: 1e-3, log: true}}"
 
     def distance(strategy: str) -> float:
-        source = draws(experiment(tmp_path, f"{{space: {space}, strategy: {strategy}, trials: 60}}"))
+        source = trial_source(experiment(tmp_path, f"{{space: {space}, strategy: {strategy}, trials: 60}}"))
         distances = []
         while (trial := source.ask()) is not None:
             distances.append(abs(math.log10(trial["train.learning_rate"] / 1e-4)))
@@ -63,7 +63,7 @@ def test_tpe_learns_from_scores(tmp_path: Path) -> None:
 
 def test_values_in_lists_are_drawn_by_position(tmp_path: Path) -> None:
     params = experiment(tmp_path, "{space: {model: [{base: a}, {base: b}], train.epochs: [1, 2]}, strategy: random}")
-    found = all_of(draws(params))
+    found = all_of(trial_source(params))
     assert len(found) == 16
     assert {str(trial["model"]) for trial in found} == {"{'base': 'a'}", "{'base': 'b'}"}
 

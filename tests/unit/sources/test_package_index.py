@@ -18,7 +18,7 @@ import pytest
 
 from apf_tasks.errors import SourceError
 from apf_tasks.sources._pip_settings import _by_priority, pip_settings
-from apf_tasks.sources.archives import members
+from apf_tasks.sources.archives import extract
 from apf_tasks.sources.package_index import cache_folder, fetch, shown
 from tests.support.archives import make_zip, tar
 
@@ -142,7 +142,7 @@ def test_the_file_with_the_pinned_digest_is_fetched_once_and_nothing_runs(
     asked = len(reviews.asked)
     assert fetch("my-reviews", "1.0", wanted) == archive
     assert len(reviews.asked) == asked
-    found = members(archive, "data/inner.tar.gz!/movies/films.tsv", tmp_path / "unpacked")
+    found = extract(archive, "data/inner.tar.gz!/movies/films.tsv", tmp_path / "unpacked")
     assert found.name == "films.tsv"
     assert found.read_bytes() == b"1\tgood\n"
     assert not (tmp_path / "it_ran").exists()
@@ -246,5 +246,5 @@ def test_a_real_source_distribution(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     except SourceError as error:
         pytest.skip(f"the package index cannot be reached: {error}")
     inside = "additional_resources/hutto_ICWSM_2014.tar.gz!/hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
-    found = members(archive, inside, tmp_path / "unpacked")
+    found = extract(archive, inside, tmp_path / "unpacked")
     assert len(found.read_bytes().splitlines()) == 10_605

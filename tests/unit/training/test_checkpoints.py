@@ -9,11 +9,11 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from apf_tasks.cache.store import WORK
+from apf_tasks.cache.store import CHECKPOINT_DIR
 from apf_tasks.params.optimizers import NAMES, AdamW
 from apf_tasks.params.train import TrainParams
 from apf_tasks.training import checkpoints
-from apf_tasks.training.checkpoints import Checkpoints, Progress, load_checkpoint
+from apf_tasks.training.checkpoints import Checkpointer, TrainerState, load_checkpoint
 from apf_tasks.training.optim.from_params import build, decay_groups, from_param_groups
 from apf_tasks.training.weights import save_best
 
@@ -44,11 +44,11 @@ def values(model: torch.nn.Module) -> list[torch.Tensor]:
 def test_what_continues_takes_the_same_steps(name: str, tmp_path: Path) -> None:
     model, optimizer = setting(name)
     step(model, optimizer)
-    with Checkpoints(tmp_path, model, optimizer, sharded=False) as kept:
-        kept.begin(Progress(step=1, best_scores={"f1": 0.5}))
+    with Checkpointer(tmp_path, model, optimizer, sharded=False) as kept:
+        kept.save_async(TrainerState(step=1, best_scores={"f1": 0.5}))
     step(model, optimizer)
     again, its = setting(name, seed=1)
-    assert load_checkpoint(tmp_path, again, its) == Progress(step=1, best_scores={"f1": 0.5})
+    assert load_checkpoint(tmp_path, again, its) == TrainerState(step=1, best_scores={"f1": 0.5})
     step(again, its)
     assert all(map(torch.equal, values(model), values(again)))
 
@@ -62,30 +62,30 @@ def test_optimizers_without_a_test_above_need_another_device() -> None:
 def test_steps_taken_while_it_is_written_are_not_in_it(
     room: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoints, "ROOM", room)  # there is room for a copy, or there is not
+    monkeypatch.setattr(checkpoints, "COPY_MEMORY_FACTOR", room)  # there is room for a copy, or there is not
     model, optimizer = setting()
-    with Checkpoints(tmp_path, model, optimizer, sharded=False) as kept:
+    with Checkpointer(tmp_path, model, optimizer, sharded=False) as kept:
         for number in (1, 2, 3):
             step(model, optimizer)
             then = values(model)
-            kept.begin(Progress(step=number))
+            kept.save_async(TrainerState(step=number))
             step(model, optimizer)
         assert kept.blocked_seconds > 0
     again, its = setting(seed=1)
-    assert load_checkpoint(tmp_path, again, its) == Progress(step=3)
+    assert load_checkpoint(tmp_path, again, its) == TrainerState(step=3)
     assert all(map(torch.equal, then, values(again)))
-    assert [path.name for path in (tmp_path / WORK).iterdir()] == ["state-00000003"]
+    assert [path.name for path in (tmp_path / CHECKPOINT_DIR).iterdir()] == ["state-00000003"]
 
 
 def test_only_the_best_weights_that_a_state_names_are_kept(tmp_path: Path) -> None:
     model, optimizer = setting()
-    with Checkpoints(tmp_path, model, optimizer, sharded=False) as kept:
+    with Checkpointer(tmp_path, model, optimizer, sharded=False) as kept:
         for number in (1, 2):
             save_best(tmp_path, model, number)
-        kept.begin(Progress(step=2, best_step=2))
+        kept.save_async(TrainerState(step=2, best_step=2))
         kept.wait()
         save_best(tmp_path, model, 3)
-    assert sorted(path.name for path in (tmp_path / WORK).glob("best-*")) == [
+    assert sorted(path.name for path in (tmp_path / CHECKPOINT_DIR).glob("best-*")) == [
         "best-00000002.safetensors",
         "best-00000003.safetensors",
     ]
@@ -93,21 +93,21 @@ def test_only_the_best_weights_that_a_state_names_are_kept(tmp_path: Path) -> No
 
 def test_a_state_that_is_not_whole_is_none(tmp_path: Path) -> None:
     model, optimizer = setting()
-    with Checkpoints(tmp_path, model, optimizer, sharded=False) as kept:
-        kept.begin(Progress(step=1))
-    (tmp_path / WORK / "state-00000001").rename(tmp_path / WORK / checkpoints.NEW)
+    with Checkpointer(tmp_path, model, optimizer, sharded=False) as kept:
+        kept.save_async(TrainerState(step=1))
+    (tmp_path / CHECKPOINT_DIR / "state-00000001").rename(tmp_path / CHECKPOINT_DIR / checkpoints.NEW)
     assert load_checkpoint(tmp_path, model, optimizer) is None
-    with Checkpoints(tmp_path, model, optimizer, sharded=False) as kept:
-        kept.begin(Progress(step=2))
-    assert load_checkpoint(tmp_path, model, optimizer) == Progress(step=2)
+    with Checkpointer(tmp_path, model, optimizer, sharded=False) as kept:
+        kept.save_async(TrainerState(step=2))
+    assert load_checkpoint(tmp_path, model, optimizer) == TrainerState(step=2)
 
 
-@pytest.mark.parametrize("how", [lambda kept: kept.wait(), lambda kept: kept.begin(Progress(step=2))])
-def test_what_the_writing_meets_is_raised(how: Callable[[Checkpoints], None], tmp_path: Path) -> None:
-    (tmp_path / WORK).write_text("a file where the folder has to be")
+@pytest.mark.parametrize("how", [lambda kept: kept.wait(), lambda kept: kept.begin(TrainerState(step=2))])
+def test_what_the_writing_meets_is_raised(how: Callable[[Checkpointer], None], tmp_path: Path) -> None:
+    (tmp_path / CHECKPOINT_DIR).write_text("a file where the folder has to be")
     model, optimizer = setting()
-    with Checkpoints(tmp_path, model, optimizer, sharded=False) as kept:
-        kept.begin(Progress(step=1))
+    with Checkpointer(tmp_path, model, optimizer, sharded=False) as kept:
+        kept.save_async(TrainerState(step=1))
         with pytest.raises(OSError, match="checkpoint"):
             how(kept)
 
@@ -116,8 +116,8 @@ def test_tied_weights_are_stored_once(tmp_path: Path) -> None:
     model, _ = setting()
     model.register_parameter("again", model.classifier.weight)
     optimizer = from_param_groups(AdamW(), decay_groups(model, 0.0), 1e-3)
-    with Checkpoints(tmp_path, model, optimizer, sharded=False) as kept:
-        kept.begin(Progress(step=1))
+    with Checkpointer(tmp_path, model, optimizer, sharded=False) as kept:
+        kept.save_async(TrainerState(step=1))
     then = model.classifier.weight.detach().clone()
     with torch.no_grad():
         model.classifier.weight.zero_()

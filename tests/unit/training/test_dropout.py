@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import dropout, scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
-from apf_tasks.training._dropout import cheap_draws
+from apf_tasks.training._dropout import fast_cpu_dropout
 
 CPU = torch.device("cpu")
 MANY = 400_000
@@ -18,14 +18,14 @@ MANY = 400_000
 @pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 0.9999, 1.0])
 def test_as_many_values_are_dropped_as_asked_for(p: float) -> None:
     torch.manual_seed(1)
-    with cheap_draws(CPU):
+    with fast_cpu_dropout(CPU):
         dropped = float((dropout(torch.ones(MANY), p, training=True) == 0).double().mean())
     assert dropped == pytest.approx(p, abs=5 * math.sqrt(p * (1 - p) / MANY) + 1e-5)
 
 
 def test_neighbours_are_dropped_independently() -> None:
     torch.manual_seed(2)
-    with cheap_draws(CPU):
+    with fast_cpu_dropout(CPU):
         drawn = torch.empty(MANY).bernoulli_(0.5) - 0.5
     for apart in (1, 2, 3, 4, 5, 8, 64):
         together = float((drawn[apart:] * drawn[:-apart]).mean() * 4)
@@ -33,7 +33,7 @@ def test_neighbours_are_dropped_independently() -> None:
 
 
 def test_the_same_seed_drops_the_same_values_and_the_next_draw_others() -> None:
-    with cheap_draws(CPU):
+    with fast_cpu_dropout(CPU):
         first, again = (torch.manual_seed(3) and dropout(torch.ones(1000), 0.3, training=True) for _ in range(2))
         following = dropout(torch.ones(1000), 0.3, training=True)
     assert torch.equal(first, again)
@@ -45,7 +45,7 @@ def test_what_is_computed_again_drops_the_same_values() -> None:
     for again in (False, True):
         torch.manual_seed(4)
         x = torch.linspace(-1, 1, 999, requires_grad=True)
-        with cheap_draws(CPU):
+        with fast_cpu_dropout(CPU):
             y = checkpoint(_layer, x, use_reentrant=False) if again else _layer(x)
             y.sum().backward()
         grown.append(x.grad)
@@ -64,7 +64,7 @@ def test_attention_drops_by_these_draws() -> None:
         return scaled_dot_product_attention(query, query, query, dropout_p=0.5)
 
     torchs = attended()
-    with cheap_draws(CPU):
+    with fast_cpu_dropout(CPU):
         ours, again = attended(), attended()
     assert torch.equal(ours, again)
     assert not torch.allclose(ours, torchs)
@@ -73,7 +73,7 @@ def test_attention_drops_by_these_draws() -> None:
 def test_torch_is_left_as_it_was() -> None:
     torch.manual_seed(6)
     before = torch.empty(100).bernoulli_(0.5)
-    with cheap_draws(CPU):
+    with fast_cpu_dropout(CPU):
         torch.manual_seed(6)
         within = torch.empty(100).bernoulli_(0.5)
     torch.manual_seed(6)

@@ -16,8 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
 from apf_tasks.data.batching import collate
-from apf_tasks.errors import Diverged, ModelError
-from apf_tasks.evaluation.predictor import Network, Place, predict_rows
+from apf_tasks.errors import DivergedError, ModelError
+from apf_tasks.evaluation.predictor import Placement, Predictor, predict_rows
 from apf_tasks.examples import Examples, token_table
 from apf_tasks.family import Prediction, get_family
 from apf_tasks.models.pretrained import load_base
@@ -30,7 +30,7 @@ from apf_tasks.training.optim.optimizers import build_optimizer
 from apf_tasks.training.optim.schedules import total_steps
 from tests.support.tiny import review_rows, tiny_bert
 
-PLACE = Place(torch.device("cpu"), torch.float32)
+PLACE = Placement(torch.device("cpu"), torch.float32)
 NAMES = ("negative", "positive")
 
 
@@ -49,8 +49,8 @@ class Setting:
         rows = self.rows if rows is None else rows
         return Examples(token_table(self.family.encode(rows, self.base, NAMES)))
 
-    def network(self, model: PreTrainedModel | None = None) -> Network:
-        return Network(model or self.model(), self.base, self.family, NAMES, PLACE)
+    def network(self, model: PreTrainedModel | None = None) -> Predictor:
+        return Predictor(model or self.model(), self.base, self.family, NAMES, PLACE)
 
     def predict(self, model: PreTrainedModel, rows: pd.DataFrame) -> list[Prediction]:
         return predict_rows(self.network(model), self.examples(rows), rows, {})
@@ -140,7 +140,7 @@ def test_weights_are_cast_once_for_all_passes_of_a_step(setting: Setting) -> Non
     gradients: list[torch.Tensor] = []
     for most in (10**6, 40):
         model = setting.model()
-        network = Network(model, setting.base, setting.family, NAMES, Place(PLACE.device, torch.bfloat16))
+        network = Predictor(model, setting.base, setting.family, NAMES, Placement(PLACE.device, torch.bfloat16))
         params = TrainParams(batch_size=8, learning_rate=0.0, micro_batch_tokens=most, max_grad_norm=None)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
         optimizer.register_step_pre_hook(lambda own, *_: gradients.append(flat_gradient(own)))
@@ -194,7 +194,7 @@ def test_more_padding_is_the_same_loss(setting: Setting) -> None:
 
 
 def test_a_loss_that_is_no_number_stops_before_the_update(setting: Setting) -> None:
-    with pytest.raises(Diverged, match=r"training step \d+: expected a finite loss"):
+    with pytest.raises(DivergedError, match=r"training step \d+: expected a finite loss"):
         setting.train(learning_rate=1e12, max_grad_norm=None, epochs=50)
     model = setting.model()
     with torch.no_grad():
@@ -202,7 +202,7 @@ def test_a_loss_that_is_no_number_stops_before_the_update(setting: Setting) -> N
     params = TrainParams()
     optimizer = build(params.optimizer, model, 1e-3, 0.0)
     before = model.bert.embeddings.word_embeddings.weight.detach().clone()
-    with pytest.raises(Diverged, match=r"Lower train\.learning_rate"):
+    with pytest.raises(DivergedError, match=r"Lower train\.learning_rate"):
         next(train_steps(setting.network(model), optimizer, setting.examples(), params))
     assert torch.equal(model.bert.embeddings.word_embeddings.weight, before)
 

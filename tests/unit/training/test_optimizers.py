@@ -11,14 +11,14 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from apf_tasks.errors import Diverged, ParamsError
+from apf_tasks.errors import DivergedError, ParamsError
 from apf_tasks.params.file import load_params
 from apf_tasks.params.optimizers import SGD, Adafactor, AdamW, Muon
 from apf_tasks.params.train import RuntimeParams, TrainParams
-from apf_tasks.training.activation_checkpointing import recompute
+from apf_tasks.training.activation_checkpointing import apply_activation_checkpointing
 from apf_tasks.training.loop import train_steps
-from apf_tasks.training.optim.from_params import build, layer_matrices
-from apf_tasks.training.optim.joined import InBackward
+from apf_tasks.training.optim.from_params import build, hidden_matrices
+from apf_tasks.training.optim.joined import OptimizerInBackward
 from apf_tasks.training.optim.optimizers import build_optimizer
 from tests.support.paths import PROJECT
 from tests.unit.training.test_loop import Setting, weights
@@ -71,7 +71,7 @@ def test_sgd_by_its_formula() -> None:
 def test_muon_turns_the_matrices_of_the_layers_by_their_directions(setting: Setting) -> None:
     model = setting.model()
     names = {id(p): name for name, p in model.named_parameters()}
-    matrices = layer_matrices(model)
+    matrices = hidden_matrices(model)
     assert len(matrices) == 2 * 6  # query, key, value, output and two maps between, in two layers
     assert all("layer" in names[id(p)] for p in matrices)
     for parameter in model.parameters():
@@ -138,7 +138,7 @@ def test_a_step_in_the_backward_pass_holds_few_gradients(setting: Setting) -> No
     steps = list(train_steps(network, optimizer, setting.examples(), params))
     assert max(held) == 0
     assert len(held) == len(steps) * len(parameters)
-    assert isinstance(optimizer, InBackward)
+    assert isinstance(optimizer, OptimizerInBackward)
     assert all(step.grad_norm > 0 for step in steps)
 
 
@@ -147,7 +147,7 @@ def test_a_gradient_that_is_no_number_is_not_used(setting: Setting) -> None:
     network = setting.network()
     network.model.classifier.weight.data[0, 0] = math.nan
     before = weights(network.model)
-    with pytest.raises(Diverged, match="a finite gradient"):
+    with pytest.raises(DivergedError, match="a finite gradient"):
         list(train_steps(network, build_optimizer(network, params, RuntimeParams()), setting.examples(), params))
     assert torch.equal(weights(network.model).isnan(), before.isnan())
 
@@ -159,7 +159,7 @@ def test_layers_computed_again_give_the_same_bits(tmp_path: Path, activations: s
     found = []
     for how in ("keep", activations):
         network, calls = setting.network(), []
-        recompute(network.model, how)
+        apply_activation_checkpointing(network.model, how)
         network.model.base_model.encoder.layer[0].attention.register_forward_hook(lambda *_: calls.append(1))  # noqa: B023
         optimizer = build_optimizer(network, params, RuntimeParams())
         losses = [step.loss for step in train_steps(network, optimizer, setting.examples(), params)]

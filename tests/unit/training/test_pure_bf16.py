@@ -14,9 +14,9 @@ from pydantic import ValidationError
 from apf_tasks.errors import ParamsError
 from apf_tasks.params.optimizers import AdamW
 from apf_tasks.params.train import RuntimeParams, TrainParams
-from apf_tasks.training._compile import GAIN, WAIT_SECONDS, Compiler, pays
+from apf_tasks.training._compile import GAIN, WAIT_SECONDS, Compiler, is_worth_compiling
 from apf_tasks.training.loop import train_steps
-from apf_tasks.training.optim._bf16 import Rounded, rounded
+from apf_tasks.training.optim._bf16 import StochasticRoundingOptimizer, rounded
 from apf_tasks.training.optim.from_params import from_param_groups
 from apf_tasks.training.optim.optimizers import build_optimizer
 from tests.unit.training.test_loop import Setting, weights
@@ -56,7 +56,7 @@ def test_rounding_is_right_in_the_mean_and_to_one_of_two_neighbours() -> None:
 
 def test_updates_smaller_than_a_bfloat16_step_are_not_lost() -> None:
     weight = torch.nn.Parameter(torch.ones(4096, dtype=torch.bfloat16))
-    optimizer = Rounded(
+    optimizer = StochasticRoundingOptimizer(
         {"params": [weight], "weight_decay": 0.0}, lambda group: from_param_groups(AdamW(), group, 1e-4), 0
     )
     for _ in range(20):
@@ -128,7 +128,7 @@ def test_compiled_layers_compute_the_same(setting: Setting) -> None:
         losses = []
         for step in train_steps(network, optimizer, setting.examples(), params):
             losses.append(step.loss)
-            compiler.look(step.seconds, 5 - step.step)
+            compiler.observe_step(step.seconds, 5 - step.step)
         found.append((losses, compiled(network.model)))
     (losses, none), (again, layers) = found
     assert (none, layers) == (0, 2)
@@ -136,12 +136,12 @@ def test_compiled_layers_compute_the_same(setting: Setting) -> None:
 
 
 def test_layers_are_compiled_when_the_rest_repays_it(setting: Setting) -> None:
-    assert pays(1.0, int(WAIT_SECONDS / GAIN) + 1)
-    assert not pays(1.0, int(WAIT_SECONDS / GAIN) - 1)
+    assert is_worth_compiling(1.0, int(WAIT_SECONDS / GAIN) + 1)
+    assert not is_worth_compiling(1.0, int(WAIT_SECONDS / GAIN) - 1)
     on_cuda = replace(setting.network().place, device=torch.device("cuda"))
     for place, left, expected in ((on_cuda, 10**6, 2), (on_cuda, 3, 0), (setting.network().place, 10**6, 0)):
         model = setting.model()
         compiler = Compiler(model, RuntimeParams(), place)
         for _ in range(10):
-            compiler.look(1.0, left)
+            compiler.observe_step(1.0, left)
         assert compiled(model) == expected

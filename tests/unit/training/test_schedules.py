@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from apf_tasks.training.optim.schedules import factor
+from apf_tasks.training.optim.schedules import lr_multiplier
 
 
 @pytest.mark.parametrize(
@@ -16,9 +16,9 @@ from apf_tasks.training.optim.schedules import factor
     ],
 )
 def test_ten_steps_with_a_warm_up_of_two(name: str, expected: list[float]) -> None:
-    assert [factor(name, step, 10, 0.2) for step in range(10)] == pytest.approx(expected, abs=1e-5)
+    assert [lr_multiplier(name, step, 10, 0.2) for step in range(10)] == pytest.approx(expected, abs=1e-5)
 
 
 def test_no_warm_up_starts_at_the_peak() -> None:
-    assert factor("linear", 0, 4, 0.0) == 1.0
-    assert factor("linear", 3, 4, 0.0) == 0.25
+    assert lr_multiplier("linear", 0, 4, 0.0) == 1.0
+    assert lr_multiplier("linear", 3, 4, 0.0) == 0.25

@@ -11,7 +11,7 @@ from torch import nn
 
 from apf_tasks.models.pretrained import load_pretrained
 from apf_tasks.params.model import ModelParams
-from apf_tasks.training._embedding_gradients import used_rows
+from apf_tasks.training._embedding_gradients import sparse_embedding_gradients
 from tests.support.tiny import tiny_model
 
 HEADS = {
@@ -27,7 +27,7 @@ HEADS = {
 def gradients(model: nn.Module, batches: list[dict[str, torch.Tensor]], apart: bool) -> dict[str, torch.Tensor]:
     """Summed over the batches, a backward pass for each."""
     model.zero_grad()
-    with used_rows(apart) as used:
+    with sparse_embedding_gradients(apart) as used:
         for batch in batches:
             model(**batch).loss.backward()
             used.add()
@@ -61,7 +61,7 @@ def test_a_table_learns_as_torch_says(options: dict[str, Any]) -> None:
         return (table(ids) * weight).sum()
 
     (expected,) = torch.autograd.grad(loss(), table.weight)
-    with used_rows(True) as used:
+    with sparse_embedding_gradients(True) as used:
         loss().backward()  # type: ignore[no-untyped-call]
         assert (table.weight.grad is None) == (not options or "padding_idx" in options)
         used.add()
@@ -74,7 +74,7 @@ def test_a_table_learns_as_torch_says(options: dict[str, Any]) -> None:
 
 def test_a_table_that_is_computed_gives_its_gradient_on() -> None:
     base, ids = nn.Parameter(torch.randn(6, 2)), torch.tensor([0, 5, 5])
-    with used_rows(True) as used:
+    with sparse_embedding_gradients(True) as used:
         nn.functional.embedding(ids, 2 * base).sum().backward()
         used.add()
     assert base.grad is not None

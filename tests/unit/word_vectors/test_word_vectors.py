@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from apf_tasks.errors import CannotTeach, DataError, ParamsError
+from apf_tasks.errors import DataError, ParamsError, UntrainableDataError
 from apf_tasks.families.classification.baselines import averaged_vectors_logistic_regression
 from apf_tasks.models.word2vec import new_model, table_of, train
 from apf_tasks.models.word_vectors import (
@@ -37,7 +37,7 @@ from apf_tasks.params.word_vectors import CorpusParams, VectorsParams, WordVecto
 from apf_tasks.word_vectors import picture
 from apf_tasks.word_vectors.artifacts import Corpus
 from apf_tasks.word_vectors.corpus import read_corpus
-from apf_tasks.word_vectors.held_out import NONE, ContextTest, draw_test, frequency_accuracy, score_test
+from apf_tasks.word_vectors.held_out import NONE, HeldOutContexts, draw_test, frequency_accuracy, score_test
 from apf_tasks.word_vectors.probes import frequent_words
 from apf_tasks.word_vectors.training import train_vectors
 from apf_tasks.words import listed_sentences, normalise, sentences
@@ -174,13 +174,13 @@ def test_score_by_hand() -> None:
     vectors = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     outputs = np.array([[2.0, 0.0], [0.0, 3.0], [0.0, 0.0]])
     # h = mean of words 0 and 1 = (0.5, 0.5): the target 1 scores 1.5; the noise 0 scores 1, the noise 1 is the target
-    test = ContextTest(np.array([[0, 1]]), np.array([1]), np.array([[0, 1]]))
+    test = HeldOutContexts(np.array([[0, 1]]), np.array([1]), np.array([[0, 1]]))
     found = score_test(test, vectors, outputs)
     assert found is not None
     assert found.loss == pytest.approx(math.log(1 + math.exp(-1.5)) + math.log(1 + math.exp(1)))
     assert found.accuracy == 1
     assert frequency_accuracy(test, np.array([9, 5, 1])) == 0
-    alone = ContextTest(np.array([[2, NONE]]), np.array([2]), np.array([[0, 1]]))
+    alone = HeldOutContexts(np.array([[2, NONE]]), np.array([2]), np.array([[0, 1]]))
     scores = score_test(alone, vectors, np.zeros((3, 2)))
     assert scores is not None
     assert scores == (pytest.approx(3 * math.log(2)), 0.5)
@@ -300,7 +300,9 @@ def test_training_learns(tmp_path: Path, algorithm: str) -> None:
 
 def test_too_few_words(tmp_path: Path) -> None:
     corpus = corpus_of(tmp_path, [{"text": "one two three"}])
-    with pytest.raises(CannotTeach, match=r"10 or more words that occur 5 times \(vectors.min_count\), found 0"):
+    with pytest.raises(
+        UntrainableDataError, match=r"10 or more words that occur 5 times \(vectors.min_count\), found 0"
+    ):
         train_vectors(tmp_path, corpus, VectorsParams())
 
 
