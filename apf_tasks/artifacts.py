@@ -117,7 +117,7 @@ class TrainedModel(Artifact):
     settings: dict[str, float] = Field(default_factory=dict)
     """Numbers of the decision that validation chose, such as a no-answer threshold."""
     packed: bool = False
-    """Whether examples stood behind each other in one sequence."""
+    """Whether examples were packed into one sequence."""
     parameters: int
     trainable_parameters: int
     parameters_changed: int
@@ -191,7 +191,7 @@ class Selection(Artifact):
     chosen: TrainedModel
     metric: str
     compared: int
-    """How many candidates the validation split was asked about."""
+    """How many candidates were compared on the validation split."""
     candidates: Annotated[tuple[Candidate, ...], Field(min_length=1, max_length=3)]
     """The best three, best first; all are in `candidates.json`."""
     tie_break: str
@@ -233,7 +233,7 @@ class RegisteredModel(Artifact):
     """Test rows whose predictions were equal after loading the model back."""
 
     def describe(self) -> str:
-        return f"{self.model_uri} ({', '.join(self.aliases)}) · {self.replayed_rows} rows replayed alike"
+        return f"{self.model_uri} ({', '.join(self.aliases)}) · {self.replayed_rows} rows replayed identically"
 
 
 class VersionScores(Artifact):
@@ -263,7 +263,7 @@ class DriftReport(Artifact):
     p_values: dict[str, float]
     """Two-sample tests of labels, length and text."""
     auc: float | None
-    """How well a classifier tells new texts from old ones; None when there are too few."""
+    """AUC with which a classifier separates new texts from old ones; None when there are too few."""
     embeddings: float | None = None
     """Energy distance between the champion's embeddings of old and of new texts, 0 to 1."""
     unknown_words: float = 0.0
@@ -272,8 +272,8 @@ class DriftReport(Artifact):
     """What is beyond the thresholds; empty when nothing is."""
 
     def describe(self) -> str:
-        said = "; ".join(self.drifted) or ("no drift" if self.auc is not None else "too few to say more")
-        return f"{self.rows_new:,} new rows beside {self.rows_then:,} · {said}"
+        said = "; ".join(self.drifted) or ("no drift" if self.auc is not None else "too few for a comparison")
+        return f"{self.rows_new:,} new rows against {self.rows_then:,} · {said}"
 
 
 class ScratchModel(Artifact):

@@ -43,7 +43,7 @@ Thresholds = Mapping[str, float]
 
 
 class CheckedRows(NamedTuple):
-    """Rows after a family has looked at them."""
+    """Rows after a family has checked them."""
 
     rows: pd.DataFrame
     """With the canonical columns."""
@@ -54,7 +54,7 @@ class CheckedRows(NamedTuple):
 
 
 class BaselineInputs(NamedTuple):
-    """What a baseline may look at: the rows of a split and their tokens."""
+    """What a baseline may use: the rows of a split and their tokens."""
 
     rows: pd.DataFrame
     examples: Examples
@@ -75,7 +75,7 @@ class Family:
     columns: Mapping[str, str]
     """Column of a checked row -> what it holds, in words for an error message."""
     text_columns: tuple[str, ...]
-    """Texts that may not stand on two sides of a split: the hash split and near-duplicates go by them."""
+    """Texts that may not be in two splits: the hash split and near-duplicates are based on them."""
     metrics: tuple[str, ...]
     """Names of the scores, the one that candidates are compared by first."""
     check: Callable[[pd.DataFrame], CheckedRows]
@@ -104,7 +104,7 @@ class Family:
     alternatives: tuple[Mapping[str, str], ...] = ()
     """Other sets of columns that `check` makes the canonical ones of."""
     optional: Mapping[str, str] = field(default_factory=dict)
-    """Columns that are taken along when the source has them."""
+    """Optional columns that are kept when the source has them."""
     key_columns: tuple[str, ...] = ()
     """What makes two rows the same row; the text columns when empty."""
     tokenizer_columns: tuple[str, ...] = ()
@@ -129,9 +129,9 @@ class Family:
     constants: Callable[[pd.DataFrame, Sequence[str]], dict[str, torch.Tensor]] | None = None
     """(train rows, label_names) -> tensors that every training batch carries, such as class weights."""
     needs_labels: bool = False
-    """Whether `predict` gets the labels: the score of a language model is how well it foresees them."""
+    """Whether `predict` gets the labels: the score of a language model is how well it predicts them."""
     packs: bool = False
-    """Whether examples may stand behind each other in one sequence, positions restarting, nothing attended across."""
+    """Whether examples may be packed into one sequence, with restarting positions and no attention across examples."""
     answer: Predict | None = None
     """`predict` with what the test report and a served answer have beside the scores; the same where None. Validations
     during training do without."""

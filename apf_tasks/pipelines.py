@@ -1,4 +1,4 @@
-"""The main job as a table of contents. Knows nothing of Prefect, so that a plan of it answers at once."""
+"""The main job as a table of contents. Does not import Prefect, so that planning is fast."""
 
 from __future__ import annotations
 

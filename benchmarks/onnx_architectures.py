@@ -131,9 +131,9 @@ def page(architectures: list[str], hidden: int, layers: int) -> str:
     """The whole page."""
     head = f"""# Which architectures export to ONNX
 
-`apf export` was tried on models of {layers} layers of {hidden} with random weights. Numbers are the largest
+`apf export` was tested on models with {layers} layers of {hidden} units and random weights. Numbers are the largest
 difference of any output between onnxruntime and torch over {ROWS} rows in several shapes; {TOLERANCE:g} is allowed.
-The last column is how far a label's logits would be off if the graph lost the mask of padding.
+The last column is the error in a label's logits if the graph ignored the padding mask.
 
     OMP_NUM_THREADS=1 python -m benchmarks.onnx_architectures --layers {layers} --hidden {hidden} > docs/ONNX.md
 

@@ -1,4 +1,4 @@
-"""Are the rows of today like those that the champion learned from? If not, an event says so."""
+"""Whether current rows resemble those that the champion was trained on; if not, an event is emitted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ logger = logging.getLogger("apf")
 
 @flow(name="drift", flow_run_name="{params}")
 def drift(params: str, overrides: dict[str, Any] | None = None) -> DriftReport:
-    """Compare new rows with those that the champion learned from; emit an event when they have drifted.
+    """Compare new rows with those that the champion was trained on; emit an event when they have drifted.
 
     The event `apf.data.drifted` of the resource `apf.experiment.NAME` starts the deployments that wait for it.
     """

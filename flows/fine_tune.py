@@ -1,4 +1,4 @@
-"""THE JOB: labelled rows in, a tested and registered model out."""
+"""The main job: from labelled rows to a tested and registered model."""
 
 from __future__ import annotations
 

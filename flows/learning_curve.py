@@ -1,4 +1,4 @@
-"""A learning curve: what would more labels bring?"""
+"""A learning curve: the gain to expect from more labels."""
 
 from __future__ import annotations
 

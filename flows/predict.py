@@ -14,8 +14,8 @@ from prefect import flow  # noqa: E402
 
 @flow(name="predict", flow_run_name="{file}")
 def predict(model: str, file: str, output: str) -> Scored:
-    """Score a file with a registered model: a row out for every row in, with the reason where there is no prediction.
+    """Score a file with a registered model: one output row per input row, with the reason if there is no prediction.
 
-    `model` is models:/NAME@ALIAS or models:/NAME/VERSION. A run that was cut short is continued by the same call.
+    `model` is models:/NAME@ALIAS or models:/NAME/VERSION. An interrupted run is continued by the same call.
     """
     return score_file(model, Path(file), Path(output))

@@ -31,7 +31,7 @@ logger = logging.getLogger("apf")
 
 @flow(name="promote", flow_run_name="{name}")
 def promote(name: str, version: int | None = None, why: str = "", dry_run: bool = False) -> GateResult:
-    """Judge a version (the challenger when not said) beside the champion, on today's data, and make it the champion.
+    """Evaluate a version (default: the challenger) against the champion on current data, and make it the champion.
 
     By the params of the run that registered it. With `dry_run` it is judged alone. Raises PromotionRefusedError when a
     rule of the gate fails: no alias is moved then.
@@ -42,8 +42,8 @@ def promote(name: str, version: int | None = None, why: str = "", dry_run: bool 
         do = "Word vectors are chosen by people: `apf promote --no-gate`."
         raise RegistryError(f"gate for {name}/{number}", "a model with a test", "word vectors", do)
     if params.gate.approve and not why and not dry_run:
-        do = "Say why: the log keeps it, and who said so."
-        raise ParamsError(f"promotion of {name}/{number}", "a reason, for gate.approve asks for a person", "none", do)
+        do = "Give a reason: the log records it and who gave it."
+        raise ParamsError(f"promotion of {name}/{number}", "a reason, as gate.approve requires a person", "none", do)
     if dry_run:
         return gate_and_promote(name, number, params, why, dry_run)
     with notify_on_failure(params.notify, name):
@@ -53,7 +53,7 @@ def promote(name: str, version: int | None = None, why: str = "", dry_run: bool 
 def gate_and_promote(
     name: str, version: int, params: Params, why: str, dry_run: bool = False, ask: bool = False
 ) -> GateResult:
-    """Judge, record what was found, and promote what passed; with `ask` it waits. Raises PromotionRefusedError."""
+    """Evaluate, record the result, and promote on success; with `ask` wait for approval. Raises PromotionRefusedError."""
     champion = champion_of(name)
     if champion == version:
         raise PromotionRefusedError(
@@ -87,7 +87,7 @@ def challenger_of(name: str) -> int:
     """The version that was registered last. Raises RegistryError."""
     aliases = aliases_of(name)
     if CHALLENGER not in aliases:
-        raise RegistryError(f"registry {name}", "a challenger", "none", "Say which version.")
+        raise RegistryError(f"registry {name}", "a challenger", "none", "Name a version.")
     return aliases[CHALLENGER]
 
 

@@ -1,4 +1,4 @@
-"""A past run once more, from what MLflow has of it."""
+"""Repeating a past run from what MLflow recorded of it."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def retrain(
 ) -> RetrainResult:
     """Train again when data, params or code have changed, and promote the new model if it passes the gate.
 
-    `refresh` asks the gate again although nothing has changed; `dry_run` only says what is new. Raises
+    `refresh` evaluates the gate even if nothing has changed; `dry_run` reports what is new. Raises
     PromotionRefusedError when the gate keeps the champion.
     """
     experiment = load_params(local_params(params), overrides or {})
@@ -64,8 +64,8 @@ def _retrained(written: Params, params_file: str, refresh: bool, dry_run: bool =
     experiment = pin_aliases(written, resolved)
     if new is None and not refresh:
         logger.info("retrain    nothing new")
-        return RetrainResult(outcome="nothing new", reason="data, params and code are those of the last time")
-    reason = new or "asked to refresh"
+        return RetrainResult(outcome="nothing new", reason="data, params and code are unchanged since the last run")
+    reason = new or "refresh was requested"
     logger.info("retrain    %s", reason)
     if dry_run:
         return RetrainResult(outcome="would retrain", reason=reason)

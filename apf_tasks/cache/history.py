@@ -61,10 +61,12 @@ def explain_miss(wanted: Record) -> str:
     partial = store.partial_folder(wanted.stage, wanted.key)
     if partial.exists():
         paused = _text(partial / store.CHECKPOINT_DIR / store.PAUSED)
-        return f"goes on from {paused}" if paused else "continues what was interrupted"
+        return f"goes on from {paused}" if paused else "continues an interrupted run"
     if (folder := store.stage_folder(wanted.stage, wanted.key)).exists():
         return (
-            "its stored result is damaged" if store.find_damage(folder) else "what its stored result points to is gone"
+            "its stored result is damaged"
+            if store.find_damage(folder)
+            else "what its stored result refers to no longer exists"
         )
     lines = _lines(wanted.stage, current_experiment())
     if any(line.startswith(wanted.key) for line in lines):

@@ -164,7 +164,7 @@ def load(stage: str, key: str, kind: type[A]) -> A | None:
     if not (folder / HANDLE).is_file():
         return None
     if problem := find_damage(folder):
-        logger.warning("%s: the stored result %s is damaged (%s); it is made again", stage, folder, problem)
+        logger.warning("%s: the stored result %s is damaged (%s); it is recomputed", stage, folder, problem)
         return None
     try:
         return _relocate(kind.model_validate_json((folder / HANDLE).read_text()))

@@ -27,7 +27,7 @@ def conflict_section(rows: pd.DataFrame, texts: pd.Series[str], conflicts: Mask,
         marked = zip(same["row_id"], same["role"], same[label_column], conflicts[same.index], strict=True)
         described = [{"row": _plain(r), "role": s, "label": str(v), "left_out": bool(c)} for r, s, v, c in marked]
         examples.append({"text": _cut(text), "rows": described[:EXAMPLES]})
-    resolved = "Rows that left because the same text carries different labels; published test rows that agree stay."
+    resolved = "Rows removed because the same text has different labels; published test rows that agree stay."
     return {"count": int(conflicts.sum()), "meaning": resolved, "examples": examples}
 
 
@@ -36,7 +36,7 @@ def duplicate_section(rows: pd.DataFrame, texts: pd.Series[str], because: Indice
     chosen = np.flatnonzero(because >= 0)[:EXAMPLES]
     ids = rows["row_id"]
     examples = [{"text": _cut(texts[i]), "left_out": _plain(ids[i]), "kept": _plain(ids[because[i]])} for i in chosen]
-    resolved = "Rows that left because an equal text stays (test before validation before train, then the first)."
+    resolved = "Rows removed because an equal text is kept (test before validation before train, then the first)."
     return {"count": int((because >= 0).sum()), "meaning": resolved, "examples": examples}
 
 
@@ -50,7 +50,7 @@ def near_duplicate_section(
         {"left_out": _row(rows, texts, i), "kept": _row(rows, texts, because[i]), "similarity": round(float(s), 3)}
         for i, s in zip(chosen, similarity, strict=True)
     ]
-    resolved = "Rows that left because an almost equal text stands on a more important side (Jaccard of shingles)."
+    resolved = "Rows removed because a near-duplicate is in a more important split (Jaccard of shingles)."
     return {"count": int((because >= 0).sum()), "meaning": resolved, "examples": examples}
 
 
@@ -62,7 +62,7 @@ def group_section(rows: pd.DataFrame, texts: pd.Series[str], group: Indices) -> 
     for number in biggest:
         shown = np.flatnonzero(group == number)[:3]
         examples.append({"rows": int(sizes[number]), "shown": [_row(rows, texts, i) for i in shown]})
-    resolved = "Groups of almost equal texts, before rows of them left. No two similar rows stand on two sides."
+    resolved = "Groups of near-duplicates, before rows were removed. No two similar rows are in different splits."
     return {"count": int((sizes > 1).sum()), "meaning": resolved, "examples": examples}
 
 

@@ -74,7 +74,7 @@ def _check_names(data: DataParams, kind: Family) -> None:
     for name in data.columns:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
-            do = f"Did you mean {near[0]}?" if near else "Take it out."
+            do = f"Did you mean {near[0]}?" if near else "Remove it."
             raise ParamsError("data.columns", "only " + ", ".join(known), repr(name), do)
 
 
@@ -230,14 +230,14 @@ def _refuse_none(rows: pd.DataFrame, checked: pd.DataFrame, data: DataParams, ki
         if label not in present:
             common = Counter(map(str, rows[SOURCE_LABEL])).most_common(6)
             found = "none; the values are " + ", ".join(repr(value) for value, _ in common)
-            do = "Correct its value or range, or take it out."
+            do = "Correct its value or range, or remove it."
             raise DataError(f"data.labels, {label!r}", f"rows with {wanted!r}", found, do)
     if checked.empty:
         raise DataError(where, "rows that can be used", "none", f"All {len(rows):,} are rejected or left out.")
     twice = checked["row_id"][checked["row_id"].duplicated()]
     if len(twice):
         found = f"{twice.iloc[0]!r} again ({len(twice):,} repeated)"
-        do = "Map another column to data.columns.id, or none: then rows are named by file and number."
+        do = "Map another column to data.columns.id, or none: then rows are identified by file and number."
         raise DataError(where, "a different id in every row", found, do)
 
 

@@ -246,11 +246,11 @@ def _check_not_empty(sides: dict[SplitName, pd.DataFrame], published: set[str], 
     for name in (name for name, side in sides.items() if side.empty):
         total, needed = sum(map(len, sides.values())), math.ceil(1 / shares[name]) if shares[name] else 0
         if name in published and name != "train":
-            do = f"All its rows left as duplicates or contradictions: check the {name} source."
+            do = f"All rows removed as duplicates or contradictions: check the {name} source."
         elif not needed:
             do = f"Set split.{name}_fraction above 0, or give data.source a {name} file."
         elif total < needed:
-            do = f"It takes {needed:,} rows or more: add rows, or set a larger share under `split`."
+            do = f"At least {needed:,} rows are needed: add rows, or set a larger share under `split`."
         else:
             do = "Add rows, set a larger share under `split`, or split.method: random. Rows that stay together " \
                  "(near-duplicates, groups, equal times) can also leave a side without any."  # fmt: skip

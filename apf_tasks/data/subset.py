@@ -28,7 +28,7 @@ def subsample(out: Path, split: TokenizedSplit, fraction: float) -> TokenizedSpl
     part = _examples_of(split, kept)
     supervised = pc.sum(pc.not_equal(pc.list_flatten(part.table.column("labels")), IGNORE_INDEX)).as_py() or 0
     if not supervised:
-        do = "Take a larger fraction."
+        do = "Use a larger fraction."
         raise UntrainableDataError(f"{fraction:g} of the {split.name} split", "targets to learn from", "none", do)
     write_table(part.table, out / TOKENS)
     write_rows(rows.iloc[kept].reset_index(drop=True), out / ROWS)

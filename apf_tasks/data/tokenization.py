@@ -81,7 +81,7 @@ def _count(columns: Columns, base: BaseModelInfo) -> dict[str, int]:
 
 def _check_can_teach(counts: dict[str, int], name: SplitName, model: ModelParams) -> None:
     if counts["supervised"] == 0:
-        do = "Look at the labels, or raise model.max_tokens if truncation cut them away."
+        do = "Check the labels, or raise model.max_tokens if truncation removed them."
         raise UntrainableDataError(f"{name} split", "targets to learn from", "every label masked", do)
     fraction = counts["unknown"] / max(1, counts["tokens"])
     if fraction > model.max_unknown_fraction:

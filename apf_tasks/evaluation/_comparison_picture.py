@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LINES = ("-", "--", "-.", ":")
-"""So that curves are told apart without colours, and where they lie on each other."""
+"""Markers that distinguish curves without colours, and where they overlap."""
 
 
 def draw_comparison(

@@ -28,7 +28,7 @@ class CurvePoints(NamedTuple):
 def draw_curve(
     path: Path, points: CurvePoints, fitted: Extrapolation | None, scale: Scale, tails: list[float], verdict: str
 ) -> None:
-    """Points with their intervals over the number of rows (doublings); the fitted curve, dashed where it foretells."""
+    """Points with their intervals over the number of rows (doublings); the curve, dashed where it extrapolates."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 

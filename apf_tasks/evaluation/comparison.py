@@ -48,7 +48,7 @@ class PairwiseResult:
         """One sentence."""
         found = self.difference
         if found.difference == 0 == found.low == found.high:
-            return f"{self.better} and {self.worse} are equal: the same {self.metric} whatever rows are drawn."
+            return f"{self.better} and {self.worse} are equal: the same {self.metric} in every resample."
         interval = f"{self.confidence:.4g} % interval [{found.low:+.4f}, {found.high:+.4f}]"
         if self.reliable:
             by = f"{found.difference:+.4f} {self.metric}"
@@ -122,18 +122,18 @@ def _input_columns(family: Family) -> tuple[str, ...]:
 def _common_metric(runs: Sequence[RunPredictions], family: Family, asked: str | None) -> str:
     names = {run.name: run.family.name for run in runs}
     if len(set(names.values())) > 1:
-        raise DataError("compare", "runs of one family", _listed(names), "Compare runs that answer the same question.")
+        raise DataError("compare", "runs of one family", _listed(names), "Compare runs that solve the same task.")
     metrics = {run.name: ", ".join(get_family(run.family).metrics) for run in runs}
     if len(set(metrics.values())) > 1:
         found = _listed(metrics)
-        raise DataError("compare", "runs with the same scores", found, "Their options under `family` ask for others.")
+        raise DataError("compare", "runs with the same scores", found, "Their `family` options give different scores.")
     if asked is not None:
         if asked not in family.metrics:
             raise DataError("compare --metric", "one of " + ", ".join(family.metrics), repr(asked), "Choose one.")
         return asked
     deciding = {run.name: run.metric for run in runs}
     if len(set(deciding.values())) > 1:
-        raise DataError("compare", "one metric that decides in all", _listed(deciding), "Say which: --metric NAME.")
+        raise DataError("compare", "one metric that decides in all", _listed(deciding), "Add --metric NAME.")
     return runs[0].metric
 
 
@@ -144,7 +144,7 @@ def _listed(values: Mapping[str, str]) -> str:
 def _nothing_shared(runs: Sequence[RunPredictions], changed: int) -> DataError:
     examples = {run.name: f"{len(run.rows):,} rows such as {run.rows['row_id'].iloc[0]!r}" for run in runs}
     found = f"none with the same content, {changed:,} with the same id" if changed else f"none. {_listed(examples)}"
-    do = "Rows are told by file name and number, or by data.columns.id: test both on the same ones."
+    do = "Rows are identified by file name and number, or by data.columns.id: test both on the same ones."
     return DataError("compare", "test rows that all runs have", found, do)
 
 
@@ -166,7 +166,7 @@ def _check_tokens(counts: Mapping[str, np.ndarray], family: Family, metric: str)
     if any(not np.array_equal(first[:, 1], other[:, 1]) for other in others):
         free = [name for name in family.metrics if name not in family.per_token]
         do = f"Compare by --metric {free[0]}." if free else "Compare models with the same tokenizer."
-        raise DataError("compare", f"the same tokens, for {metric} is per token", "other tokens in the same rows", do)
+        raise DataError("compare", f"the same tokens: {metric} is per token", "different tokens in the same rows", do)
 
 
 def _pairs(

@@ -150,5 +150,5 @@ def _beyond(report: Mapping[str, Any], settings: DriftParams) -> list[str]:
     if report.get("embeddings") is not None and report["embeddings"] > settings.embeddings:
         found.append(f"energy distance of embeddings {report['embeddings']:.2f} > {settings.embeddings:g}")
     if report["auc"] is not None and report["auc"] > settings.auc:
-        found.append(f"new texts are told from old ones with an AUC of {report['auc']:.2f} > {settings.auc:g}")
+        found.append(f"new texts are separated from old ones with an AUC of {report['auc']:.2f} > {settings.auc:g}")
     return found

@@ -25,7 +25,7 @@ NOTICED_STRETCH, MOST_STRETCH = 1.05, 3.0
 """From here on the scatter is said; beyond the second the points are taken to lie on no power law at all. By the chance
 of the validation rows alone, four points come so far once in 400 cases (a normal deviate beyond 3)."""
 NOTE = (
-    "The interval knows the chance of the validation rows. Another seed, or other rows of the same number, would move "
+    "The interval covers sampling of the validation rows. Another seed, or other rows of the same number, would move "
     "the points too. Smaller parts are trained for as many epochs, hence for fewer steps."
 )
 
@@ -119,13 +119,13 @@ def _gain(fitted: Extrapolation, scale: Scale, rows: float, score: float, tails:
 def _why_untold(rows: Floats, perfect: bool, fitted: Extrapolation | None) -> str:
     """Why nobody can tell what twice the rows would bring; "" when the fit may be asked."""
     if perfect:
-        why = "these validation rows find no error any more"
+        why = "there are no errors left on these validation rows"
     elif len(rows) < FEWEST_POINTS:
-        why = f"it takes {FEWEST_POINTS} points at least"
+        why = f"at least {FEWEST_POINTS} points are needed"
     elif fitted is None:
-        why = "the scores are all alike"
+        why = "all scores are equal"
     elif fitted.stretch > MOST_STRETCH:
-        why = f"the points lie {fitted.stretch:.1f} times as far from a power law as the validation rows explain. Train"
+        why = f"the points are {fitted.stretch:.1f} times as far from a power law as the validation rows explain. Train"
         why += " the small parts longer, or leave them out"
     else:
         return ""
@@ -142,10 +142,10 @@ def _verdict(rows: float, gain: Gain, stretch: float, scale: Scale) -> str:
     else:
         said = f"Twice the rows ({last}) would bring about {scale.shown(gain.value)}{scale.unit} ({low} … {high})."
         worse = gain.value * scale.sign < 0
-        said += " More rows made it worse: look at the trainings before you label any." if worse else ""
+        said += " More rows made it worse: check the trainings before you label more." if worse else ""
     if stretch > NOTICED_STRETCH:
-        said += f" The points lie {stretch:.1f} times as far from a power law as the validation rows explain;"
-        said += " the interval is wider by as much."
+        said += f" The points are {stretch:.1f} times as far from a power law as the validation rows explain;"
+        said += " the interval is widened accordingly."
     return said
 
 

@@ -164,4 +164,4 @@ def _why(
     )
     if difference.better(family.sign(metric)):
         return f"{of}, reliably ahead of the runner-up by {difference}"
-    return f"{of}, not reliably better than the runner-up ({difference}); chosen for the better score"
+    return f"{of}, not reliably better than the runner-up ({difference}); chosen for its higher score"

@@ -47,7 +47,7 @@ class SummarizationParams(GenerationParams):
     summary_key: str | None = None
     """Where a summary is an object of several texts: the one to learn. Empty: all of them, in their order."""
     summaries: Literal["joined", "first"] = "joined"
-    """What a list in the place of a summary is: `joined`: sentences of one summary; `first`: several summaries, of
+    """How a list in place of a summary is read: `joined`: sentences of one summary; `first`: several summaries, of
     which the first is taken."""
 
     @property

@@ -146,7 +146,7 @@ def check_fit(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, mode
             raise ModelError(f"tokenizer of {model.base}", expected, found, do)
     room = positions(config)
     if room is not None and model.max_tokens > room - position_offset(config):
-        most, found = room - position_offset(config), f"{model.max_tokens} asked for"
+        most, found = room - position_offset(config), f"{model.max_tokens} requested"
         do = f"Write model.max_tokens: {most} or less."
         raise ModelError("model.max_tokens", f"at most {most}, the positions of {model.base}", found, do)
 

@@ -35,7 +35,7 @@ def build_from_scratch(
     unknown = unknown_fraction(words, texts)
     if unknown > model.max_unknown_fraction:
         expected = f"at most {model.max_unknown_fraction:.0%} unknown tokens (model.max_unknown_fraction)"
-        do = "Raise tokenizer.vocab_size, or take tokenizer.train: bpe, to which nothing is unknown."
+        do = "Raise tokenizer.vocab_size, or use tokenizer.train: bpe, which has no unknown tokens."
         raise UntrainableDataError("the tokenizer on the train split", expected, f"{unknown:.0%}", do)
     network = random_model(model, words)
     save_base(network, words, out / "model")
@@ -68,7 +68,7 @@ def _tokenizer(
     settings = model.model_copy(update={"init": "pretrained", "base": params.base})
     found = load_tokenizer(folder, settings, needs_offsets=False)
     if found.eos_token is None and convention(architecture) != "bert":
-        do = "Take a tokenizer of such a model, or train one."
+        do = "Use a tokenizer of such a model, or train one."
         raise ModelError(
             f"tokenizer of {params.base}", f"a token that ends a text, for {architecture}", "no eos_token", do
         )

@@ -64,9 +64,7 @@ def train_tokenizer(texts: Sequence[str], params: TokenizerParams, architecture:
     from transformers import PreTrainedTokenizerFast
 
     if not any(text.strip() for text in texts):
-        raise UntrainableDataError(
-            "tokenizer.train", "texts to train on", "none", "Look at the rows of the train split."
-        )
+        raise UntrainableDataError("tokenizer.train", "texts to train on", "none", "Check the rows of the train split.")
     kind = convention(architecture)
     names = dict(SPECIAL_TOKENS[kind])
     if params.train == "bpe" and kind == "causal":

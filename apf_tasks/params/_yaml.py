@@ -21,10 +21,10 @@ class Loader(yaml.SafeLoader):
         seen: set[Any] = set()
         for key_node, _ in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
-                raise _wrong(key_node, "a mapping or list where a key should stand: quote braces that are text")
+                raise _wrong(key_node, "a mapping or list in place of a key: quote braces that are text")
             key = self.construct_object(key_node, deep=True)
             if key in seen:
-                raise _wrong(key_node, f"the key {key!r} stands twice")
+                raise _wrong(key_node, f"duplicate key {key!r}")
             seen.add(key)
         return super().construct_mapping(node, deep)
 

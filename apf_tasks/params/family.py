@@ -21,7 +21,7 @@ class FamilyParams(Frozen):
     """The kind of language problem. A family adds its own options by deriving from this class."""
 
     name: str
-    """Which family: `sentiment`."""
+    """Name of the family, such as `sentiment`."""
 
 
 def family_names() -> list[str]:

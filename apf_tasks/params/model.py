@@ -31,7 +31,7 @@ class ModelParams(Frozen):
     max_tokens: Annotated[int, Field(ge=8)] = 128
     """Longer rows are cut to this many tokens, special tokens included, and counted."""
     added_tokens: list[str] = Field(default_factory=list)
-    """Tokens the tokenizer should know as wholes, such as language codes. New ones start as the mean of all others."""
+    """Tokens the tokenizer should not split, such as language codes. New ones start as the mean of all others."""
     max_unknown_fraction: Fraction = 0.2
     """Stop when more than this share of the tokens is unknown to the tokenizer: it is the wrong one for the text."""
     allow_pickle: bool = False
@@ -50,12 +50,12 @@ class ModelParams(Frozen):
             if not self.base:
                 raise ValueError("needs `base`, or `init: scratch` with an `architecture`")
             if self.architecture is not None or self.sizes:
-                raise ValueError("`architecture` and `sizes` belong to `init: scratch`")
+                raise ValueError("`architecture` and `sizes` require `init: scratch`")
             if self.base.startswith("pypi:") and self.sha256 is None:
                 raise ValueError("a pypi: base needs `sha256`, the digest of the package file")
             return self
         if self.base or self.architecture is None:
-            raise ValueError("`init: scratch` needs an `architecture` and takes no `base`")
+            raise ValueError("`init: scratch` needs an `architecture` and no `base`")
         from apf_tasks.params.architectures import problem_with  # imports transformers: only where it is needed
 
         if problem := problem_with(self.architecture, self.sizes):
@@ -67,13 +67,13 @@ class TokenizerParams(Frozen):
     """The tokenizer of a model from scratch; a pretrained model brings its own."""
 
     train: Literal["wordpiece", "bpe", "unigram"] | None = None
-    """Train one of this kind on the train split. `bpe` works on bytes and knows every text."""
+    """Train one of this kind on the train split. `bpe` works on bytes and can encode every text."""
     vocab_size: Annotated[int, Field(ge=100)] = 8000
     """Most tokens of a trained tokenizer, special ones included."""
     lowercase: bool = False
-    """Fold case before a trained tokenizer sees the text."""
+    """Lowercase the text before a trained tokenizer encodes it."""
     base: str | None = None
-    """Take the tokenizer of this model instead; written like `model.base`."""
+    """Use the tokenizer of this model instead; written like `model.base`."""
     revision: str | None = None
     """Branch, tag or commit of a Hub `base`."""
     sha256: Sha256 | None = None

@@ -70,7 +70,7 @@ class AdamW8bit(_Adam):
 
 
 class OffloadedAdamW(_Adam):
-    """AdamW whose weights and moments lie in the CPU's memory and are updated there: torchao's, for CUDA. 0 bytes."""
+    """AdamW with weights and moments in CPU memory, updated there: torchao's, for CUDA. 0 bytes."""
 
     made_for: ClassVar[tuple[str, ...]] = ("cuda",)
     by_tensor: ClassVar[bool] = False
@@ -157,4 +157,4 @@ Optimizer = Annotated[
     Discriminator(_name, custom_error_type="optimizer", custom_error_message=f"expected a name of {', '.join(NAMES)}"),
     BeforeValidator(lambda value: {"name": value} if isinstance(value, str) else value),
 ]
-"""Told apart by `name`, which may stand alone; AdamW where none is given."""
+"""Discriminated by `name`, which may be given alone; AdamW by default."""

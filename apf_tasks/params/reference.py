@@ -15,20 +15,20 @@ from apf_tasks.params.experiment import Params
 from apf_tasks.params.family import family_names, family_params
 from apf_tasks.params.word_vectors import WordVectorParams
 
-HEAD = """# What a params file may say
+HEAD = """# Reference of the params file
 
 One YAML file in `params/` is one experiment. Every key below can be overridden on the command line by its dotted name
 (`apf run params/sentiment.yaml train.epochs=2`), and every key of `train` can be searched over
 (`search.space`). `apf check FILE` names all problems at once. This page is generated from the classes
 (`python -m apf_tasks.params.reference`); a test keeps it true.
 
-A file with a section `vectors` is about [word vectors](#word-vectors) and has sections of its own.
+A file with a section `vectors` is for [word vectors](#word-vectors) and has its own sections.
 """
 
 WORD_VECTORS = """# Word vectors
 
-A file with a section `vectors` trains word vectors. `data` and `register` are those of any experiment; of columns there
-are `text` and `id` alone.
+A file with a section `vectors` trains word vectors. `data` and `register` are as for any experiment; the only
+columns are `text` and `id`.
 """
 
 

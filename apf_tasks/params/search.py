@@ -36,16 +36,16 @@ class Range(Frozen):
 
 
 class HalvingParams(Frozen):
-    """Successive halving: all trials train a little, the best go on (Jamieson & Talwalkar 2016, arXiv:1502.07943)."""
+    """Successive halving: all trials train briefly, the best continue (Jamieson & Talwalkar 2016, arXiv:1502.07943)."""
 
     eta: Annotated[float, Field(gt=1)] = 3
-    """The best 1/eta of the trials go on to the next rung, which is eta times as long."""
+    """The best 1/eta of the trials continue to the next rung, which is eta times as long."""
     min_steps: PositiveInt = 16
     """Fewest optimizer steps at which trials are compared."""
 
 
 class BudgetParams(Frozen):
-    """What a search may cost. No trial is begun that would go beyond, reckoned with the rungs it may reach."""
+    """What a search may cost. No trial is started that would exceed it, counting the rungs it may reach."""
 
     steps: PositiveInt | None = None
     """Optimizer steps of all trials together."""
@@ -70,7 +70,7 @@ class SearchParams(Frozen):
     halving: HalvingParams | None = None
     """Stop the worst trials early. Empty: train all to the end."""
     parallel: PositiveInt = 1
-    """Trials that are trained at the same time, each in a process of its own. On CUDA each has a device for itself; on
+    """Trials that are trained at the same time, each in a process of its own. On CUDA each has its own device; on
     a CPU they share the threads."""
     seeds: PositiveInt = 1
     """Trainings of each trial that reached the end, with `train.seed`, `train.seed` + 1, …; the mean score decides."""
@@ -93,7 +93,7 @@ class SearchParams(Frozen):
         if self.strategy == "grid" and ranges:
             raise ValueError(f"`strategy: grid` needs lists of values; {ranges[0]!r} is a range: write random or tpe")
         if self.strategy == "grid" and self.trials is not None:
-            raise ValueError("`trials` belongs to `strategy: random` and `tpe`; a grid trains all combinations")
+            raise ValueError("`trials` requires `strategy: random` or `tpe`; a grid trains all combinations")
         return self
 
     @property

@@ -32,7 +32,7 @@ class TrainParams(Frozen):
     optimizer: Optimizer = Field(default_factory=AdamW)
     """The optimizer and its own options."""
     step_in_backward: bool = False
-    """Update each tensor as soon as its gradient is there, then free that: less memory. A step is one forward pass
+    """Update each tensor as soon as its gradient is computed, then free it: less memory. A step is one forward pass
     then, and `max_grad_norm` has to be empty."""
     evaluate_every_epochs: Annotated[float, Field(gt=0)] = 0.5
     """Validate after this many epochs."""
@@ -46,9 +46,9 @@ class TrainParams(Frozen):
     @model_validator(mode="after")
     def _nothing_needs_the_whole_gradient(self) -> TrainParams:
         if self.step_in_backward and self.max_grad_norm is not None:
-            raise ValueError("step_in_backward needs `max_grad_norm:` (empty): the norm is known when all is used up")
+            raise ValueError("step_in_backward needs `max_grad_norm:` (empty): the norm is known after the updates")
         if self.step_in_backward and not self.optimizer.by_tensor:
-            raise ValueError(f"step_in_backward needs an optimizer of single tensors, not {self.optimizer.name}")
+            raise ValueError(f"step_in_backward needs a per-tensor optimizer, not {self.optimizer.name}")
         return self
 
 
@@ -69,14 +69,14 @@ class RuntimeParams(Frozen):
     nodes: Annotated[PositiveInt, Field(json_schema_extra=NOT_IN_KEY)] = 1
     """Train on this many machines with as many devices each. On the others run `apf join`; they share `mlruns`."""
     shard: Annotated[bool, Field(json_schema_extra=NOT_IN_KEY)] = False
-    """Divide weights, gradients and optimizer state over the devices (FSDP2): for a model that fits into none."""
+    """Divide weights, gradients and optimizer state over the devices (FSDP2): for a model too large for one."""
     activations: Annotated[
         Literal["keep", "selective", "recompute", "offload"], Field(json_schema_extra=NOT_IN_KEY)
     ] = "keep"
     """What a forward pass leaves for its backward pass. `recompute`: layers are computed again. `selective`: all but
     their matrix products. `offload`: again, from inputs in the CPU's memory (CUDA). Less memory for more time."""
     compile: Annotated[Literal["auto", "on", "off"], Field(json_schema_extra=NOT_IN_KEY)] = "auto"
-    """Have torch.compile write code for the layers. `auto`: on CUDA, once the steps that are left repay the wait."""
+    """Compile the layers with torch.compile. `auto`: on CUDA, if the remaining steps repay the compilation."""
     checkpoint_minutes: Annotated[float, Field(ge=0, json_schema_extra=NOT_IN_KEY)] = 5
     """Write a resumable checkpoint this often (minutes)."""
 

@@ -17,7 +17,7 @@ class CorpusParams(Frozen):
     language: Literal["auto", "zh", "spaced"] = "auto"
     """`zh`: words by jieba; `spaced`: letters between spaces; `auto` goes by the characters. Lists stay as they are."""
     held_out_fraction: Fraction = 0.05
-    """Share of the sentences, chosen by their text, that is not trained on but measured on."""
+    """Share of the sentences, chosen by their text, that is held out for measurement."""
 
 
 class VectorsParams(Frozen):
@@ -28,38 +28,38 @@ class VectorsParams(Frozen):
     dimensions: PositiveInt = 100
     """Numbers in a vector."""
     window: PositiveInt = 5
-    """Most words between a word and its neighbour; for every word the reach is drawn from 1 to this."""
+    """Largest distance between a word and its neighbour; for every word the window is drawn from 1 to this."""
     min_count: PositiveInt = 5
     """Words that occur less often get no vector."""
     negative: PositiveInt = 5
     """Noise words per true word."""
     subsample: Annotated[float, Field(ge=0)] = 1e-3
-    """Words with a larger share of the text are skipped now and then. 0: never."""
+    """Words with a larger share of the text are skipped at random. 0: never."""
     epochs: PositiveInt = 10
     """Passes over the corpus."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.025
     """At the start; it falls linearly to 0.0001."""
     seed: int = 0
-    """Seed of the first vectors, of reach, skipping and noise."""
+    """Seed of the initial vectors, of windows, skipped words and noise."""
     workers: PositiveInt = 1
     """Threads. With more than one the vectors differ a little each time."""
 
 
 class ProbeParams(Frozen):
-    """What is asked of the vectors. None of it changes them."""
+    """Which properties of the vectors are examined. None of it changes them."""
 
     words: list[str] = Field(default_factory=list)
-    """Words to show the nearest ones of. Empty: twelve frequent ones."""
+    """Words whose nearest neighbours are shown. Empty: twelve frequent ones."""
     nearest: PositiveInt = 8
-    """Nearest words to show of each."""
+    """Number of nearest words shown for each."""
     analogies: list[Annotated[list[str], Field(min_length=4, max_length=4)]] = Field(default_factory=list)
-    """Lists [a, b, c, d]: a is to b as c is to d; d is looked for."""
+    """Lists [a, b, c, d]: a is to b as c is to d; d is predicted."""
     similarities: Literal["wordsim353", "simlex999"] | None = None
     """English word pairs judged by people, to compare the order of the cosines with. Empty: none."""
     map_words: Annotated[int, Field(ge=3)] = 120
     """Frequent words in the picture."""
     map_method: Literal["tsne", "pca"] = "tsne"
-    """How the vectors are laid on a plane: `tsne` keeps neighbours together, `pca` keeps the largest distances."""
+    """How the vectors are projected to two dimensions: `tsne` keeps neighbours, `pca` keeps the largest distances."""
 
 
 class WordVectorParams(Frozen):
@@ -77,9 +77,9 @@ class WordVectorParams(Frozen):
     @classmethod
     def _text_alone(cls, data: DataParams) -> DataParams:
         if data.labels:
-            raise ValueError("labels mean nothing for word vectors; take `labels` out")
+            raise ValueError("word vectors do not use labels; remove `labels`")
         if unknown := sorted(data.columns.keys() - {"text", "id"}):
-            raise ValueError(f"columns: word vectors read `text` alone; take {', '.join(unknown)} out")
+            raise ValueError(f"columns: word vectors only read `text`; remove {', '.join(unknown)}")
         return data
 
     @property

@@ -84,8 +84,8 @@ def _steps(trial: TrainingInputs, device: str) -> Iterator[_Step]:
     if not params.step_in_backward:
         for tokens in sorted({max(longest, most // 2), max(longest, most // 4), longest}, reverse=True):
             if tokens < most:
-                yield _train("none in the result; many short passes are slower", micro_batch_tokens=tokens)
-    for activations, cost in (("selective", "some time, no result"), ("recompute", "about a third more time")):
+                yield _train("same result; many short passes are slower", micro_batch_tokens=tokens)
+    for activations, cost in (("selective", "some time, same result"), ("recompute", "about a third more time")):
         if runtime.activations == "keep":
             yield _runtime(cost, activations=activations)
     if device != "cpu":
@@ -95,14 +95,14 @@ def _steps(trial: TrainingInputs, device: str) -> Iterator[_Step]:
                 yield _runtime(f"{ranks} such GPUs", devices=ranks, shard=True)
             ranks *= 2
         if params.optimizer.name == "adamw":
-            yield _optimizer("nearly AdamW's updates; needs torchao", "adamw_8bit")
+            yield _optimizer("nearly the same updates as AdamW; needs torchao", "adamw_8bit")
     if params.optimizer.name != "adafactor":
-        yield _optimizer("another optimizer: other updates, other best rates", "adafactor")
+        yield _optimizer("a different optimizer: different updates, different best learning rates", "adafactor")
     if not params.step_in_backward and params.optimizer.by_tensor and runtime.ranks == 1:
         cost = "no clipping of the gradient; a step is one forward pass"
         yield _train(cost, max_grad_norm=None, step_in_backward=True)
     if longest >= 64:
-        text, cost = f"model.max_tokens={longest // 2}", "the ends of long rows are not seen"
+        text, cost = f"model.max_tokens={longest // 2}", "the ends of long rows are cut off"
         yield _Step((text,), cost, lambda given: given, longest // 2)
 
 

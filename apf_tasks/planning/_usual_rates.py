@@ -25,7 +25,7 @@ class LearningRateRange(NamedTuple):
 
 USUAL = {
     "scratch": LearningRateRange(
-        *("models from random weights", 1e-4, 3e-3),
+        *("models trained from scratch", 1e-4, 3e-3),
         "Devlin et al. 2019, A.2: 1e-4; Brown et al. 2020, table 2.1: 6e-5 to 6e-4 from 175 B to 125 M parameters; "
         "Geiping & Goldstein 2023: 1e-3",
     ),

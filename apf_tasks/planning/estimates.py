@@ -51,7 +51,7 @@ class Training:
 
     @property
     def steps(self) -> int | None:
-        """Optimizer steps that are foreseen, unless patience ends it earlier."""
+        """Optimizer steps that are planned, unless patience ends it earlier."""
         return self.whole_steps if self.until is None else self.until
 
     @property
@@ -142,7 +142,7 @@ def estimate(stage_runs: Sequence[StageRun], params: Params) -> Estimate | None:
     found = Estimate(trainings, parameters, free)
     warnings = check_learning_rates(kind, [training.params for training in trainings])
     if found.most_bytes is not None and found.most_bytes > free:
-        warnings.append(f"{found.most_bytes / GIB:.1f} GiB are needed under {store.root()}, {free / GIB:.1f} are free.")
+        warnings.append(f"{found.most_bytes / GIB:.1f} GiB needed under {store.root()}, {free / GIB:.1f} GiB free.")
     return Estimate(trainings, parameters, free, tuple(warnings))
 
 

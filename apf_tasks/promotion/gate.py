@@ -72,8 +72,8 @@ class GateResult(Frozen):
                 f"gate for {self.challenger}",
                 "; ".join(f"{rule.name}: {rule.needed}" for rule in failed),
                 "; ".join(rule.found for rule in failed),
-                f"The champion stays{'' if self.champion is None else ' ' + self.champion}. The challenger is kept in "
-                "the registry; look at both with `apf compare`.",
+                f"The champion stays{'' if self.champion is None else ' ' + self.champion}. The challenger remains in "
+                "the registry; compare both with `apf compare`.",
             )
 
 
@@ -204,7 +204,7 @@ def serving_rule(problem: str | None) -> GateCheck:
     """From what went wrong when the registered model was served; None when nothing did."""
     return GateCheck(
         name="serves",
-        needed="an answer per row from `mlflow models serve`",
+        needed="a prediction per row from `mlflow models serve`",
         found=problem or "it answered",
         passed=problem is None,
     )

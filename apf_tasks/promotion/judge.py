@@ -41,7 +41,7 @@ def _trade_off(
     except RegistryError as error:
         if params.gate.forgetting is not None:
             raise
-        logger.info("gate       the champion's own test rows are not looked at: %s", error.found)
+        logger.info("gate       the champion's own test rows are not used: %s", error.found)
     else:
         on_then = on_today if then.fingerprint == today.fingerprint else _both(uris, then, params.family, params)
         parts += old_and_new(then, today, on_then, on_today, params)

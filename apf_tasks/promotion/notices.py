@@ -31,7 +31,7 @@ class Notification(Frozen):
     """Its name in the registry."""
     version: int | None = None
     champion: str | None = None
-    """Beside which it was judged."""
+    """The version with which it was compared."""
     reason: str
     gate: tuple[GateCheck, ...] = ()
     mlflow_run: str | None = None

@@ -58,7 +58,7 @@ def pin_aliases(params: Params, resolved: ResolvedAliases) -> Params:
             if not space[name]:
                 absent = ", ".join(alias for alias, version in resolved.items() if version is None)
                 do = "Add the base that the first version is to be trained from."
-                raise ParamsError(f"search.space.{name}", "a model that there is", f"only {absent}", do)
+                raise ParamsError(f"search.space.{name}", "a model that exists", f"only {absent}", do)
     return Params.model_validate(written)
 
 

@@ -67,7 +67,7 @@ class ParamsDraft:
     @property
     def problems(self) -> str:
         """What is wrong with rows, in one line."""
-        found = self.bad | ({"not to be read": self.unreadable} if self.unreadable else {})
+        found = self.bad | ({"unreadable": self.unreadable} if self.unreadable else {})
         return "; ".join(f"{reason}: {count:,}" for reason, count in found.items())
 
     @property

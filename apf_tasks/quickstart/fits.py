@@ -95,7 +95,7 @@ def answer(column: Column, family: Family, others: Sequence[Column]) -> Fit:
             pairs = spread(list(zip(column.values, other.values, strict=True)), 200)
             inside = [v in o for v, o in pairs if isinstance(v, str) and isinstance(o, str)]
             best = max(best, sum(inside) / max(1, len(inside)))
-    return (15 * best if best >= 0.5 else 0), f"{best:.0%} stand in a longer text" if best else "answers"
+    return (15 * best if best >= 0.5 else 0), f"{best:.0%} occur in a longer text" if best else "answers"
 
 
 def tokens(column: Column, family: Family, others: Sequence[Column]) -> Fit:

@@ -142,7 +142,7 @@ def _told(
         if wanted.isdecimal() and wanted not in by_title and int(wanted) < len(columns):
             by_title[wanted] = columns[int(wanted)]
         if wanted not in by_title:
-            do = f"Say one of them: --column {name}=NAME, or its number from 0."
+            do = f"Choose one of them: --column {name}=NAME, or its number from 0."
             raise DataError(where, f"a column {wanted!r}", "the columns\n" + listed(columns), do)
         found[name] = by_title[wanted]
     if given and not any(set(given) <= {*names, *f.optional, *EXTRA} for f in families for names in sets):
@@ -242,10 +242,10 @@ def _not_found(missing: Any, family: Family, columns: Sequence[Column], where: s
     several = (family.columns, *family.alternatives) if family.alternatives else ()
     sets = f"  (taken are {'; or '.join(', '.join(names) for names in several)})\n" if several else ""
     so_far = "".join(f"  taken as {g.column!r}: {g.source.title}\n" for g in guesses)
-    do = f"Say which: --column {column}=NAME (or its number, from 0)."
+    do = f"Choose one: --column {column}=NAME (or its number, from 0)."
     if len(columns) == 1 and ";" in columns[0].title:
         do = "Save it with commas or tabs between the columns."
-    return DataError(where, expected, f"none that looks like it, among\n{listed(columns)}{so_far}{sets}", do)
+    return DataError(where, expected, f"no suitable one among\n{listed(columns)}{so_far}{sets}", do)
 
 
 def listed(columns: Sequence[Column]) -> str:

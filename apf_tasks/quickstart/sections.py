@@ -24,12 +24,12 @@ FEW_OF_A_LABEL = 50
 def page(draft: ParamsDraft) -> str:
     """The params file."""
     total = sum(draft.rows.values())
-    seen = f"{total:,} rows, {draft.language_name}" if draft.rows else "not looked at"
-    head = f"{draft.found.family.name} from {draft.source} ({seen}), drafted by `apf new`. Change what you know better."
+    seen = f"{total:,} rows, {draft.language_name}" if draft.rows else "not inspected"
+    head = f"{draft.found.family.name} from {draft.source} ({seen}), drafted by `apf new`. Change what does not fit."
     parts = [
         "\n".join([*comment(head), *comment("Every key: docs/PARAMS.md.")]),
-        section("What is learned.", "family", _family(draft)),
-        section("Where the rows are. On the left apf's column, on the right the file's.", "data", _data(draft)),
+        section("The kind of problem.", "family", _family(draft)),
+        section("Where the rows are. Columns: apf's name on the left, the file's on the right.", "data", _data(draft)),
         section(*_split(draft)),
         section("The pretrained model to start from; all of its parameters are trained.", "model", _model(draft)),
         section("How long and how fast to train; guessed from the number of rows.", "train", _train(draft)),
@@ -127,9 +127,9 @@ def _split(draft: ParamsDraft) -> tuple[str, str, list[str]]:
     missing = [role for role in ("validation", "test") if role not in draft.rows]
     count = draft.rows.get(ALL) or draft.rows.get("train") or 0
     share = held_out(count) if draft.rows else 0.1
-    title = "Rows that are held out: validation chooses the best model, test measures it once."
+    title = "Held-out rows: validation selects the best model, test measures it once."
     if not missing:
-        return f"{title} Both are files of their own.", "split", entry("seed", 0)
+        return f"{title} Both are separate files.", "split", entry("seed", 0)
     lines = [line for role in missing for line in entry(f"{role}_fraction", share)]
     learned = draft.learned
     if learned is not None and learned.column == draft.found.family.label_column:
@@ -167,8 +167,8 @@ def _train(draft: ParamsDraft) -> list[str]:
     return [
         *entry("epochs", training.epochs, "passes over the train rows"),
         *entry("batch_size", training.batch_size, "rows per step"),
-        *entry("learning_rate", Literal(training.learning_rate), "how far each step goes"),
-        *entry("patience", 4, "stop after so many validations without a better score; there are two per epoch"),
+        *entry("learning_rate", Literal(training.learning_rate), "size of each update"),
+        *entry("patience", 4, "stop after this many validations without a better score; there are two per epoch"),
     ]
 
 
@@ -176,7 +176,7 @@ def _search(draft: ParamsDraft) -> list[str]:
     rate = training_for(draft.found.family, draft.train_examples).learning_rate
     other = f"{2 * float(rate):.0e}".replace("e-0", "e-")
     return [
-        "# To try several learning rates and keep the best on validation, take these # away:",
+        "# To try several learning rates and keep the best on validation, uncomment:",
         "# search:",
         "#   space:",
         f"#     train.learning_rate: [{rate}, {other}]",

@@ -218,7 +218,7 @@ def _by_values(found: Match, learned: Column, fields: set[str]) -> dict[str, Opt
     several = found.options.get("target") == "labels" and learned.kind == "text"
     separator = separator_of(learned) if several else None
     if "separator" in fields and separator not in (None, ","):
-        options["separator"] = Option(separator, "stands between the labels of a cell")
+        options["separator"] = Option(separator, "separates the labels of a cell")
     if "entity_tags" in fields:
         tags = {str(tag) for value in learned.sample for tag in (value if isinstance(value, list) else [])}
         if {"nr", "ns"} <= tags:

@@ -55,17 +55,17 @@ class SourceInfo(NamedTuple):
 def inspect_source(source: str, encoding: str = "auto") -> SourceInfo:
     """Look into a source. A `hub:` source stays as it is, unread. Raises SourceError or DataError."""
     if source.startswith(PYPI):
-        do = "Take params/sentiment.yaml as an example: it reads one, with its `sha256`."
+        do = "See params/sentiment.yaml for an example with `sha256`."
         raise SourceError("FILE", "a file, a folder, a pattern or hub:NAME", repr(source), do)
     if source.startswith(HUB):
-        note = "not looked at: check the columns below; `revision:` and `subset:` go beside it"
+        note = "not inspected: check the columns below; add `revision:` and `subset:` next to it"
         return SourceInfo(DataParams(source=source), [], {"source": note})
     try:
         settings, notes = _settings(source, DataParams(source=source, encoding=encoding))
         data = DataParams(encoding=encoding, **settings)
         return SourceInfo(data, list(read_source(data)), notes)
     except DataError as error:
-        do = error.do.replace("data.encoding", "--encoding").replace(", or take it out of data.source", "")
+        do = error.do.replace("data.encoding", "--encoding").replace(", or remove it from data.source", "")
         raise DataError(error.where, error.expected, error.found, do) from error
 
 
@@ -263,5 +263,5 @@ def _documents(lines: Sequence[str], files: int) -> tuple[str, str]:
     inside = "\n".join(lines).strip().split("\n")
     blank = sum(not line.strip() for line in inside)
     if blank * 10 >= len(inside) > 1:
-        return "paragraph", "blank lines stand between the documents"
+        return "paragraph", "documents are separated by blank lines"
     return "line", "each line is a document"

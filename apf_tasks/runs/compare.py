@@ -1,4 +1,4 @@
-"""Past runs side by side: what they were, what they scored, and which is better on the same test rows."""
+"""Comparison of past runs: params, scores, and which is better on the same test rows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Score = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class RunComparison:
-    """Runs under the letters A, B, …, and what came of comparing them."""
+    """Runs under the letters A, B, …, and the result of comparing them."""
 
     runs: dict[str, PastRun]
     comparison: Comparison
@@ -78,7 +78,7 @@ def compare_runs(names: Sequence[str], metric: str | None, picture: Path) -> Run
 
 def _predicted(letter: str, run: PastRun) -> RunPredictions:
     if isinstance(run.params, WordVectorParams):
-        do = "Look at their maps and probes in `apf ui`."
+        do = "See their maps and probes in `apf ui`."
         raise DataError(f"run {run.short}", "predictions of test rows", "word vectors, which have none", do)
     if run.status != "FINISHED":
         do = "Run it again: what it has done is kept."

@@ -120,7 +120,7 @@ def _code_change(facts: StageFacts) -> str:
     """Which modules below apf_tasks have another syntax tree than they had; "" when none."""
     stage = getattr(stages, facts.stage, None)
     if not isinstance(stage, Stage):
-        return "there is no such stage any more"
+        return "this stage no longer exists"
     family = facts.inputs.get("family.name")
     try:
         now = code_digests(stage.code, family)

@@ -103,7 +103,7 @@ def record(run_id: str, params: Params, done: PipelineRun) -> None:
 
 
 def test_opened(test: TokenizedSplit) -> int:
-    """How many models were tested on these very test rows: each look makes the next score a little less honest."""
+    """How many models were tested on the same test rows: each use makes the next score a little less reliable."""
     return history.count("evaluate", "content of test", test.fingerprint)
 
 

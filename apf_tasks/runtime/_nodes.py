@@ -67,9 +67,7 @@ def request_nodes(folder: Path, runtime: RuntimeParams, device: str) -> NodeRequ
         port = free.getsockname()[1]
     wanted = NodeRequest(address=address, port=port, nodes=runtime.nodes, devices=runtime.devices, device=device)
     (folder / WANTED).write_text(wanted.model_dump_json())
-    logger.info(
-        "           waits for `apf join` on %d more of the machines that share %s", wanted.nodes - 1, store.root()
-    )
+    logger.info("           waits for `apf join` on %d more machine(s) that share %s", wanted.nodes - 1, store.root())
     return wanted
 
 

@@ -33,7 +33,7 @@ T = TypeVar("T")
 logger = logging.getLogger("apf")
 
 POLL_SECONDS = 0.3
-"""How often the ranks are looked at."""
+"""How often the ranks are checked, in seconds."""
 
 
 def run_on_ranks(runtime: RuntimeParams, function: Callable[..., T], *arguments: Any, within: Contexts = ()) -> T:
@@ -61,7 +61,7 @@ def run_on_ranks(runtime: RuntimeParams, function: Callable[..., T], *arguments:
 def check_devices(wanted: int, device: str) -> None:
     """Raises ParamsError when this machine has not so many."""
     if device not in ranks.BACKENDS:
-        raise ParamsError("runtime.devices", "one on this kind of device", f"{wanted} on {device}", "Leave it out.")
+        raise ParamsError("runtime.devices", "one on this kind of device", f"{wanted} on {device}", "Remove it.")
     if device == "cuda" and (there := torch.cuda.device_count()) < wanted:
         raise ParamsError("runtime.devices", f"at most {there}, the CUDA devices here", str(wanted), "Write fewer.")
 
@@ -118,9 +118,9 @@ def _outcome(folder: Path, count: int, code: int) -> Outcome:
     if code == 0 and found[0] is not None:
         return found[0]
     died = _death(_stderr_file(folder, 0).read_text(errors="replace"))
-    where, expected, said = "runtime.devices", f"{count} ranks to finish", f"one that died ({died})"
+    where, expected, said = "runtime.devices", f"{count} ranks to finish", f"one that exited ({died})"
     if died.startswith(f"exit code -{signal.SIGKILL.value}"):
-        do = "Killed for want of memory, perhaps: lower train.micro_batch_tokens, or write runtime.shard: true."
+        do = "Possibly killed for lack of memory: lower train.micro_batch_tokens, or set runtime.shard: true."
         return Outcome(error=WorkerDiedError(where, expected, said, do))
     do = "What was trained is kept: the same command continues from the last checkpoint."
     return Outcome(error=WorkersError(where, expected, said, do))

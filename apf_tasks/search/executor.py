@@ -23,7 +23,7 @@ Future = Callable[[], Any]
 
 
 class Executor(Protocol):
-    """Somebody to train trials."""
+    """Trains trials."""
 
     def start(self, stage: Stage[Any, Any], arguments: tuple[Any, ...], beside: int) -> Future:
         """Have a stage called: at once, or when the result is asked for. `beside`: calls at the same time, at most."""
@@ -55,7 +55,7 @@ def use_executor(crews: ExecutorFactory) -> Iterator[None]:
 
 @contextmanager
 def executor_for(params: Params) -> Iterator[Executor]:
-    """Somebody to train as many trials at the same time as the params say. A plan trains none, and needs nobody."""
+    """A crew that trains as many trials in parallel as the params say. A plan trains none and starts no workers."""
     crews, parallel = _executor_factory.get(), params.search.parallel
     if parallel == 1 or planning():
         yield SerialExecutor()

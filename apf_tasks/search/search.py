@@ -1,6 +1,6 @@
 """The search: trials are drawn, trained to a rung, compared there, and the best go on until some reach the end.
 
-Knows nothing of Prefect: under a dry journal the same lines are the plan.
+Does not import Prefect: under a dry journal the same lines are the plan.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class SearchRun:
         best = sorted(states, key=lambda c: -self.sign * (c.score or 0.0))  # stable: of equal ones the earlier
         best = best[: survivors(len(states), self.search.halving)]
         if len(best) < len(states):
-            logger.info("search     %d of %d trials go on", len(best), len(states))
+            logger.info("search     %d of %d trials continue", len(best), len(states))
         continuing = [state for state in best if not state.models]  # who was alone is at the end already
         list(self._run_trials(continuing, len(continuing), left))
         return self._surviving(best)
@@ -137,7 +137,7 @@ class SearchRun:
         left = [state for state in states if not state.failure]
         if not left:
             reasons = "\n".join(f"  {label(c.trial)}: {c.failure}" for c in self.begun)
-            do = "Correct what the reasons say; `apf run` again trains only what failed."
+            do = "Fix the reasons above; `apf run` then trains only what failed."
             raise ApfError("search", "a trial that can be trained", f"{len(self.begun)} failed\n{reasons}\n", do)
         return left
 

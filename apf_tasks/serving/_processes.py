@@ -17,7 +17,7 @@ from apf_tasks.cache import store
 from apf_tasks.errors import ApfError
 
 START_SECONDS = 300
-"""A server has so long to start: a new database alone may take a minute. pyproject.toml says the same."""
+"""Time limit for a server to start: a new database alone may take a minute. pyproject.toml has the same value."""
 Started = list[subprocess.Popen[bytes]]
 """What has to be stopped, however this ends."""
 
@@ -32,7 +32,7 @@ def run_until_interrupted(started: Started, say: Callable[[str], object] = print
         say("Ctrl-C stops what was started here.")
         while all(process.poll() is None for process in started):
             time.sleep(0.5)
-        raise ApfError("server", "to keep running", "that it ended", f"See the logs under {store.root() / 'logs'}.")
+        raise ApfError("server", "to keep running", "that it exited", f"See the logs under {store.root() / 'logs'}.")
     except KeyboardInterrupt:
         say("stopping")
     finally:

@@ -117,7 +117,7 @@ def _open_parts(parts: Path, state: dict[str, Any]) -> None:
     except OSError as error:
         raise DataError(str(parts.parent), "a place to write", str(error), "Choose another path for -o.") from error
     if done := len(list(parts.glob("*.parquet"))):
-        logger.info("predict    continues behind %d parts that are done", done)
+        logger.info("predict    continues after %d finished parts", done)
 
 
 def _scored(rows: Sequence[Row], columns: Sequence[str], asked: _Signature, model: Registered) -> pa.Table:

@@ -50,7 +50,7 @@ def serving_problem(uri: str, split: Split, params: Params) -> str | None:
             return None
         log.seek(0)
         lines = log.read().decode(errors="replace").strip().splitlines()
-        return f"{problem}: {lines[-1] if lines else 'nothing was said'}"
+        return f"{problem}: {lines[-1] if lines else 'no output'}"
 
 
 def serve_model(out: Console, model: str, host: str, port: int) -> None:

@@ -71,7 +71,7 @@ def _convert(file: Path, folder: Path) -> None:
     fresh = auto_class.from_config(plain, dtype=torch.float32)
     fresh.load_state_dict(packed.state_dict())
     if tokenizer.eos_token_id is None:
-        do = "Take another file of this model; without that token, training cannot teach it to stop."
+        do = "Use another file of this model; without that token, training cannot teach it to stop."
         raise ModelError(where, "a token that ends a text", "none in its tokenizer", do)
     fresh.generation_config = packed.generation_config
     fresh.generation_config.eos_token_id = fresh.config.eos_token_id = tokenizer.eos_token_id

@@ -210,5 +210,5 @@ def _copy(entry: Entry, path: Path, room: ExtractionBudget, where: str) -> None:
             room.left_bytes -= len(chunk)
             if room.left_bytes < 0:
                 found = f"more than {MAX_UNPACKED_BYTES / 2**30:.0f} GiB in it"
-                raise SourceError(where, "an archive of sensible size", found, "Name a smaller folder inside it.")
+                raise SourceError(where, "an archive of reasonable size", found, "Name a smaller folder inside it.")
             out.write(chunk)

@@ -21,7 +21,7 @@ Kind = Literal["model", "dataset"]
 TIMEOUT_SECONDS = 10
 NOT_FOUND = 404
 MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tiktoken")
-WITHOUT_HUB = "Check the network; `params/sentiment.yaml` works without a hub."
+WITHOUT_HUB = "Check the network connection; `params/sentiment.yaml` works without a hub."
 
 
 def commit_of(name: str, revision: str | None, kind: Kind) -> str:

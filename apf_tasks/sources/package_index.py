@@ -66,7 +66,7 @@ def fetch(package: str, version: str, sha256: str) -> Path:
             return _download(session, settings, choice, folder, sha256, where)
         except DigestMismatchError as error:
             found.append(str(error))
-    do = "Nothing of it was used. If the digest in the params is right, do not trust the index or the connection."
+    do = "The file was not used. If the digest in the params is right, do not trust the index or the connection."
     raise SourceError(where, f"a file with sha256 {sha256}", " and ".join(found), do)
 
 
@@ -228,7 +228,7 @@ def _download(
         partial.replace(target)
     except requests.RequestException as error:
         do = "Run the same command again; what was fetched completely is kept."
-        raise SourceError(where, f"the whole of {file.name}", f"{shown(file.url)}: {_cause(error)}", do) from error
+        raise SourceError(where, f"the complete file {file.name}", f"{shown(file.url)}: {_cause(error)}", do) from error
     except OSError as error:
         raise cannot_write(error, where, folder) from error
     finally:

@@ -63,7 +63,7 @@ def read_file(path: Path, name: str, data: DataParams) -> Table:
         return read_catalogue(path, name, data.encoding)
     text = read_text(path, data.encoding)
     if not text.strip():
-        raise DataError(str(path), "rows", "an empty file", "Check where it comes from, or take it out of data.source.")
+        raise DataError(str(path), "rows", "an empty file", "Check where it comes from, or remove it from data.source.")
     if kind == "jsonl" and data.format != "jsonl" and text.lstrip().startswith("["):
         kind = "json"
     readers: dict[str, Callable[[], Table]] = {
@@ -87,7 +87,7 @@ def _check_memory(paths: list[Path]) -> None:
     needed, free = 2 * sum(path.stat().st_size for path in paths), psutil.virtual_memory().available
     if needed > free:
         found = f"{needed / 2**30:.1f} GiB to read it with {free / 2**30:.1f} GiB free"
-        raise DataError(str(paths[0]), "a file that fits in memory", found, "Take a part of it, or free some memory.")
+        raise DataError(str(paths[0]), "a file that fits in memory", found, "Use a part of it, or free some memory.")
 
 
 def _read_parquet(path: Path, name: str) -> Table:

@@ -81,7 +81,7 @@ def _detect(raw: bytes, error: UnicodeDecodeError, path: Path) -> str:
             return text
     likely = ", ".join(name for _, name in guesses[:3]) or "gb18030 for Chinese, cp1252 for Western European"
     do = f"Write data.encoding; likely: {likely}."
-    raise DataError(str(path), "text whose encoding is clear", _place(raw, error), do)
+    raise DataError(str(path), "text with an unambiguous encoding", _place(raw, error), do)
 
 
 def _guesses(sample: bytes) -> list[tuple[float, str]]:

@@ -38,7 +38,7 @@ class Promotion(Frozen):
     id: str
     kind: Literal["promote", "rollback"]
     state: Literal["begun", "done", "void"] = "begun"
-    """`void`: cut short, and somebody has moved the champion since."""
+    """`void`: interrupted, and the champion has changed since."""
     name: str
     version: int
     """The new champion."""
@@ -88,9 +88,9 @@ def promote(name: str, version: int, why: str, seen: int | None, gate: Mapping[s
         if champion != seen:
             raise PromotionRefusedError(
                 f"promotion of {name}/{version}",
-                f"{_called(seen)} as champion, against which it was judged",
+                f"{_called(seen)} as champion, with which it was compared",
                 _called(champion),
-                "Judge it again: `apf promote` compares it with the champion of today.",
+                "Evaluate it again: `apf promote` compares it with the current champion.",
             )
         return _move(_new("promote", name, version, champion, why, gate))
 
@@ -241,7 +241,7 @@ def _read(name: str) -> list[Promotion]:
         except json.JSONDecodeError:
             continue
         except ValidationError as error:
-            do = "Take the line out, or move the file away: then the history starts anew."
+            do = "Remove the line, or move the file: then a new history is started."
             raise RegistryError(f"{file}:{number}", "a line of the promotion log", line[:80], do) from error
     return moves
 

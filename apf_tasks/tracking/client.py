@@ -101,7 +101,7 @@ def translated_errors() -> Iterator[None]:
         yield
     except MlflowException as error:
         found = str(error).strip().splitlines()[0][:300]
-        do = "What was computed is kept: the same command continues when the tracker answers."
+        do = "Computed results are kept: the same command continues when the tracker is available."
         raise RegistryError(f"tracker {tracking_uri()}", "to record there", found, do) from error
 
 

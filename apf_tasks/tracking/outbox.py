@@ -79,7 +79,7 @@ class Outbox:
         self._stop.set()
         self._thread.join(LAST_SECONDS)
         if not self._courier.done:
-            logger.warning("           run %s waits in the outbox; `apf reconcile` delivers it", self.run_id)
+            logger.warning("           run %s is pending in the outbox; `apf reconcile` delivers it", self.run_id)
 
     def _write(self, lines: Sequence[Mapping[str, Any]]) -> None:
         try:
@@ -123,12 +123,12 @@ class Relay:
             if not self.away:
                 said = str(error).splitlines()[0][:200]
                 logger.warning(
-                    "           the tracker takes nothing (%s); work goes on, records wait on the disk", said
+                    "           the tracker is unavailable (%s); work continues, records are kept on disk", said
                 )
             self.away = True
             return False
         if self.away:
-            logger.info("           the tracker answers again; it has got what waited")
+            logger.info("           the tracker is available again; pending records were delivered")
         self.away = False
         return True
 

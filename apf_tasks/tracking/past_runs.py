@@ -135,7 +135,7 @@ def _find(name: str) -> Run:
     start = name.removeprefix(RUNS).lower()
     if not re.fullmatch("[0-9a-f]{1,32}", start):
         do = "`apf ui` lists the runs; `models:/NAME@ALIAS` means the run that registered the model."
-        raise RegistryError("run", "a run id, the start of one, or models:/NAME@ALIAS", repr(name), do)
+        raise RegistryError("run", "a run id, a prefix of one, or models:/NAME@ALIAS", repr(name), do)
     found = _runs_starting_with(start)
     pipelines = [run for run in found if run.data.tags.get("apf.kind") == "pipeline"]
     if len(pipelines) == 1:
@@ -151,7 +151,7 @@ def _runs_starting_with(start: str) -> list[Run]:
 def _instead(found: Sequence[Run], pipelines: Sequence[Run]) -> tuple[str, str]:
     """What was found instead of one pipeline run, and what to do."""
     if pipelines:
-        return ", ".join(str(run.info.run_id) for run in pipelines[:4]), "Write more of the id."
+        return ", ".join(str(run.info.run_id) for run in pipelines[:4]), "Give more characters of the id."
     if found and (parent := found[0].data.tags.get("mlflow.parentRunId")):
         return f"the trial {found[0].info.run_id}", f"It belongs to the pipeline run {parent}."
     return "none", f"`apf ui` lists the runs of {tracker.tracking_uri()}."

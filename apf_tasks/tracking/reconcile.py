@@ -18,7 +18,7 @@ class Reconciled(Frozen):
     delivered: tuple[str, ...]
     """Runs whose records the tracker has now."""
     waiting: tuple[str, ...]
-    """Runs whose records still wait: the tracker takes them not, or does not know the run."""
+    """Runs with pending records: the tracker rejects them or does not know the run."""
     champions: tuple[History, ...]
     """Models with a log of promotions, after a move that was cut short is finished."""
 

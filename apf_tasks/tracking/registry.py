@@ -66,7 +66,7 @@ class Version(Frozen):
     score: str
     """On test, with its interval, when it was registered."""
     gate: str
-    """What the gate said last; empty when it was never asked."""
+    """Last result of the gate; empty when it was never evaluated."""
 
 
 def versions_of(name: str) -> list[Version]:
@@ -109,7 +109,7 @@ def find_version(uri: str) -> Any:
         return tracker.client().get_model_version(name, version)
     except MlflowException as error:
         raise RegistryError(
-            uri, "a registered model version", str(error), f"Look at `apf ui` ({tracker.tracking_uri()})."
+            uri, "a registered model version", str(error), f"See `apf ui` ({tracker.tracking_uri()})."
         ) from error
 
 

@@ -12,7 +12,7 @@ aten = torch.ops.aten
 
 
 class SparseEmbeddingGradients:
-    """What the embeddings felt in a backward pass, until it is added to their gradients.
+    """Gradients of the embeddings in a backward pass, until they are added to the tables' gradients.
 
     N tokens, V rows of the table, H hidden size.
     """

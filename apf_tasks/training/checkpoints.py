@@ -38,7 +38,7 @@ REST, NEW = "rest.pt", "state.new"
 COPY_MEMORY_FACTOR = 1.25
 """A copy is made where this many times its size is free in memory; otherwise the training waits for the disk."""
 TENSOR = "<tensor>"
-"""Stands where a tensor was taken out."""
+"""Placeholder for a tensor that was removed."""
 State = dict[str, torch.Tensor]
 StatePath = tuple[Any, ...]
 """Keys from the outside in."""

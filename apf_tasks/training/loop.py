@@ -160,7 +160,7 @@ def _halve_micro_batch(
         found = f"{str(error).splitlines()[0]} (a forward pass of up to {most:,} tokens)"
         do = "Write runtime.activations=recompute, a smaller model.max_tokens, or train.optimizer.name=adafactor."
         raise ModelError("training", "a forward and backward pass that fit into memory", found, do) from error
-    logger.warning("           out of memory: from here on at most %s padded tokens in a forward pass", most // 2)
+    logger.warning("           out of memory: from now on at most %s padded tokens per forward pass", most // 2)
     return most // 2
 
 

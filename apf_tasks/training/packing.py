@@ -15,7 +15,7 @@ PACKED_TOLERANCE = 1e-5
 
 
 def supports_packing(network: Predictor, examples: Examples) -> bool:
-    """Whether three short examples feel the same gradient packed into one sequence as padded beside each other.
+    """Whether three short examples have the same gradient packed into one sequence as padded in a batch.
 
     An architecture that counts positions on, or attends beyond an example, is found out here: their losses differ
     little, for a model that has learned little, but not the gradient of the loss at the embeddings.

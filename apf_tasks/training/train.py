@@ -84,7 +84,7 @@ def trial_run(training: TrainingState) -> Iterator[tracking.TrialRun]:
         return
     resumed_from = training.progress.step or None
     if resumed_from:
-        logger.info("           continues from the checkpoint at step %d of %d", resumed_from, training.steps)
+        logger.info("           continuing from the checkpoint at step %d of %d", resumed_from, training.steps)
     model = training.trial.model
     facts = {"model.base": model.base, "model.max_tokens": model.max_tokens, "family.name": training.trial.family.name}
     facts |= dict(dotted(training.params.model_dump(mode="json"), "train."))
@@ -121,7 +121,7 @@ def run_until(training: TrainingState, run: tracking.TrialRun, until: int) -> No
                 kept.wait()
                 raise _interrupted(training, int(signal_number))
             if training.progress.stopped:
-                logger.info("           stops early: no better score in %d validations", training.params.patience)
+                logger.info("           stopping early: no better score in %d validations", training.params.patience)
                 break
             if step.step == until:
                 break

@@ -65,7 +65,7 @@ def check_all_parameters_changed(network: PreTrainedModel, before: dict[str, str
     """How many parameters lie in tensors that training has changed. Raises ModelError unless these are all."""
     still = [name for name, digest in parameter_digests(network).items() if digest == before[name]]
     if still:
-        found = f"{len(still)} tensors as they were ({', '.join(still[:3])}, …)"
+        found = f"{len(still)} unchanged tensors ({', '.join(still[:3])}, …)"
         do = "They got no gradient: check model.base and that train.learning_rate is not 0."
-        raise ModelError("full-parameter training", "every parameter tensor changed", found, do)
+        raise ModelError("full-parameter training", "a change in every parameter tensor", found, do)
     return network.num_parameters()

@@ -40,9 +40,7 @@ def draw_map(
     font = font_for("".join(words))
     shown = list(words) if font else [w if w.isascii() else str(i) for i, w in enumerate(words, start=1)]
     title = f"{len(words)} frequent words by {'t-SNE' if method == 'tsne' else 'PCA'}"
-    note = (
-        "" if font else "No installed font has all characters: the numbers are those of map.csv; map.svg has the words."
-    )
+    note = "" if font else "No installed font has all characters: the numbers refer to map.csv; map.svg has the words."
     bold = [word in set(marked) for word in words]
     _figure(points, groups, shown, bold, font or FALLBACK, title, note).savefig(out / PICTURE, dpi=150)
     _save_text(_figure(points, groups, list(words), bold, "sans-serif", title, ""), out / DRAWING)

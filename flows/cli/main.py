@@ -24,7 +24,7 @@ from flows.cli.runs.word_vectors import similar, vectors
 from flows.cli.service import service
 
 app = typer.Typer(
-    help="Full-parameter fine-tuning: one YAML file in, a tested and registered model out.",
+    help="Full-parameter fine-tuning: from one YAML file to a tested and registered model.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -1,4 +1,4 @@
-"""Telling people what became of a retraining: by a webhook, by a notification block of Prefect, or by both."""
+"""Notifications of the result of a retraining: by a webhook, by a notification block of Prefect, or by both."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def send_notification(
     version: int | None = None,
     verdict: GateResult | None = None,
 ) -> None:
-    """Send what happened to everybody that the params name. What goes wrong is logged: nothing ends because of it."""
+    """Send a notification to every receiver in the params. Failures are logged and never raised."""
     if event not in notify.on or not (notify.webhook or notify.block):
         return
     try:
@@ -57,9 +57,9 @@ def _attempt(
     try:
         send(notify, notice)
     except Exception as error:  # its text may hold the address, and with it a secret
-        logger.warning("notify     the %s was not told that %s (%s)", what, notice.subject, type(error).__name__)
+        logger.warning("notify     the %s was not notified that %s (%s)", what, notice.subject, type(error).__name__)
     else:
-        logger.info("notify     the %s was told that %s", what, notice.subject)
+        logger.info("notify     the %s was notified that %s", what, notice.subject)
 
 
 @contextlib.contextmanager
@@ -84,7 +84,7 @@ def _block(notify: NotifyParams, notice: Notification) -> None:
 
     block: Any = Block.load(str(notify.block))
     if not isinstance(block, NotificationBlock):
-        raise TypeError(f"{notify.block} is no notification block")
+        raise TypeError(f"{notify.block} is not a notification block")
     with block.raise_on_failure():
         block.notify(notice.text, notice.subject)  # type: ignore[unused-coroutine]  # done at once outside of asyncio
 

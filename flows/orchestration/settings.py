@@ -61,7 +61,7 @@ def warm_up_servers(workers: bool = False) -> None:
     resend_lost_sigint()
     temporary = "PREFECT_API_URL" not in os.environ
     if temporary:
-        logging.getLogger("apf").info("starting Prefect and MLflow (`apf up` keeps a server and saves the wait)")
+        logging.getLogger("apf").info("starting Prefect and MLflow (`apf up` keeps a server and avoids the wait)")
         # a catalogue for the UI, which takes seconds to write; saving a block registers its kind
         os.environ.setdefault("PREFECT_SERVER_REGISTER_BLOCKS_ON_START", "false")
 

@@ -20,7 +20,7 @@ from apf_tasks.errors import ParamsError
 from flows.orchestration._interrupts import resend_lost_sigint, sigint_blocked
 
 WORKERS = "APF_WORKERS"
-"""Nothing: processes of this machine. `dask` or `ray`: a cluster made for the occasion. `dask:ADDRESS`, `ray:ADDRESS`:
+"""Nothing: processes of this machine. `dask` or `ray`: a temporary cluster. `dask:ADDRESS`, `ray:ADDRESS`:
 one that is there."""
 IMPORTED = ["mlflow", "apf_tasks.training.train", "flows.orchestration.workers"]
 """What a process imports before workers are forked from it."""
@@ -28,7 +28,7 @@ STOP = "stop"
 """A file of this name asks the workers to stop."""
 WATCH_SECONDS = 1.0
 PATIENCE_SECONDS = 10.0
-"""Between two requests to stop: a worker that writes its checkpoint is left in peace."""
+"""Seconds between two requests to stop: a worker that writes its checkpoint is not interrupted."""
 
 _training = threading.Event()
 

@@ -43,11 +43,11 @@ from flows.orchestration.task_runners import STOP, WORKERS, Pool, environment_ke
 logger = logging.getLogger("apf")
 
 POLL_SECONDS = 0.5
-"""How often workers are looked at."""
+"""How often workers are checked, in seconds."""
 DEATHS = ("BrokenProcessPool", "KilledWorker", "WorkerCrashedError", "OutOfMemoryError")
 """What concurrent.futures, Dask and Ray raise where a worker process died."""
 TOLD = ("MLFLOW_", "HF_", "TRANSFORMERS_", "TOKENIZERS_")
-"""A worker, which may live on another machine, is told the environment variables that begin so."""
+"""Environment variables with these prefixes are passed to workers, which may be on other machines."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class WorkerExecutor:
             if not first:
                 raise
             said = f"{type(error).__name__}: {error}"
-            raise WorkersError(WORKERS, "workers that answer", said, "Correct it, or unset it.") from error
+            raise WorkersError(WORKERS, "workers that respond", said, "Correct it, or unset it.") from error
 
     def _result(self, stage: Stage[Any, Any], call: StageCall, reason: str, future: PrefectFuture[Any]) -> Any:
         try:

@@ -90,7 +90,7 @@ def entity_statistics(
     for at, (reference, prediction) in enumerate(zip(references, predictions, strict=True)):
         if len(reference) != len(prediction):
             expected, found = f"{len(reference):,} tags for row {at + 1}", f"{len(prediction):,}"
-            raise DataError("score", expected, found, "Predict a tag for every word, also for those cut off.")
+            raise DataError("score", expected, found, "Predict a tag for every word, including truncated ones.")
         true, predicted = set(spans(reference)), set(spans(prediction))
         for place, entities in enumerate((true & predicted, predicted, true)):
             for *_, kind in entities:

@@ -99,7 +99,7 @@ def _flat(rows: Iterable[Sequence[int]], vocabulary_size: int) -> tuple[Ids, Ids
     outside = tokens[(tokens < 0) | (tokens >= vocabulary_size)]
     if len(outside):
         expected = f"token ids from 0 to {vocabulary_size - 1:,}"
-        raise DataError("n-gram model", expected, f"{outside[0]:,}", "Take the vocabulary size of the tokenizer.")
+        raise DataError("n-gram model", expected, f"{outside[0]:,}", "Use the vocabulary size of the tokenizer.")
     return tokens, np.arange(len(tokens)) - np.repeat(lengths.cumsum() - lengths, lengths), lengths
 
 

@@ -30,7 +30,7 @@ def regression_statistics(references: Sequence[float], predictions: Sequence[flo
     for name, values in (("references", x), ("predictions", y)):
         if not np.isfinite(values).all():
             found = f"{values[~np.isfinite(values)][0]}"
-            raise DataError("score", f"{name} that are finite numbers", found, "Look at the first such row.")
+            raise DataError("score", f"{name} that are finite numbers", found, "Check the first such row.")
     columns = [np.ones(len(x)), *_moments(x, y), *_moments(rankdata(x), rankdata(y)), abs(x - y), (x - y) ** 2]
     return np.stack(columns, axis=1)
 

@@ -21,8 +21,8 @@ page is generated (`python -m apf_tasks.evaluation.metrics.table`); a test keeps
 FOOT = """
 Answers. English answers are compared in lower case, without punctuation and articles, as bags of words (SQuAD 2.0).
 Chinese answers are compared without the punctuation that CMRC 2018 lists, by the longest common run of characters and
-other words. No answer is the empty text. Scores of the rows with an answer, and of those without one, are no metrics:
-they stand in the test report alone (`by_answer` in `report.json`), where there are both.
+other words. "No answer" is the empty text. Separate scores of the rows with and without an answer are not metrics:
+they are only in the test report (`by_answer` in `report.json`), when there are rows of both kinds.
 
 ROUGE. English: Porter's stemmer. Chinese: character by character, Latin words and numbers whole. A sentence (Lsum) is a
 line, or ends with a full stop, question or exclamation mark.
@@ -66,11 +66,11 @@ UNSIGNED = (
     Group(
         *("sentiment", "several labels", "as scikit-learn", "scikit-learn"),
         {"micro_f1": _MICRO, "macro_f1": _MEAN, "micro_precision": _MICRO, "micro_recall": _MICRO}
-        | {"subset_accuracy": "the whole set is right", "hamming_loss": "share of wrong decisions"},
+        | {"subset_accuracy": "all labels of a row are correct", "hamming_loss": "share of wrong decisions"},
     ),
     Group(
         *("sentiment", "a number", "as SciPy", ""),
-        {"pearson": "0 where one side is constant", "spearman": "ranks of the whole split, also when redrawn"},
+        {"pearson": "0 where one side is constant", "spearman": "ranks of the whole split, also in resamples"},
     ),
     Group(*("sentiment", "a number", "as scikit-learn", "scikit-learn"), {"mae": "", "mse": ""}),
     Group(
@@ -92,8 +92,8 @@ UNSIGNED = (
     ),
     Group(
         *("masked_lm", "", "apf", ""),
-        {"pseudo_perplexity": f"exp(nats / hidden tokens), {_ONE_TOKENIZER}"}
-        | {"masked_accuracy": "share of the hidden tokens that are guessed"},
+        {"pseudo_perplexity": f"exp(nats / masked tokens), {_ONE_TOKENIZER}"}
+        | {"masked_accuracy": "share of the masked tokens that are predicted correctly"},
     ),
 )
 

@@ -44,7 +44,7 @@ def check_text(rows: pd.DataFrame) -> CheckedRows:
         return joined(value, "auto")[0] or None if listed else value
 
     found = [plain(value) for value in rows["text" if "text" in rows else "tokens"]]
-    reasons = ["empty text" if v is None else "" if isinstance(v, str) else "the text is no text" for v in found]
+    reasons = ["empty text" if v is None else "" if isinstance(v, str) else "the text is not a string" for v in found]
     texts = pd.Series(found, index=rows.index, dtype=object)
     return CheckedRows(rows.assign(text=texts), pd.Series(reasons, index=rows.index, dtype=object))
 

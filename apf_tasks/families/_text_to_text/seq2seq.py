@@ -34,18 +34,18 @@ class GenerationParams(FamilyParams):
     """Options of every family whose predictions are written text."""
 
     slot: ClassVar[str] = ""
-    """What stands for the input in a prompt."""
+    """Placeholder of the input in a prompt."""
 
     prompt: str | None = None
     """Text around the input, which stands in it as `{document}` or `{source}`. Empty: an instruction for a decoder,
     nothing for an encoder-decoder; a T5 may want one like `summarize: {document}`."""
     chat: Literal["auto", "never"] = "auto"
-    """`auto`: the prompt is what a user says, where the tokenizer of a decoder has a chat template."""
+    """`auto`: the prompt is sent as a user turn, where the tokenizer of a decoder has a chat template."""
     max_new_tokens: Annotated[int, Field(ge=2)] = 64
     """Most tokens of an output, its end included; longer ones are cut. A decoder keeps this much of `model.max_tokens`
     free for it."""
     num_beams: PositiveInt = 1
-    """Beams of the search for an output; 1 takes the most probable token each time."""
+    """Beams of the search for an output; 1 is greedy decoding."""
     length_penalty: float = 1.0
     """With beams: above 0 favours long outputs, below 0 short ones."""
 
@@ -89,9 +89,9 @@ def _encode_apart(
         )
     before, _, after = (params.prompt or params.slot).partition(params.slot)
     if after:
-        do = f"Let it end in {params.slot}."
+        do = f"End it with {params.slot}."
         raise UnsuitableParamsError(
-            "family.prompt", "for an encoder-decoder, words before the input alone", repr(after), do
+            "family.prompt", "for an encoder-decoder, text before the input only", repr(after), do
         )
     set_languages(base, params.languages)
     ids, cut = _whole(base, base.max_tokens, text=[before + text for text in texts])
@@ -128,7 +128,7 @@ def _encode_joined(
         needed = base.max_tokens + FEWEST_SOURCE_TOKENS - most
         do = f"Write model.max_tokens: {needed} or more, or a smaller family.max_new_tokens."
         parts = f"{len(before) + len(after)} of the prompt and {params.max_new_tokens} of the output"
-        raise UnsuitableParamsError("model.max_tokens", f"room for an input beside {parts}", str(base.max_tokens), do)
+        raise UnsuitableParamsError("model.max_tokens", f"room for input besides {parts}", str(base.max_tokens), do)
     columns: Columns = {"input_ids": [], "labels": [], "prompt": [], "truncated": []}
     sources = _plain(base.tokenizer, texts)
     answers = _plain(base.tokenizer, outputs) if outputs is not None else [None] * len(sources)
@@ -219,7 +219,7 @@ def load_model(folder: Path, model: ModelParams, label_names: Sequence[str]) -> 
     own = "AutoModelForSeq2SeqLM" if config.is_encoder_decoder else "AutoModelForCausalLM"
     if language_models().get(config.model_type, own) != own:
         do = "Choose an encoder-decoder (T5, BART, Marian) or a decoder (GPT-2, Llama, Qwen)."
-        raise ModelError(f"model {model.base}", "a model that writes text", f"a {config.model_type}", do)
+        raise ModelError(f"model {model.base}", "a model that generates text", f"a {config.model_type}", do)
     loaded = load_pretrained(folder, model, own)
     encoder: Any = getattr(loaded, "encoder", None)
     if getattr(encoder, "pooler", None) is not None:
@@ -239,7 +239,7 @@ def loss(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor
     if not model.config.is_encoder_decoder:
         return lm_loss(model, batch, shift=1)
     if "position_ids" in batch:
-        raise ValueError("an encoder-decoder does not take examples behind each other")
+        raise ValueError("an encoder-decoder does not support packed examples")
     labels = batch["labels"]
     known = {"decoder_input_ids": _behind_a_start(model, labels), "use_cache": False}
     return summed_loss(model, model_inputs(batch) | known, labels)

@@ -40,7 +40,7 @@ class Chat:
 
     tokenizer: PreTrainedTokenizerBase
     mark: str
-    """What stands behind every answer."""
+    """Text after every answer."""
     stops: tuple[int, ...]
     """Tokens that end an answer."""
     appended: tuple[int, ...]
@@ -116,7 +116,7 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: list[Message], open_end
     try:
         return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=open_end))
     except TemplateError as error:
-        found, do = str(error), "Bring the rows into the form it takes, or choose another model.base."
+        found, do = str(error), "Convert the rows to the form it accepts, or choose another model.base."
         raise ModelError("chat template of the model", "to write a conversation", found, do) from error
 
 
@@ -168,7 +168,7 @@ def without_first_turns(messages: list[Message]) -> list[Message]:
 
 
 def prompt_examples(chat: Chat, conversations: Sequence[list[Message]], most: int) -> list[tuple[list[int], bool]]:
-    """Tokens of every prompt up to its answer, and whether they had to be cut at `most`, as `training_examples` cuts."""
+    """Tokens of every prompt up to its answer, and whether it was cut at `most`, as `training_examples` does."""
     found = chat.tokens([example for messages in conversations for example in chat.examples(messages, open_end=True)])
     cut: list[tuple[list[int], bool]] = []
     for messages, (ids, _) in zip(conversations, found, strict=True):

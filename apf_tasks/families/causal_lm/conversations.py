@@ -88,7 +88,7 @@ def as_messages(turns: Any) -> Any:
 def problem_with(messages: Any, open_end: bool = False) -> str:
     """Why this is no conversation to learn from, or ("" or why) to answer when its end is open."""
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        return "messages are no list of {role, content}"
+        return "messages are not a list of {role, content}"
     before = ""
     for at, message in enumerate(messages):
         role, content = message.get("role"), message.get("content")
@@ -101,10 +101,10 @@ def problem_with(messages: Any, open_end: bool = False) -> str:
         if role == before:
             return f"two {role} turns in a row"
         if role == "assistant" and before in ("", "system"):
-            return "begins with the assistant"
+            return "the conversation begins with the assistant"
         before = role
     if open_end:
-        return "" if before == "user" else "does not end with a user turn"
+        return "" if before == "user" else "the conversation does not end with a user turn"
     return "" if any(message["role"] == "assistant" for message in messages) else "no assistant turn"
 
 

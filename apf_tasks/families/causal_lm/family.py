@@ -33,11 +33,11 @@ class CausalLMParams(FamilyParams):
     """Options of the causal_lm family."""
 
     mode: Literal["documents", "instructions"] = "documents"
-    """`documents`: foresee every token of a text. `instructions`: foresee the answers in conversations."""
+    """`documents`: predict every token of a text. `instructions`: predict the answers in conversations."""
     systems: bool = False
-    """Instructions: rows bring a system message (column `system`, or the first of `messages`), and served rows too."""
+    """Instructions: rows have a system message (column `system`, or the first of `messages`), and served rows too."""
     max_new_tokens: PositiveInt = 64
-    """Instructions: most tokens of a written answer; half of `model.max_tokens` at most."""
+    """Instructions: most tokens of a generated answer; half of `model.max_tokens` at most."""
 
 
 PARAMS = CausalLMParams
@@ -54,7 +54,7 @@ def encode_documents(rows: pd.DataFrame, base: BaseModelInfo, label_names: Seque
     """Windows of at most `max_tokens` tokens over the start of text, the text and the end of text.
 
     Each window begins with the last token of the one before it, as context alone: every token but the very first is
-    foreseen once. A tokenizer without a start of text gives its end (as between the documents of pre-training).
+    predicted once. A tokenizer without a start of text gives its end (as between the documents of pre-training).
     """
     tokenizer, step = base.tokenizer, base.max_tokens - 1
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
@@ -116,14 +116,14 @@ def load_model(folder: Path, model: ModelParams, label_names: Sequence[str]) -> 
 
     loaded = load_pretrained(folder, model, "AutoModelForCausalLM")
     if not is_causal(loaded):
-        expected, found = "a decoder, which reads from left to right", f"{loaded.config.model_type}, which reads all"
+        expected, found = "a decoder (causal attention)", f"{loaded.config.model_type}, which attends to all tokens"
         do = "Choose one such as gpt2, llama or qwen2, or write family: masked_lm."
         raise ModelError(f"model {model.base}", expected, found, do)
     return loaded
 
 
 def loss(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Cross-entropy summed over the labels, each foreseen from the tokens before it."""
+    """Cross-entropy summed over the labels, each predicted from the tokens before it."""
     from apf_tasks.families._language_model.scoring import lm_loss
 
     return lm_loss(model, batch, shift=1)
@@ -213,7 +213,7 @@ def baselines(train: BaselineInputs, test: BaselineInputs, seed: int) -> dict[st
 def details_documents(
     rows: pd.DataFrame, predictions: Sequence[Prediction], label_names: Sequence[str], out: Path
 ) -> dict[str, Any]:
-    """The texts that the model foresees best and worst, with their perplexity."""
+    """The texts that the model predicts best and worst, with their perplexity."""
     from apf_tasks.families._language_model.scoring import extremes
 
     return extremes(rows["text"], predictions)
@@ -269,7 +269,7 @@ def family(params: CausalLMParams) -> Family:
 
 def _documents(shared: dict[str, Any]) -> Family:
     return Family(
-        columns={"text": "a text to read from left to right"},
+        columns={"text": "a text to train on"},
         alternatives=({"tokens": "the words of a text"},),
         text_columns=("text",),
         check=check_documents,
@@ -286,7 +286,7 @@ def _documents(shared: dict[str, Any]) -> Family:
 def _instructions(params: CausalLMParams, shared: dict[str, Any]) -> Family:
     from apf_tasks.families.causal_lm.conversations import answers_of, check_conversations
 
-    system = {"system": "what the model is told before the conversation"} if params.systems else {}
+    system = {"system": "the system message before the conversation"} if params.systems else {}
     return Family(
         columns={"prompt": "what the user says", "response": "what the model should answer"},
         alternatives=({"messages": "a list of {role, content} or {from, value}"},),

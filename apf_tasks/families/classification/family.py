@@ -1,4 +1,4 @@
-"""Sentiment: what a text, or a pair of texts, is judged to be. Any classification of texts is the same problem.
+"""Sentiment: classification or rating of a text, or of a pair of texts, of any kind.
 
 The target is one label, any number of labels, or a score on a scale. B examples, T tokens, L labels, N rows.
 """
@@ -42,20 +42,20 @@ class SentimentParams(FamilyParams):
     pairs: bool = False
     """Whether a row has a second text, in the column `text_pair`."""
     separator: str = ","
-    """Between several labels where they are written as one text."""
+    """Separator of several labels that are written as one text."""
     score_range: tuple[float, float] | None = None
     """Lowest and highest score; needed with `target: score`. Rows outside are rejected."""
     class_weights: Literal["none", "balanced"] | dict[str, float] = "none"
-    """How much a label counts in the loss: alike, in inverse proportion to its train rows, or as written."""
+    """Weight of a label in the loss: equal, in inverse proportion to its train rows, or as written."""
 
     @model_validator(mode="after")
     def _fitting(self) -> SentimentParams:
         if (self.target == "score") != (self.score_range is not None):
-            raise ValueError("`score_range: [low, high]` and `target: score` go together")
+            raise ValueError("`score_range: [low, high]` and `target: score` require each other")
         if self.score_range is not None and self.score_range[0] >= self.score_range[1]:
             raise ValueError(f"score_range runs from {self.score_range[0]} to {self.score_range[1]}")
         if self.class_weights != "none" and self.target != "label":
-            raise ValueError("class_weights belong to `target: label`")
+            raise ValueError("class_weights require `target: label`")
         return self
 
 
@@ -164,7 +164,7 @@ def _target(params: SentimentParams) -> Target:
 def family(params: SentimentParams) -> Family:
     """The sentiment family."""
     target, labels_of = _target(params), _target(params).labels
-    texts: Mapping[str, str] = {"text": "the text to judge"} | (
+    texts: Mapping[str, str] = {"text": "the text to classify"} | (
         {"text_pair": "the second text"} if params.pairs else {}
     )
     example = {"text": "A quiet film that stays with you."}

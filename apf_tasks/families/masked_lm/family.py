@@ -1,4 +1,4 @@
-"""Language models that see a whole text: pre-training on the words that are hidden from them.
+"""Masked language models: pre-training on the masked words of a text.
 
 N rows, B examples, T tokens.
 """
@@ -31,11 +31,11 @@ class MaskedLMParams(FamilyParams):
     """Options of the masked_lm family."""
 
     words: Literal["auto", "whitespace", "jieba"] = "auto"
-    """What is hidden as a whole. `whitespace`: the words and marks that the tokenizer tells apart; `jieba`: Chinese
+    """The unit of masking. `whitespace`: words and punctuation as the tokenizer separates them; `jieba`: Chinese
     words by jieba; `auto`: jieba for texts in a script without spaces."""
     mask_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.15
-    """Share of the tokens that are hidden: 80 % of them behind the mask token, 10 % behind any other, 10 % as they
-    are."""
+    """Share of the tokens that are masked: 80 % of them become the mask token, 10 % a random token, 10 % stay
+    unchanged."""
 
 
 PARAMS = MaskedLMParams
@@ -49,14 +49,14 @@ def check(rows: pd.DataFrame) -> CheckedRows:
 
 
 def encode(params: MaskedLMParams, rows: pd.DataFrame, base: BaseModelInfo, label_names: Sequence[str]) -> Columns:
-    """Windows of the text. `labels` are all tokens that can be hidden; which of them are, is drawn anew every epoch."""
+    """Windows of the text. `labels` are all tokens that can be masked; those that are masked are drawn every epoch."""
     from apf_tasks.families.masked_lm.masking import encode_windows
 
     return encode_windows(rows["text"].tolist(), base, params.words)
 
 
 def mask_tokens(params: MaskedLMParams, columns: Columns, base: BaseModelInfo, seeds: Sequence[int]) -> Columns:
-    """The examples with words hidden; without seeds always the same ones."""
+    """The examples with words masked; without seeds always the same ones."""
     from apf_tasks.families.masked_lm.masking import mask_words
 
     return mask_words(params.mask_fraction, columns, base, seeds)
@@ -70,7 +70,7 @@ def load_model(folder: Path, model: ModelParams, label_names: Sequence[str]) -> 
 
 
 def loss(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Cross-entropy summed over the hidden tokens."""
+    """Cross-entropy summed over the masked tokens."""
     from apf_tasks.families._language_model.scoring import lm_loss
 
     return lm_loss(model, batch, shift=0)
@@ -79,7 +79,7 @@ def loss(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor
 def predict(
     model: PreTrainedModel, batch: dict[str, torch.Tensor], base: BaseModelInfo, label_names: Sequence[str]
 ) -> list[Prediction]:
-    """[nats, hidden tokens, rightly guessed ones] of every example, and what belongs at the mask tokens of the text."""
+    """[nats, masked tokens, correctly predicted ones] of every example, and the fillers of the text's mask tokens."""
     from apf_tasks.examples import IGNORE_INDEX
     from apf_tasks.families._language_model.scoring import best_tokens, token_log_likelihood
 
@@ -121,7 +121,7 @@ def reference(rows: pd.DataFrame) -> list[str]:
 
 
 def statistics(references: Sequence[Any], predictions: Sequence[Any], label_names: Sequence[str]) -> np.ndarray:
-    """(N, 3): nats, hidden tokens, rightly guessed ones."""
+    """(N, 3): nats, masked tokens, correctly predicted ones."""
     import numpy as np
 
     return np.asarray(predictions, dtype=np.float64).reshape(-1, 3)
@@ -130,7 +130,7 @@ def statistics(references: Sequence[Any], predictions: Sequence[Any], label_name
 def scores(sums: np.ndarray) -> dict[str, np.ndarray]:
     """pseudo_perplexity and masked_accuracy from summed statistics (..., 3).
 
-    exp(nats / hidden tokens) with 15 % of the tokens hidden at a time. (The pseudo-perplexity of Salazar et al. 2020,
+    exp(nats / masked tokens) with 15 % of the tokens masked at a time. (The pseudo-perplexity of Salazar et al. 2020,
     section 2, hides every token once, alone: it is lower, and costs T forward passes.)
     """
     import numpy as np
@@ -147,7 +147,7 @@ def scores(sums: np.ndarray) -> dict[str, np.ndarray]:
 def baselines(
     params: MaskedLMParams, train: BaselineInputs, test: BaselineInputs, seed: int
 ) -> dict[str, Sequence[Any]]:
-    """The frequencies of the train tokens, asked about the same hidden tokens of the test rows."""
+    """The frequencies of the train tokens, evaluated on the same masked tokens of the test rows."""
     import numpy as np
 
     from apf_tasks.evaluation.metrics.language import unigram_nll
@@ -168,7 +168,7 @@ def baselines(
 def details(
     rows: pd.DataFrame, predictions: Sequence[Prediction], label_names: Sequence[str], out: Path
 ) -> dict[str, Any]:
-    """The texts whose hidden words the model guesses best and worst."""
+    """The texts whose masked words the model predicts best and worst."""
     from apf_tasks.families._language_model.scoring import extremes
 
     return extremes(rows["text"], [{**p, "perplexity": p["pseudo_perplexity"]} for p in predictions])
@@ -178,7 +178,7 @@ def family(params: MaskedLMParams) -> Family:
     """The masked_lm family."""
     return Family(
         name="masked_lm",
-        columns={"text": "a text to hide words of"},
+        columns={"text": "a text to mask words of"},
         alternatives=({"tokens": "the words of a text"},),
         text_columns=("text",),
         metrics=("pseudo_perplexity", "masked_accuracy"),

@@ -1,4 +1,4 @@
-"""Which words of a text are hidden, and what stands in their place.
+"""Which words of a text are masked, and what replaces them.
 
 T tokens, W words.
 """

@@ -70,10 +70,10 @@ def check(params: NerParams, rows: pd.DataFrame) -> CheckedRows:
 
 
 ILLEGAL = "tags that continue no entity, now its first"
-TRIMMED = "spans without the blanks at their ends"
+TRIMMED = "spans trimmed of white space at their ends"
 WIDENED = "spans widened to whole words"
 TWICE = "spans given twice"
-REBUILT = "texts made of their tokens, as the given text is not"
+REBUILT = "texts rebuilt from their tokens, because the given text differs"
 
 
 def _read(row: Mapping[str, Any], params: NerParams, prefixed: bool, notes: Notes) -> tuple[str, list[Span]]:
@@ -108,7 +108,7 @@ def _placed(text: Any, tokens: list[str], params: NerParams, notes: Notes) -> tu
 def _listed(value: Any, name: str) -> list[str]:
     found = _as_list(value)
     if found is None:
-        raise RowError(f"{name} are no list of words")
+        raise RowError(f"{name} are not a list of words")
     if not found:
         raise RowError(f"no {name}")
     return found
@@ -191,7 +191,7 @@ def _from_word_tags(
     try:
         found = [(c["start"], c["end"], names[c["tag"]]) for c in compounds if c["tag"] in names]
     except (KeyError, TypeError) as error:
-        raise RowError("compounds are no list of start, end (counted in words) and tag") from error
+        raise RowError("compounds are not a list of start, end (counted in words) and tag") from error
     inside = {at for first, last, _ in found for at in range(first, last)}
     at = 0
     while at < len(tokens):
@@ -222,7 +222,7 @@ def _from_spans(row: Mapping[str, Any], params: NerParams) -> tuple[str, list[Sp
         raise RowError("no text")
     given = _from_json(given) if isinstance(given, str) else given
     if not isinstance(given, list):
-        raise RowError("no list of spans; a row without entities has an empty one")
+        raise RowError("the list of spans is missing; a row without entities needs an empty one")
     return text, _renamed([_span(span, at, text) for at, span in enumerate(given, start=1)], params)
 
 

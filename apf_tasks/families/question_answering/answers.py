@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NOWHERE = -1
-"""Start of an answer that does not stand in its context: it counts as a reference, but nobody can point at it."""
+"""Start of an answer that is not in its context: it counts as a reference, but cannot be a training target."""
 
 MOVED = "answer_start was wrong, the answer found elsewhere"
 SEARCHED = "answer_start missing, the answer found"
-TRIMMED = "white space around an answer taken off"
-BLANK = "empty answers beside others left out"
-KEPT = "answers not in their context, kept as references beside others that are"
+TRIMMED = "white space around an answer removed"
+BLANK = "empty answers among others left out"
+KEPT = "answers not in their context, kept as references next to others that are"
 
 _YES_NO = {"true": True, "1": True, "false": False, "0": False}
 
@@ -71,7 +71,7 @@ def _judge(
     """(answers, "" or why the row is unusable, what was repaired)."""
     for name, text in (("context", context), ("question", question)):
         if not isinstance(text, str):
-            return [], f"no {name}" if text is None else f"the {name} is no text", []
+            return [], f"no {name}" if text is None else f"the {name} is not text", []
     impossible = _YES_NO.get(str(flag).strip().lower())
     if flag is not None and impossible is None:
         return [], "is_impossible is neither true nor false", []
@@ -93,9 +93,9 @@ def _judge(
 def _why_none(read: list[Answer] | None, impossible: bool | None) -> str:
     """Why a row without answers is unusable; "" when it says that there are none."""
     if read is None:
-        return "no answer (if the context has none, is_impossible has to say true)"
+        return "no answer (if the context has none, is_impossible has to be true)"
     if impossible is False:
-        return "no answer, but is_impossible says false"
+        return "no answer, but is_impossible is false"
     stated = all(answer.start == NOWHERE for answer in read)  # also of none: an empty list
     return "" if stated else "empty answer"
 
@@ -110,7 +110,7 @@ def read_answers(value: Any, start: Any = None) -> list[Answer] | None:
     if isinstance(value, str):
         return [Answer(value, _whole_number(start))]
     if not isinstance(value, list):
-        raise Malformed("the answers are no list")
+        raise Malformed("the answers are not a list")
     return [_answer(one, number) for number, one in enumerate(value, start=1)]
 
 
@@ -124,7 +124,7 @@ def _rows_of(value: dict[str, Any]) -> list[dict[str, Any]]:
     if starts is None:
         starts = [None] * len(texts)
     if not isinstance(starts, list) or len(starts) != len(texts):
-        raise Malformed("the answers have not as many `answer_start` as `text`")
+        raise Malformed("`answer_start` and `text` differ in number")
     return [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)]
 
 
@@ -143,7 +143,7 @@ def _whole_number(start: Any) -> int | None:
     except (TypeError, ValueError):
         number = 0.5
     if not number.is_integer():
-        raise Malformed("answer_start is no whole number")
+        raise Malformed("answer_start is not a whole number")
     return int(number)
 
 

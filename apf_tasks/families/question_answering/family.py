@@ -45,7 +45,7 @@ class QuestionAnsweringParams(FamilyParams):
     max_answer_tokens: PositiveInt = 30
     """Longest answer that can be given."""
     n_best: PositiveInt = 5
-    """Best answers kept for each question, beside the one given."""
+    """Number of best answers kept for each question, in addition to the one given."""
 
 
 PARAMS = QuestionAnsweringParams

@@ -88,7 +88,7 @@ def export_network(
     """Write the graph of a network into `folder`, and replay `rows` through it. Raises ExportError."""
     logger.info("export     %s: tracing the graph", name)
     _trace(name, network, rows, folder)
-    logger.info("replay     %d rows beside the original", len(rows))
+    logger.info("replay     %d rows through the export and the original", len(rows))
     with _quiet():
         found = replay(network, settings, folder / MODEL, rows)
     return Exported(
@@ -142,7 +142,7 @@ def check_exportable(name: str, family: FamilyParams, folder: Path) -> None:
     writes = get_family(family).generates
     two_stacks = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("is_encoder_decoder", False)
     if writes or two_stacks:
-        found = "one that writes its answer token by token" if writes else "an encoder-decoder"
+        found = "one that generates its answer token by token" if writes else "an encoder-decoder"
         do = f"Serve it with `apf serve {name.removeprefix('models:/')}`, or score a file with `apf predict`."
         raise ExportError(f"ONNX export of {name}", "a model that answers in one forward pass", found, do)
 
@@ -155,8 +155,8 @@ def check_target(target: Path, force: bool) -> None:
     if force and ours:
         return
     found = "an older export" if ours else "something else"
-    do = "Write --force to replace it." if ours else "Choose another folder: --force replaces nothing but an export."
-    raise ExportError(f"--to {target}", "a folder that is not there yet", found, do)
+    do = "Add --force to replace it." if ours else "Choose another folder: --force only replaces an export."
+    raise ExportError(f"--to {target}", "a folder that does not exist yet", found, do)
 
 
 @contextlib.contextmanager

@@ -138,10 +138,10 @@ def replay(network: Predictor, settings: Thresholds, path: Path, rows: pd.DataFr
         beside(**batch)
     if not beside.difference <= TOLERANCE:
         raise ExportError(
-            f"{path.name} beside the original",
+            f"{path.name} against the original",
             f"outputs that differ by {TOLERANCE:g} at most",
             f"{beside.difference:.2g} (outputs up to {beside.magnitude:.2g})",
-            "Nothing is kept. Serve the model with `apf serve`, and report the architecture, please.",
+            "The export is discarded. Serve the model with `apf serve`, and please report the architecture.",
         )
     seconds = _side_by_side(network, beside.exported, examples)
     return Replay(

@@ -35,7 +35,7 @@ def format_of(path: Path, data: DataParams) -> str:
     with path.open("rb") as file:
         if b"\t" in file.readline(1 << 16):
             return "tsv"
-    do = "Write data.format, for example csv, tsv, jsonl, conll or text. If it is an archive, enter it with `!/`."
+    do = "Write data.format, for example csv, tsv, jsonl, conll or text. To read a file inside an archive, use `!/`."
     raise DataError(str(path), "a name ending in " + ", ".join(FORMATS), repr(path.suffix), do)
 
 

@@ -93,7 +93,7 @@ def _written(lines: list[str], name: str, rejected: list[Rejected], start: int, 
         first = next((i + 1 for i in range(at, start - 1, -1) if not lines[i].strip()), start)
         after = next((i for i in range(at, stop) if not lines[i].strip()), stop)
         yield from _written(lines, name, rejected, start, first)
-        rejected.append(Rejected(name, first + 1, problem.lstrip(": ") or "a line that is no part of a message"))
+        rejected.append(Rejected(name, first + 1, problem.lstrip(": ") or "a line that is not part of a message"))
         start = after
 
 

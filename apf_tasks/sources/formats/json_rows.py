@@ -36,7 +36,7 @@ def read_json(text: str, path: Path, name: str, kind: str) -> Table:
     if problem and kind == "json" and not _parsed(text.lstrip().partition("\n")[0])[1]:
         return read_json_lines(text, name)
     if problem:
-        raise DataError(str(path), "one JSON value", problem, "Repair it, or write it again.")
+        raise DataError(str(path), "one JSON value", problem, "Repair the file, or export it again.")
     if kind == "squad" or is_squad(value):
         return read_squad(value, path, name, escapes)
     if isinstance(value, list):

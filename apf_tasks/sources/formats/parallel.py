@@ -51,7 +51,7 @@ def read_parallel(texts: Mapping[str, str], name: str) -> Table:
     if max(counts.values()) != shortest:
         found = " and ".join(f"{count:,} in {side!r}" for side, count in counts.items())
         ended = ", ".join(side for side, count in counts.items() if count == shortest)
-        do = f"Line {shortest + 1:,} is the first without a counterpart ({ended} has ended); look above for a lost one."
+        do = f"Line {shortest + 1:,} is the first without a counterpart ({ended} has ended); check the lines before."
         raise DataError(name, "as many lines on every side", found, do)
     columns = {side: [line if line.strip() else None for line in lines] for side, lines in sides.items()}
     return table_of(name, columns, list(range(1, shortest + 1)), [])

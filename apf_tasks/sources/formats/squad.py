@@ -58,7 +58,7 @@ def _questions(value: Any) -> Iterator[Question]:
     """All questions in order. What cannot be entered counts as one."""
     for e, entry in enumerate(value["data"] if isinstance(value, dict) else value, start=1):
         if not isinstance(entry, dict):
-            yield Question({}, f"entry {e} is no object")
+            yield Question({}, f"entry {e} is not an object")
         elif "context_text" in entry:
             yield from _paragraph(entry, None, f"paragraph {e}")
         elif not isinstance(entry.get("paragraphs"), list):
@@ -70,7 +70,7 @@ def _questions(value: Any) -> Iterator[Question]:
 
 def _paragraph(paragraph: Any, title: Any, place: str) -> Iterator[Question]:
     if not isinstance(paragraph, dict):
-        yield Question({}, f"{place} is no object")
+        yield Question({}, f"{place} is not an object")
         return
     paragraph = _renamed(paragraph)
     if not isinstance(paragraph.get("qas"), list):
@@ -82,7 +82,7 @@ def _paragraph(paragraph: Any, title: Any, place: str) -> Iterator[Question]:
         if problem:
             yield Question({}, problem)
         elif not isinstance(question, dict):
-            yield Question({}, f"{place}, question {q} is no object")
+            yield Question({}, f"{place}, question {q} is not an object")
         else:
             values, problem_here = _question(_renamed(question))
             yield Question(shared | values, f"{place}, question {q}: {problem_here}" if problem_here else "")
@@ -98,13 +98,13 @@ def _question(found: dict[str, Any]) -> Question:
         answers = []
     values = {"id": found.get("id"), "question": found.get("question"), "answers": answers, "is_impossible": impossible}
     if not isinstance(values["question"], str):
-        return Question(values, "the question is no text")
+        return Question(values, "the question is not text")
     if not isinstance(impossible, (bool, type(None))):
         return Question(values, "is_impossible is neither true nor false")
     if answers is None:
         return Question(values)  # a file to predict on, or a slip: the family judges
     if not isinstance(answers, list):
-        return Question(values, "the answers are no list")
+        return Question(values, "the answers are not a list")
     read = [_answer(answer) for answer in answers]
     if None in read:
         return Question(values, f"answer {read.index(None) + 1} is not a text with its answer_start")

@@ -27,12 +27,12 @@ def build_optimizer(network: Predictor, params: TrainParams, runtime: RuntimePar
 def check_optimizer(params: TrainParams, runtime: RuntimeParams, device: str, devices: int) -> None:
     """Raises ParamsError where the optimizer is of no use on such devices, or does not go together with the runtime."""
     chosen = params.optimizer
-    where, do = "train.optimizer.name", "docs/OPTIMIZERS.md says what each is for."
+    where, do = "train.optimizer.name", "docs/OPTIMIZERS.md lists what each supports."
     if device not in chosen.made_for:
         found = f"{chosen.name}, which is for {' and '.join(chosen.made_for)} and many times slower here"
         raise UnsuitableParamsError(where, f"an optimizer for {device}", found, do)
     if runtime.shard and not chosen.shards:
-        raise UnsuitableParamsError(where, "one that works on parts of tensors, for runtime.shard", chosen.name, do)
+        raise UnsuitableParamsError(where, "one that supports sharded tensors, for runtime.shard", chosen.name, do)
     if runtime.activations == "offload" and device != "cuda":
         raise ParamsError("runtime.activations", "`offload` with a CUDA device", device, "Write recompute.")
     if params.step_in_backward and devices > 1:

@@ -9,7 +9,7 @@ from flows.cli._app import Overrides, ParamsFile, out
 
 
 def check(params: ParamsFile, overrides: Overrides = None) -> None:
-    """Check a params file: all problems at once."""
+    """Check a params file and report all problems at once."""
     experiment = load_experiment(local_params(params), overrides or ())
     if isinstance(experiment, WordVectorParams):
         settings = experiment.vectors

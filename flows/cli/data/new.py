@@ -19,16 +19,14 @@ if TYPE_CHECKING:
 
 
 def new(
-    family: Annotated[str, typer.Argument(help="What to learn: sentiment, ner, translation, …")],
+    family: Annotated[str, typer.Argument(help="Kind of problem: sentiment, ner, translation, …")],
     file: Annotated[str, typer.Argument(help="A file, a folder, a pattern in quotes, train.{en,zh}, or hub:NAME.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Where to write the params file.")] = None,
-    column: Annotated[
-        list[str] | None, typer.Option(help="text=body: which column is which, where a guess fails.")
-    ] = None,
+    column: Annotated[list[str] | None, typer.Option(help="text=body: name a column that is guessed wrongly.")] = None,
     encoding: Annotated[str, typer.Option(help="Text encoding of the file.")] = "auto",
-    force: Annotated[bool, typer.Option("--force", help="Replace a params file that exists.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing params file.")] = False,
 ) -> None:
-    """Write a params file for a data file: guess its columns, the model and the settings, and say why."""
+    """Write a params file for a data file: guess its columns, the model and the settings, with reasons."""
     from apf_tasks.params.file import parse_overrides
     from apf_tasks.quickstart.draft import draft
     from apf_tasks.quickstart.write import default_path, refuse_existing, write
@@ -59,7 +57,7 @@ def print_draft(out: Console, draft: ParamsDraft, path: Path) -> None:
     _print_facts(out, draft)
     for doubt in _doubts(draft):
         out.print(f"[yellow]{escape(doubt)}[/]")
-    out.print(f"\n{path} is written. Read it, then:")
+    out.print(f"\nWrote {path}. Review it, then run:")
     shown = f"'{path}'" if " " in str(path) else path
     out.print(f"  apf check {shown}\n  apf run {shown}", markup=False, highlight=False)
 
@@ -68,7 +66,7 @@ def _print_facts(out: Console, draft: ParamsDraft) -> None:
     from apf_tasks.quickstart.page import flow
 
     if not draft.rows:
-        out.print(f"{draft.source} was not looked at: the columns are the family's own names.", highlight=False)
+        out.print(f"{draft.source} was not inspected: the columns are the family's own names.", highlight=False)
         out.print(f"starts from {draft.base.name} ({draft.base.about})", markup=False, highlight=False)
         return
     counts = ", ".join(f"{n:,}" if role == ALL else f"{role} {n:,}" for role, n in draft.rows.items())

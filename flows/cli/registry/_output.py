@@ -65,21 +65,21 @@ def print_history(out: Console, found: History) -> None:
     if found.moves and not found.agrees:
         out.print(
             f"The registry has {_version(found.champion)} as champion, this log ends with {_version(found.expected)}: "
-            "somebody moved it elsewhere, or the registry has forgotten. --replay gives it what the log says.",
+            "it was changed elsewhere, or the registry lost it. --replay restores it from the log.",
             style="yellow",
         )
 
 
 def print_verdict(out: Console, verdict: GateResult) -> None:
     """Every rule, what it needed and what was found."""
-    table = _table("rule", "", "needed", "found", title=f"{verdict.challenger} beside {verdict.champion or 'nobody'}")
+    table = _table("rule", "", "needed", "found", title=f"{verdict.challenger} against {verdict.champion or 'none'}")
     for rule in verdict.rules:
         table.add_row(
             rule.name, "[green]passed[/]" if rule.passed else "[red]failed[/]", escape(rule.needed), escape(rule.found)
         )
     out.print(table)
     if verdict.trade_off:
-        parts = _table("won and lost on", "rows", "by", "champion", "challenger", "")
+        parts = _table("gains and losses on", "rows", "by", "champion", "challenger", "")
         for part in verdict.trade_off:
             scores = (f"{part.champion:.4f}", f"{part.challenger:.4f}")
             parts.add_row(part.name, f"{part.rows:,}", part.metric, *scores, "reliable" if part.reliable else "")
@@ -96,15 +96,15 @@ def print_retrained(out: Console, found: RetrainResult) -> None:
 
 def print_drift(out: Console, report: DriftReport) -> None:
     """Each measure with its test; then one sentence."""
-    table = _table("of", "PSI", "two-sample p", title=f"{report.rows_new:,} new rows beside {report.rows_then:,}")
+    table = _table("of", "PSI", "two-sample p", title=f"{report.rows_new:,} new rows against {report.rows_then:,}")
     for name in dict.fromkeys((*report.psi, *report.p_values)):
         psi, p = report.psi.get(name), report.p_values.get(name)
         table.add_row(name, NOTHING if psi is None else f"{psi:.3f}", NOTHING if p is None else f"{p:.2g}")
     if report.auc is not None:
         out.print(table)
         out.print(
-            f"A classifier tells new texts from old ones with an AUC of {report.auc:.2f} (0.5: not at all). "
-            f"{report.unknown_words:.1%} of the new words are in no old row."
+            f"A classifier separates new texts from old ones with an AUC of {report.auc:.2f} (0.5: chance). "
+            f"{report.unknown_words:.1%} of the new words do not occur in the old rows."
         )
     if report.embeddings is not None:
         said = f"The champion's embeddings of both are {report.embeddings:.3f} apart (energy distance, 0 to 1)."
@@ -147,7 +147,7 @@ def print_reconciled(out: Console, found: Reconciled) -> None:
         )
     out.print(table)
     for run in found.waiting:
-        line = f"mlruns/outbox/{run}.jsonl waits: this tracker does not take it, or does not know the run."
+        line = f"mlruns/outbox/{run}.jsonl is pending: this tracker rejects it or does not know the run."
         out.print(line, style="yellow", markup=False, highlight=False)
 
 

@@ -15,7 +15,7 @@ def predict(
     file: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL or Parquet with the model's input columns.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="CSV, TSV, JSONL or Parquet to write.")],
 ) -> None:
-    """Score a file with a registered model: one row out per row in, whatever its size."""
+    """Score a file of any size with a registered model: one output row per input row."""
     from apf_tasks.serving.predict_file import score_file
     from flows.orchestration._console import console_logging
 

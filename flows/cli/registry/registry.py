@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-registry = typer.Typer(help="Registered models: who is champion, since when, and why.", no_args_is_help=True)
+registry = typer.Typer(help="Registered models: which version is champion, since when, and why.", no_args_is_help=True)
 out = Console()
 
 Name = Annotated[str, typer.Argument(help="The name of a registered model.")]
@@ -19,7 +19,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdou
 
 @registry.command()
 def ls(as_json: AsJson = False) -> None:
-    """All registered models, and where their aliases are."""
+    """All registered models and the versions of their aliases."""
     from apf_tasks.tracking.registry import all_versions
     from flows.cli.registry._output import as_document, print_models
 
@@ -40,10 +40,10 @@ def show(name: Name, as_json: AsJson = False) -> None:
 @registry.command()
 def history(
     name: Name,
-    replay: Annotated[bool, typer.Option("--replay", help="Give the registry the aliases the log ends with.")] = False,
+    replay: Annotated[bool, typer.Option("--replay", help="Restore the registry's aliases from the log.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Every change of the champion. A change that was cut short is finished first."""
+    """Every change of the champion. An interrupted change is completed first."""
     from apf_tasks.tracking import champion as promotion
     from flows.cli.registry._output import as_document, print_history
 
@@ -55,8 +55,8 @@ def promote(
     name: Name,
     version: Annotated[int | None, typer.Argument(help="The version; the challenger when not given.")] = None,
     why: Why = "",
-    gate: Annotated[bool, typer.Option("--gate/--no-gate", help="Judge it first, on today's test rows.")] = True,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Judge it, and move nothing.")] = False,
+    gate: Annotated[bool, typer.Option("--gate/--no-gate", help="Evaluate it first, on the current test rows.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Evaluate the gate, and change nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make a version the champion, if it passes the gate of its params."""
@@ -92,7 +92,7 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace an older export.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Export a registered model to ONNX, if it then answers as the original does."""
+    """Export a registered model to ONNX, if its outputs then equal those of the original."""
     from flows.orchestration._console import console_logging
 
     console_logging()
@@ -104,7 +104,7 @@ def export(
 
 
 def reconcile(as_json: AsJson = False) -> None:
-    """Put right what killed processes left behind: runs without an end, records not delivered, half a promotion."""
+    """Clean up after killed processes: unfinished runs, undelivered records, interrupted promotions."""
     from flows.orchestration._console import console_logging
 
     console_logging()

@@ -17,13 +17,13 @@ from apf_tasks.planning.memory import Memory, predict
 from apf_tasks.training.state import TrainingInputs
 
 MEANT = {
-    "weights": "float32, and the model's tables",
+    "weights": "float32, including the model's buffers",
     "gradients": "float32",
-    "optimizer": "what it remembers of each parameter",
+    "optimizer": "its state for each parameter",
     "activations": "kept by the forward pass for the backward pass",
-    "logits": "a number for every token of the vocabulary",
-    "workspace": "for a moment, and what the allocator holds beyond",
-    "libraries": "python, torch and the like",
+    "logits": "a value for every token of the vocabulary",
+    "workspace": "temporary tensors, and unused memory held by the allocator",
+    "libraries": "Python, torch and other libraries",
 }
 FULL = 0.9
 """Share of a device that may be taken: others use it too, and a prediction is not exact."""
@@ -90,9 +90,9 @@ def print_memory(out: Console, planned: Planned) -> None:
     if planned.fits:
         return
     if not planned.changes:
-        out.print("No change of these settings makes it fit: a smaller model, or a larger device.")
+        out.print("No change of these settings makes it fit: use a smaller model or a larger device.")
         return
-    out.print("What would make it fit, the cheapest first:", highlight=False)
+    out.print("Changes that would make it fit, the cheapest first:", highlight=False)
     ways = Table("override", "then", "costs", box=None, pad_edge=False)
     for change in planned.changes:
         ways.add_row(" ".join(change.overrides), size(change.memory.total), f"[dim]{change.cost}[/]")

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 def compare(
-    runs: Annotated[list[str], typer.Argument(help="Run ids, the starts of some, or models:/NAME@ALIAS.")],
-    picture: Annotated[Path, typer.Option("-o", "--output", help="Where to draw the picture.")] = Path("compare.png"),
-    metric: Annotated[str | None, typer.Option(help="Compare by this score, not by the one that decides.")] = None,
+    runs: Annotated[list[str], typer.Argument(help="Run ids, unique prefixes of them, or models:/NAME@ALIAS.")],
+    picture: Annotated[Path, typer.Option("-o", "--output", help="Where to write the picture.")] = Path("compare.png"),
+    metric: Annotated[str | None, typer.Option(help="Compare by this metric instead of the deciding one.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put past runs side by side, and say which is reliably better on the same test rows."""
+    """Compare past runs, and report which is reliably better on the same test rows."""
     from apf_tasks.runs.compare import compare_runs, document
 
     compared = compare_runs(runs, metric, picture)
@@ -57,10 +57,10 @@ def print_compared(out: Console, compared: RunComparison) -> None:
     for pair in comparison.pairs:
         style = "bold green" if pair.reliable else "bold"
         out.print(
-            f"[{style}]{escape(str(pair))}[/] Predicted alike: {pair.alike:,} of {comparison.shared_rows:,} rows."
+            f"[{style}]{escape(str(pair))}[/] Same prediction: {pair.alike:,} of {comparison.shared_rows:,} rows."
         )
     if len(comparison.pairs) > 1:
-        out.print(f"All {len(comparison.pairs)} intervals hold together with the confidence of one.")
+        out.print(f"All {len(comparison.pairs)} intervals hold simultaneously with that confidence.")
     out.print(f"The picture: {compared.picture}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -115,7 +115,7 @@ def _print_curves(out: Console, compared: RunComparison) -> None:
     for letter, points in compared.curves.items():
         chosen = escape(compared.trial(letter)) or "train as written"
         if not points:
-            table.add_row(f"[bold]{letter}[/]", chosen, *[NOTHING] * 5, "its trial is not in this MLflow")
+            table.add_row(f"[bold]{letter}[/]", chosen, *[NOTHING] * 5, "its trial is not in this MLflow server")
             continue
         best = max(points, key=lambda p: sign * p.score)
         numbers = (f"{points[0].score:.4f}", f"{best.score:.4f}", f"{best.epoch:.3g}", f"{points[-1].score:.4f}")

@@ -29,7 +29,7 @@ def curve(
     ] = "0.125,0.25,0.5,1",
     as_json: AsJson = False,
 ) -> None:
-    """What would more labels bring? Train on growing parts of train, score on validation, extrapolate."""
+    """Estimate the gain from more labels: train on growing parts of train, score on validation, extrapolate."""
     from apf_tasks.params.file import parse_overrides
     from apf_tasks.pipelines import parse_fractions
     from flows.orchestration._console import console_logging
@@ -37,9 +37,7 @@ def curve(
 
     experiment, parts = load_experiment(local_params(params), overrides or ()), parse_fractions(fractions)
     if isinstance(experiment, WordVectorParams):
-        raise ParamsError(
-            "apf curve", "rows with something to learn", "word vectors", "Name a params file of a family."
-        )
+        raise ParamsError("apf curve", "rows with training targets", "word vectors", "Name a params file of a family.")
     console_logging()
     from apf_tasks.cache.journal import journal
     from flows.learning_curve import learning_curve

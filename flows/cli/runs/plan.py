@@ -49,7 +49,7 @@ def plan(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Show what would be reused and what would run, and why. Runs nothing, unless it is to tell time and memory."""
+    """Show what would be reused and what would run, and why. Runs stages only to estimate time and memory."""
     from apf_tasks.cache.history import within_experiment
     from apf_tasks.cache.journal import journal
     from apf_tasks.pipelines import pipeline, word_vector_pipeline
@@ -172,7 +172,7 @@ def _steps(known: Estimate) -> str:
     count = len(known.trainings)
     trainings = f"Training: {count} training{'s' if count > 1 else ''}"
     if known.steps is None:
-        return f"{trainings}; with --measure the rows are split and tokenized to tell the steps."
+        return f"{trainings}; with --measure the rows are split and tokenized to count the steps."
     each = sorted({training.steps or 0 for training in known.trainings})
     steps = f"{each[0]:,}" if len(each) == 1 else f"{each[0]:,} to {each[-1]:,}"
     about = "" if all(training.exact for training in known.trainings) else "about "
@@ -183,7 +183,7 @@ def _steps(known: Estimate) -> str:
 def _time(found: Estimated, measure: bool) -> str:
     if found.speed is None or found.seconds is None:
         if not measure:
-            return "Time: not measured; with --measure a few steps are run to tell."
+            return "Time: not measured; with --measure a few steps are run to estimate it."
         return "Time: not known before the rows are tokenized, so nothing was measured."
     each, speed = sorted(found.seconds), found.speed
     per = _minutes(each[0]) if each[-1] < 1.05 * each[0] else f"{_minutes(each[0])} to {_minutes(each[-1])}"
@@ -207,14 +207,14 @@ def _memory(found: Estimated) -> str:
     if found.memory is not None:
         return f"Memory: {size(found.memory.memory.total)} predicted for {found.memory.device}; below, part by part."
     if known is None:
-        return "Memory: not known before the model is here."
+        return "Memory: unknown until the model is downloaded or built."
     parts = f"{size(known)} for {found.estimate.memory_parts}"
-    return f"Memory: {parts}; activations and libraries come on top: --memory tells."
+    return f"Memory: {parts}; activations and libraries are extra: use --memory."
 
 
 def _disk(known: Estimate) -> str:
     if known.parameters is None or known.kept_bytes is None or known.most_bytes is None:
-        return "Disk: not known before the model is here."
+        return "Disk: unknown until the model is downloaded or built."
     kept, most, free = (size(count) for count in (known.kept_bytes, known.most_bytes, known.free_bytes))
     per = f"{kept} per training for {known.parameters:,} parameters"
     return f"Disk: about {per}, up to {most} while they run; {free} free."

@@ -19,11 +19,11 @@ from flows.cli._app import AsJson, out
 
 
 def rerun(
-    run: Annotated[str, typer.Argument(help="A run id, the start of one, or models:/NAME@ALIAS.")],
-    fresh: Annotated[bool, typer.Option("--fresh", help="Compute all of it again, in a temporary store.")] = False,
+    run: Annotated[str, typer.Argument(help="A run id, a unique prefix of one, or models:/NAME@ALIAS.")],
+    fresh: Annotated[bool, typer.Option("--fresh", help="Compute everything again, in a temporary store.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Repeat a past run from its record alone, say what is different today, and compare the scores."""
+    """Repeat a past run from its record, report what has changed since, and compare the scores."""
     from apf_tasks.runs.differences import in_original_folder, provenance_diff
     from apf_tasks.tracking.past_runs import past_run
     from flows.orchestration._console import console_logging
@@ -53,7 +53,7 @@ def print_then_and_now(out: Console, past: PastRun, elsewhere: Path | None, line
     made = f"run {past.short} of {past.started:%Y-%m-%d %H:%M}, from {past.provenance.params_file}"
     out.print(f"{past.params.name}: {made}", markup=False, highlight=False)
     if elsewhere is not None:
-        out.print(f"Its files are not here: it is repeated in {elsewhere}, where it ran.", markup=False)
+        out.print(f"Its files are not here: it is repeated in {elsewhere}, where it was run.", markup=False)
     table = Table("", "recorded", "today", box=None, pad_edge=False)
     for line in lines:
         today = "[green]same[/]" if line.same else f"[yellow]{escape(line.now)}[/]"

@@ -20,7 +20,7 @@ from flows.cli.runs.word_vectors import vectors
 
 
 def run(params: ParamsFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Run an experiment: reuse what is known, compute the rest, register the chosen model."""
+    """Run an experiment: reuse cached results, compute the rest, register the chosen model."""
     from apf_tasks.params.file import parse_overrides
     from flows.orchestration._console import console_logging
     from flows.orchestration.settings import warm_up_servers
@@ -73,10 +73,8 @@ def print_outcome(out: Console, done: PipelineRun) -> None:
     selection, test = document["selection"], document["test"]
     out.print(search_table(done, selection))
     if selection["compared"] > 1:
-        said = (
-            f"{selection['compared']} trials were compared on the same validation rows: the best of them looks better"
-        )
-        out.print(f"{said} there than it is. The test rows say how good it is.", markup=False)
+        said = f"{selection['compared']} trials were compared on the same validation rows: the score of the best one is"
+        out.print(f"{said} optimistic there. The test score is the estimate to use.", markup=False)
     title = f"Test, {test['rows']:,} rows"
     scores = Table("score", "fine-tuned", "interval", title=title, title_justify="left")
     for baseline in test["baselines"]:
@@ -88,7 +86,7 @@ def print_outcome(out: Console, done: PipelineRun) -> None:
     out.print(scores)
     out.print(f"The fine-tuned model is {test['verdict']}.", markup=False)
     if document["test_opened"] > 1:
-        out.print(f"These test rows have scored {document['test_opened']} models by now; each look weakens the next.")
+        out.print(f"These test rows have scored {document['test_opened']} models by now; each use weakens the next.")
     ran = [v for v in done.stage_runs if v.status == "ran"]
     trained = sum(v.stage == "train_model" for v in ran)
     reused = len(done.stage_runs) - len(ran)

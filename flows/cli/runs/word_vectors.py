@@ -42,10 +42,10 @@ def vectors(params: ParamsFile, overrides: Overrides = None, as_json: AsJson = F
 def similar(
     model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS or models:/NAME/VERSION of word vectors")],
     word: Annotated[str, typer.Argument(help="The word to ask about.")],
-    other: Annotated[str | None, typer.Argument(help="A second word: how similar are they?")] = None,
+    other: Annotated[str | None, typer.Argument(help="A second word, to print the similarity of both.")] = None,
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="Nearest words to show.")] = 10,
 ) -> None:
-    """Ask word vectors: the nearest words of one word, or the cosine of two."""
+    """Query word vectors: the nearest words of one word, or the cosine of two."""
     from apf_tasks.word_vectors.similar import similar as ask
     from flows.orchestration._console import console_logging
 

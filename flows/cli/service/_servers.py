@@ -25,7 +25,7 @@ def serve(work: bool = False) -> None:
         if (url := running_server()) is None:
             url = _start_prefect(started)
         else:
-            out.print(f"Prefect     {url.removesuffix('/api')} (was running already)")
+            out.print(f"Prefect     {url.removesuffix('/api')} (already running)")
         if work:
             os.environ["PREFECT_API_URL"] = url  # Prefect reads it at import: without it, it would start another server
             from flows.orchestration.deployments import deploy

@@ -17,11 +17,11 @@ def retrain(
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Dotted overrides: train.learning_rate=3e-5", show_default=False)
     ] = None,
-    refresh: Annotated[bool, typer.Option("--refresh", help="Ask the gate although nothing is new.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is new.")] = False,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Evaluate the gate even if nothing is new.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only report what is new.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Train again if data, params or code are new, and let the gate decide who is champion."""
+    """Train again if data, params or code have changed, and let the gate decide on promotion."""
     from apf_tasks.params.file import load_params, parse_overrides
     from apf_tasks.tracking.past_runs import local_params
     from flows.orchestration._console import console_logging
@@ -47,7 +47,7 @@ def drift(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Compare new rows with those that the champion learned from."""
+    """Compare new rows with those that the champion was trained on."""
     from apf_tasks.params.file import load_params, parse_overrides
     from apf_tasks.tracking.past_runs import local_params
     from flows.orchestration._console import console_logging
@@ -68,8 +68,8 @@ def drift(
 
 def serve(
     model: Annotated[str, typer.Argument(help="NAME@ALIAS or NAME/VERSION of a registered model.")],
-    port: Annotated[int, typer.Option(help="Where to listen.")] = 5001,
-    host: Annotated[str, typer.Option(help="Who may ask: 0.0.0.0 for everybody.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 5001,
+    host: Annotated[str, typer.Option(help="Address to listen on: 0.0.0.0 for all clients.")] = "127.0.0.1",
 ) -> None:
     """Serve a registered model over HTTP by MLflow's server, until Ctrl-C."""
     from apf_tasks.serving.server import serve_model
@@ -92,15 +92,15 @@ def up() -> None:
 
 
 def join(
-    patience: Annotated[float, typer.Option(help="Leave after so many minutes without a call.")] = math.inf,
+    patience: Annotated[float, typer.Option(help="Exit after this many minutes without a request.")] = math.inf,
 ) -> None:
-    """Lend this machine to trainings with runtime.nodes, until Ctrl-C. It has to share mlruns with the first one."""
+    """Join trainings with runtime.nodes on this machine, until Ctrl-C. It has to share mlruns with the first one."""
     from apf_tasks.cache import store
     from apf_tasks.runtime.launch import join_calls
     from flows.orchestration._console import console_logging
 
     console_logging()
-    out.print(f"waits for calls in {store.root() / 'nodes'}")
+    out.print(f"waits for requests in {store.root() / 'nodes'}")
     out.print(f"joined {join_calls(patience * 60)}")
 
 

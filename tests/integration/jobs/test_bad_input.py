@@ -83,7 +83,7 @@ CASES: list[tuple[Change, str, list[str]]] = [
         "UntrainableDataError",
         ["unknown tokens (model.max_unknown_fraction)", "whose tokenizer knows"],
     ),
-    (too_many_positions, "ModelError", ["at most 64", "65 asked for"]),
+    (too_many_positions, "ModelError", ["at most 64", "65 requested"]),
     (too_many_bad_rows, "DataError", ["5 of 105", "empty text", "rejected.jsonl"]),
     (other_architecture, "ModelError", ["pretrained weights", "of its parameters missing"]),
 ]

@@ -124,7 +124,7 @@ def test_what_is_no_run_to_compare_is_said(
         ([runs["good"]], "at least two runs"),
         ([runs["good"], trial], f"It belongs to the pipeline run {runs['good']}"),
         ([runs["good"], "ffffffff"], "expected one pipeline run, found none"),
-        ([runs["good"], "no such thing"], "the start of one, or models:/NAME@ALIAS"),
+        ([runs["good"], "no such thing"], "a prefix of one, or models:/NAME@ALIAS"),
     ):
         assert apf("compare", *names) == 1
         assert message in capsys.readouterr().err

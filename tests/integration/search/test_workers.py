@@ -99,7 +99,7 @@ def test_a_worker_that_is_killed_costs_no_trial(project: Path) -> None:
 
 def test_a_cluster_that_does_not_answer_is_said_once(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("APF_WORKERS", "dask:nobody")
-    with pytest.raises(WorkersError, match="APF_WORKERS: expected workers that answer, found ValueError"):
+    with pytest.raises(WorkersError, match="APF_WORKERS: expected workers that respond, found ValueError"):
         run()
 
 

@@ -44,8 +44,8 @@ def test_a_tracker_that_comes_and_goes_gets_every_point_once(
     ended = outbox.now_ms()
     assert time.monotonic() - started < 30
     said = [record.message for record in caplog.records]
-    assert sum("the tracker takes nothing" in line for line in said) == 1
-    assert "waits in the outbox; `apf reconcile` delivers it" in said[-1]
+    assert sum("the tracker is unavailable" in line for line in said) == 1
+    assert "is pending in the outbox; `apf reconcile` delivers it" in said[-1]
     assert outbox.deliver_leftovers() == {run.run_id: False}
 
     server.start()
@@ -95,7 +95,7 @@ def test_reconcile_puts_right_what_killed_processes_left(
         assert tracker.client().get_run(at_work.run_id).info.status == "RUNNING"
     (outbox.folder() / f"{'0' * 32}.jsonl").write_text('{"point": ["train/loss", 1.0, 3, 3]}\n')
     assert apf("reconcile") == 0
-    assert f"{'0' * 32}.jsonl waits" in "".join(capsys.readouterr().out.split("\n"))
+    assert f"{'0' * 32}.jsonl is pending" in "".join(capsys.readouterr().out.split("\n"))
 
 
 def test_a_tracker_that_is_not_there_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,7 +103,7 @@ def test_a_promotion_and_its_rollback_are_written_down() -> None:
 def test_a_champion_that_the_gate_did_not_see_is_not_replaced() -> None:
     promote(NAME, 2, "better", 1)
     with pytest.raises(
-        PromotionRefusedError, match="expected version 1 as champion, against which it was judged, found"
+        PromotionRefusedError, match="expected version 1 as champion, with which it was compared, found"
     ):
         promote(NAME, 3, "better", 1)
     with pytest.raises(PromotionRefusedError, match="the champion itself"):

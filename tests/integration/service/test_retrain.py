@@ -111,7 +111,7 @@ def test_from_nothing_new_to_a_new_champion_and_back(
     assert (better.outcome, better.version) == ("waiting for approval", 3)
     assert aliases_of("reviews") == {"champion": 1, "challenger": 3}
     assert tracker.client().get_model_version("reviews", "3").tags["apf.approval"] == "waiting"
-    with pytest.raises(ParamsError, match=r"expected a reason, for gate\.approve asks for a person, found none"):
+    with pytest.raises(ParamsError, match=r"expected a reason, as gate\.approve requires a person, found none"):
         promote("reviews")
     verdict = promote("reviews", why="I have read its errors")
     rules = {rule.name: rule for rule in verdict.rules}
@@ -138,7 +138,7 @@ def test_from_nothing_new_to_a_new_champion_and_back(
     assert versions[2].tags["apf.gate"].startswith("failed against models:/reviews/1: beat_champion")
     assert versions[3].tags["apf.gate"] == "passed against models:/reviews/1"
     drift = tracker.client().get_run(versions[3].run_id).data
-    assert drift.tags["apf.drift"].startswith("200 new rows beside 200")
+    assert drift.tags["apf.drift"].startswith("200 new rows against 200")
     assert {"drift/auc", "drift/embeddings", "drift/psi_words"} <= set(drift.metrics)
     assert versions[3].tags["apf.approval"] == history("reviews").moves[-1].why == "I have read its errors"
 
@@ -256,5 +256,5 @@ def test_a_search_starts_from_the_champion_once_there_is_one(project: Path) -> N
     assert len(tracker.client().search_runs(tracker.experiment_ids(), f"tags.mlflow.parentRunId = '{run.run_id}'")) == 2
     assert aliases_of("reviews")["champion"] == 2
     assert retrain("reviews.yaml").outcome == "nothing new"
-    with pytest.raises(ParamsError, match="expected a model that there is, found only models:/reviews@best"):
+    with pytest.raises(ParamsError, match="expected a model that exists, found only models:/reviews@best"):
         retrain("reviews.yaml", {"search.space.model.base": ["models:/reviews@best"]})

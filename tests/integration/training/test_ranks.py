@@ -122,7 +122,7 @@ def test_a_rank_whose_caller_is_dead_stops(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_rank_that_dies_is_an_error_that_says_so(tmp_path: Path) -> None:
-    with pytest.raises(WorkerDiedError, match=r"found one that died \(exit code -9"):
+    with pytest.raises(WorkerDiedError, match=r"found one that exited \(exit code -9"):
         run_on_ranks(RuntimeParams(device="cpu", devices=2), rank_calls.dies)
 
 

@@ -180,7 +180,7 @@ def test_a_missing_column_is_answered_with_the_columns_there_are(place: Place) -
     with pytest.raises(DataError) as caught:
         place.ingest(source)
     assert str(caught.value) == (
-        "a.csv: expected a column 'text' (the text to judge), found the columns texts, label. "
+        "a.csv: expected a column 'text' (the text to classify), found the columns texts, label. "
         "Write data.columns: {text: texts}."
     )
     with pytest.raises(DataError, match="expected a column 5"):

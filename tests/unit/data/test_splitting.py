@@ -232,7 +232,7 @@ def test_published_test_rows_win_over_train_rows(tmp_path: Path) -> None:
 
 def test_an_empty_split_is_said(tmp_path: Path) -> None:
     with pytest.raises(
-        UntrainableDataError, match=r"at least one row in (validation|test), found train .*It takes 10 rows"
+        UntrainableDataError, match=r"at least one row in (validation|test), found train .*At least 10 rows"
     ):
         split(tmp_path, distinct_rows(3))
     with pytest.raises(UntrainableDataError, match=r"test, found .*Set split.test_fraction above 0"):
@@ -243,7 +243,7 @@ def test_an_empty_split_is_said(tmp_path: Path) -> None:
     rows = [row | {"role": "train"} for row in distinct_rows(100)]
     contradiction = [{"text": "so so", "label": label, "role": "test"} for label in "ab"]
     with pytest.raises(
-        UntrainableDataError, match="All its rows left as duplicates or contradictions: check the test source"
+        UntrainableDataError, match="All rows removed as duplicates or contradictions: check the test source"
     ):
         split(tmp_path, rows + contradiction)
 

@@ -84,7 +84,7 @@ def test_a_reliable_difference_and_several_pairs() -> None:
     assert [pair.reliable for pair in found.pairs] == [True, True, False]
     assert [pair.confidence for pair in found.pairs] == [pytest.approx(100 - 5 / 3)] * 3
     assert str(found.pairs[0]).startswith("B is reliably better than A by +0.6500 accuracy, 98.33 % interval [+0.")
-    assert str(found.pairs[2]) == "A and C are equal: the same accuracy whatever rows are drawn."
+    assert str(found.pairs[2]) == "A and C are equal: the same accuracy in every resample."
     wide = found.pairs[0].difference
     narrow = compare(runs[:2], SETTINGS).pairs[0].difference
     assert wide.low < narrow.low < narrow.high < wide.high
@@ -143,7 +143,7 @@ def test_less_is_better_for_a_language_model() -> None:
 
 def test_perplexities_of_other_tokens_are_not_compared() -> None:
     runs = [language_model("A", 12, 4), language_model("B", 8, 3)]
-    with pytest.raises(DataError, match=r"the same tokens, for perplexity is per token.*--metric bits_per_byte"):
+    with pytest.raises(DataError, match=r"the same tokens: perplexity is per token.*--metric bits_per_byte"):
         compare(runs, SETTINGS)
     assert compare(runs, SETTINGS, "bits_per_byte").pairs[0].reliable
 
@@ -218,7 +218,7 @@ def test_results_from_before_environments_were_recorded_say_so(tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     found = lines(tmp_path, facts(environment={}), facts(stage="no_stage", code={}, environment={}))
     assert found["cpu"][0] == "not recorded"
-    assert found["code of no_stage"] == ("", "there is no such stage any more")
+    assert found["code of no_stage"] == ("", "this stage no longer exists")
 
 
 def test_a_run_is_repeated_where_its_files_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,9 +141,9 @@ def test_the_interval_of_a_point_is_the_bootstrap_of_its_rows(tmp_path: Path) ->
     ("right", "of", "said"),
     [
         ([80, 79, 81, 80], 100, "cannot be told from these points: anything from −"),
-        ([70, 80, 90], 100, "cannot be told: it takes 4 points at least"),
-        ([70, 80, 90, 100], 100, "cannot be told: these validation rows find no error any more"),
-        ([0, 0, 0, 0], 100, "cannot be told: the scores are all alike"),
+        ([70, 80, 90], 100, "cannot be told: at least 4 points are needed"),
+        ([70, 80, 90, 100], 100, "cannot be told: there are no errors left on these validation rows"),
+        ([0, 0, 0, 0], 100, "cannot be told: all scores are equal"),
         ([500, 520, 760, 765], 1000, "times as far from a power law as the validation rows explain. Train the small"),
     ],
 )

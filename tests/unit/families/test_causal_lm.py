@@ -104,7 +104,7 @@ def test_scores_are_exp_of_nats_per_token_and_bits_per_byte() -> None:
 
 def test_an_encoder_is_refused(tmp_path: Path) -> None:
     tiny_bert(tmp_path / "bert")
-    with pytest.raises(ModelError, match=r"a decoder, which reads from left to right, found bert, .*masked_lm"):
+    with pytest.raises(ModelError, match=r"a decoder \(causal attention\), found bert, .*masked_lm"):
         DOCUMENTS.load_model(tmp_path / "bert", ModelParams(base=str(tmp_path / "bert")), ())
 
 
@@ -112,13 +112,13 @@ def test_an_encoder_is_refused(tmp_path: Path) -> None:
     ("messages", "reason"),
     [
         (None, "no messages"),
-        ("hello", "messages are no list of {role, content}"),
-        (["hello"], "messages are no list of {role, content}"),
+        ("hello", "messages are not a list of {role, content}"),
+        (["hello"], "messages are not a list of {role, content}"),
         ([], "no assistant turn"),
         (turns("a"), "no assistant turn"),
         ([*turns("a"), *turns("b", "c")], "two user turns in a row"),
         ([*turns("a", "b"), {"role": "assistant", "content": "c"}], "two assistant turns in a row"),
-        ([{"role": "assistant", "content": "c"}, *turns("a", "b")], "begins with the assistant"),
+        ([{"role": "assistant", "content": "c"}, *turns("a", "b")], "the conversation begins with the assistant"),
         ([{"role": "tool", "content": "c"}, *turns("a", "b")], "unknown role 'tool'"),
         ([{"content": "c"}, *turns("a", "b")], "unknown role None"),
         (turns("a", " "), "assistant turn without text"),

@@ -231,9 +231,9 @@ def test_words_become_a_text_and_what_is_no_text_has_its_reason() -> None:
     words = [["迈向", "新", "世纪"], ["Two", "words"], None, [], [1, 2], "a text"]
     checked = _lm.check_text(pd.DataFrame({"tokens": pd.Series(words, dtype=object)}))
     assert list(checked.rows["text"][:2]) == ["迈向新世纪", "Two words"]
-    assert list(checked.reasons) == ["", "", "empty text", "empty text", "the text is no text", ""]
+    assert list(checked.reasons) == ["", "", "empty text", "empty text", "the text is not a string", ""]
     texts = pd.DataFrame({"text": pd.Series(["good", None, ["One.", "Two."], {"a": 1}], dtype=object)})
-    assert list(_lm.check_text(texts).reasons) == ["", "empty text", "", "the text is no text"]
+    assert list(_lm.check_text(texts).reasons) == ["", "empty text", "", "the text is not a string"]
     assert _lm.check_text(texts).rows["text"][2] == "One. Two."
 
 

@@ -130,7 +130,7 @@ def test_lists_may_be_written_as_text() -> None:
         ({"tokens": [], "tags": []}, "no tokens"),
         ({"tokens": [" ", "\u3000"], "tags": ["O", "O"]}, "no tokens"),
         ({"tokens": ["a"], "tags": None}, "no tags"),
-        ({"tokens": {"a": 1}, "tags": ["O"]}, "tokens are no list of words"),
+        ({"tokens": {"a": 1}, "tags": ["O"]}, "tokens are not a list of words"),
         ({"tokens": ["a", "b"], "tags": ["O"]}, "2 tokens but 1 tags"),
         ({"tokens": ["a", " "], "tags": ["O", "B-PER"]}, "an entity of type PER without any character"),
         (
@@ -177,7 +177,7 @@ def test_spans_are_fitted_to_words_and_counted() -> None:
     assert found.rows["tags"][0] == ["O", "B-LOC", "B-PER", "O"]
     assert found.notes == {
         "spans given twice": 1,
-        "spans without the blanks at their ends": 1,
+        "spans trimmed of white space at their ends": 1,
         "spans widened to whole words": 1,
     }
 
@@ -186,8 +186,8 @@ def test_spans_are_fitted_to_words_and_counted() -> None:
     ("row", "reason"),
     [
         ({"text": None, "spans": []}, "no text"),
-        ({"text": "Ada", "spans": None}, "no list of spans; a row without entities has an empty one"),
-        ({"text": "Ada", "spans": "PER"}, "no list of spans; a row without entities has an empty one"),
+        ({"text": "Ada", "spans": None}, "the list of spans is missing; a row without entities needs an empty one"),
+        ({"text": "Ada", "spans": "PER"}, "the list of spans is missing; a row without entities needs an empty one"),
         ({"text": "Ada", "spans": [[0, 3]]}, "span 1 is not [start, end, type]"),
         ({"text": "Ada", "spans": [["0", "3", "PER"]]}, "span 1 is not [start, end, type]"),
         ({"text": "Ada", "spans": [[0, 3, " "]]}, "span 1 is not [start, end, type]"),
@@ -213,7 +213,7 @@ def test_checked_rows_are_checked_again_alike_and_a_given_text_stays() -> None:
     assert first.rows.to_dict("records") == rows
     other = checked([rows[0] | {"text": "something else"}])
     assert other.rows["text"][0] == "Paris , France"
-    assert other.notes == {"texts made of their tokens, as the given text is not": 1}
+    assert other.notes == {"texts rebuilt from their tokens, because the given text differs": 1}
 
 
 def test_word_tag_text_by_characters() -> None:
@@ -247,7 +247,7 @@ def test_word_tag_text_by_characters() -> None:
     reason = "tags of words; family.entity_tags has to say which are entities, such as {nr: PER}"
     assert set(checked(rows, words="characters").reasons) == {reason}
     odd = [rows[0] | {"compounds": ["nt"]}]
-    said = "compounds are no list of start, end (counted in words) and tag"
+    said = "compounds are not a list of start, end (counted in words) and tag"
     assert checked(odd, entity_tags=names).reasons.tolist() == [said]
 
 

@@ -116,7 +116,7 @@ def test_flat_rows_of_a_csv_file() -> None:
         "",
         "",
         "",
-        "no answer (if the context has none, is_impossible has to say true)",
+        "no answer (if the context has none, is_impossible has to be true)",
     ]
     assert [len(a) for a in checked.rows["answers"]] == [1, 1, 0, 0, 0]
     assert checked.rows["answers"][1][0]["answer_start"] == 35
@@ -127,19 +127,19 @@ def test_each_bad_row_gets_its_reason() -> None:
     assert asked(there) == ""
     assert asked(there, question=None) == "no question"
     assert asked(there, context=None) == "no context"
-    assert asked(there, context=["a"]) == "the context is no text"
+    assert asked(there, context=["a"]) == "the context is not text"
     assert asked([{"text": "Paris", "answer_start": 3}]) == "the answer is not in its context"
-    assert asked(None) == "no answer (if the context has none, is_impossible has to say true)"
-    assert asked([], flag="false") == "no answer, but is_impossible says false"
+    assert asked(None) == "no answer (if the context has none, is_impossible has to be true)"
+    assert asked([], flag="false") == "no answer, but is_impossible is false"
     assert asked([], flag="maybe") == "is_impossible is neither true nor false"
     assert asked(there, flag="true") == "is_impossible, but there are answers"
     assert asked([{"text": " ", "answer_start": 3}]) == "empty answer"
     assert asked("3", flag="3.5") == "is_impossible is neither true nor false"
     assert asked([{"answer_start": 3}]) == "answer 1 has no text"
-    assert asked([{"text": "Mara", "answer_start": "x"}]) == "answer_start is no whole number"
-    assert asked([{"text": "Mara", "answer_start": 1.5}]) == "answer_start is no whole number"
+    assert asked([{"text": "Mara", "answer_start": "x"}]) == "answer_start is not a whole number"
+    assert asked([{"text": "Mara", "answer_start": 1.5}]) == "answer_start is not a whole number"
     assert asked({"answer_start": [3]}) == "the answers have no list `text`"
-    assert asked({"text": ["Mara"], "answer_start": [1, 2]}) == "the answers have not as many `answer_start` as `text`"
+    assert asked({"text": ["Mara"], "answer_start": [1, 2]}) == "`answer_start` and `text` differ in number"
 
 
 def test_no_answer_is_said_in_three_ways() -> None:
@@ -172,9 +172,9 @@ def test_places_are_repaired_and_counted() -> None:
     ]
     assert checked.notes == {
         "answer_start was wrong, the answer found elsewhere": 1,
-        "white space around an answer taken off": 1,
-        "answers not in their context, kept as references beside others that are": 1,
-        "empty answers beside others left out": 1,
+        "white space around an answer removed": 1,
+        "answers not in their context, kept as references next to others that are": 1,
+        "empty answers among others left out": 1,
     }
     assert family().reference(checked.rows)[2] == ["Mara", "a miller"]
 

@@ -63,9 +63,9 @@ def test_a_score_is_learnt_as_a_share_of_its_scale() -> None:
 def test_what_does_not_go_together_is_said() -> None:
     for options, text in [
         ({"target": "score"}, "score_range"),
-        ({"score_range": [0, 1]}, "go together"),
+        ({"score_range": [0, 1]}, "require each other"),
         ({"target": "score", "score_range": [5, 1]}, "runs from 5"),
-        ({"target": "labels", "class_weights": "balanced"}, "belong to"),
+        ({"target": "labels", "class_weights": "balanced"}, "class_weights require"),
     ]:
         with pytest.raises(ValidationError, match=text):
             family(**options)

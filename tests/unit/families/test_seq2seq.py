@@ -125,12 +125,12 @@ def test_a_prompt_does_not_tell_how_long_the_output_is(tmp_path: Path) -> None:
 
 def test_no_room_for_an_input_is_an_error(tmp_path: Path) -> None:
     base = base_of(folder_of(tmp_path, "gpt2"), max_tokens=16)
-    with pytest.raises(ParamsError, match=r"room for an input beside 0 of the prompt and 12 of the output.*20 or more"):
+    with pytest.raises(ParamsError, match=r"room for input besides 0 of the prompt and 12 of the output.*20 or more"):
         encode(SOURCES, TARGETS, base, params(max_new_tokens=12))
     apart = base_of(folder_of(tmp_path, "bart"))
     with pytest.raises(ParamsError, match=r"family\.max_new_tokens.*at most \d+, the positions"):
         encode(SOURCES, TARGETS, apart, params(max_new_tokens=2000))
-    with pytest.raises(ParamsError, match=r"words before the input alone.*' now'.*Let it end in \{source\}"):
+    with pytest.raises(ParamsError, match=r"text before the input only.*' now'.*End it with \{source\}"):
         encode(SOURCES, TARGETS, apart, params(prompt="say {source} now"))
 
 
@@ -184,7 +184,7 @@ def test_the_loss_is_the_models_own_times_the_targets(tmp_path: Path, architectu
 def test_an_encoder_decoder_is_not_packed(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, "t5")
     batch = batch_of(encode(SOURCES, TARGETS, base_of(folder), params()), base_of(folder))
-    with pytest.raises(ValueError, match="does not take examples behind each other"):
+    with pytest.raises(ValueError, match="does not support packed examples"):
         loss(model_of(folder), batch | {"position_ids": batch["attention_mask"]})
 
 
@@ -193,7 +193,7 @@ def test_an_encoder_decoder_is_not_packed(tmp_path: Path) -> None:
 
 def test_a_model_that_cannot_write_is_refused(tmp_path: Path) -> None:
     folder = tiny_model(tmp_path / "bert", "bert")
-    with pytest.raises(ModelError, match=r"a model that writes text.*a bert.*GPT-2, Llama, Qwen"):
+    with pytest.raises(ModelError, match=r"a model that generates text.*a bert.*GPT-2, Llama, Qwen"):
         model_of(folder)
 
 

@@ -270,7 +270,7 @@ def test_roberta_has_two_positions_less_than_its_table(tmp_path: Path) -> None:
     assert model(input_ids=torch.full((1, 30), 10)).logits.shape[1] == 30
     with pytest.raises(RuntimeError, match="out of bounds"):
         model(input_ids=torch.full((1, 31), 10))
-    with pytest.raises(ModelError, match=r"at most 30, the positions of .*, found 31 asked for"):
+    with pytest.raises(ModelError, match=r"at most 30, the positions of .*, found 31 requested"):
         load_base(folder, most.model_copy(update={"max_tokens": 31}))
 
 

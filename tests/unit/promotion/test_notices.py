@@ -39,4 +39,4 @@ def test_what_cannot_be_sent_is_a_warning(monkeypatch: pytest.MonkeyPatch, caplo
         "ConnectionError)",
     ]
     assert "s3cret" not in caplog.text
-    assert "the webhook was not told that apf: reviews was refused" in caplog.text
+    assert "the webhook was not notified that apf: reviews was refused" in caplog.text

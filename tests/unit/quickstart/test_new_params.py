@@ -358,7 +358,7 @@ def test_a_column_that_cannot_be_guessed(tmp_path: Path) -> None:
         draft("sentiment", str(file))
     assert "expected a column for 'label' (its label)" in str(caught.value)
     assert f"  two: {CHINESE[0]} | {CHINESE[1]}\n  taken as 'text': one\n" in caught.value.found
-    assert caught.value.do == "Say which: --column label=NAME (or its number, from 0)."
+    assert caught.value.do == "Choose one: --column label=NAME (or its number, from 0)."
     with pytest.raises(ParamsError, match=r"expected one of text, label.*found 'txt'. Did you mean text"):
         draft("sentiment", str(file), {"txt": "one"})
     with pytest.raises(DataError, match="expected a column 'three', found the columns"):

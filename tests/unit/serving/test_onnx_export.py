@@ -45,18 +45,18 @@ def test_an_export_answers_as_the_original(
     with torch.no_grad():  # another model by a hair
         for tensor in network.model.parameters():
             tensor *= 1.05
-    with pytest.raises(ExportError, match=r"model.onnx beside the original: expected outputs that differ by 0.001"):
+    with pytest.raises(ExportError, match=r"model.onnx against the original: expected outputs that differ by 0.001"):
         replay(network, {}, tmp_path / "export" / MODEL, served_rows(network))
 
 
 @pytest.mark.parametrize(
     ("family", "config", "found"),
     [
-        ({"name": "causal_lm", "mode": "instructions"}, "{}", "one that writes its answer token by token. Serve it"),
+        ({"name": "causal_lm", "mode": "instructions"}, "{}", "one that generates its answer token by token. Serve it"),
         (
             {"name": "translation"},
             '{"is_encoder_decoder": true}',
-            "one that writes its answer token by token. Serve it",
+            "one that generates its answer token by token. Serve it",
         ),
         (
             {"name": "sentiment"},
@@ -95,7 +95,7 @@ def test_a_folder_is_whole_or_not_there(tmp_path: Path) -> None:
     with _folder(target, force=False) as folder:
         (folder / RECORD).write_text("first")
         assert [path.name for path in target.parent.iterdir()] == [f".reviews.{os.getpid()}.partial"]
-    with pytest.raises(ExportError, match=r"found an older export. Write --force"):
+    with pytest.raises(ExportError, match=r"found an older export. Add --force"):
         check_target(target, force=False)
     with _folder(target, force=True) as folder:
         (folder / RECORD).write_text("second")

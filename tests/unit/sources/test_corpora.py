@@ -189,18 +189,18 @@ def test_squad_questions_of_a_wrong_shape_say_where(place: Place) -> None:
     data["data"] += [{"title": "no paragraphs"}, 7]
     table = place.read("a.json", json.dumps(data))
     assert rejected(table) == [
-        (1, "entry 1, paragraph 1, question 1: the question is no text"),
-        (2, "entry 1, paragraph 1, question 2 is no object"),
+        (1, "entry 1, paragraph 1, question 1: the question is not text"),
+        (2, "entry 1, paragraph 1, question 2 is not an object"),
         (3, "entry 1, paragraph 1, question 3: is_impossible is neither true nor false"),
-        (4, "entry 1, paragraph 1, question 4: the answers are no list"),
+        (4, "entry 1, paragraph 1, question 4: the answers are not a list"),
         (6, "entry 1, paragraph 2 has no context"),
         (7, "entry 1, paragraph 2 has no context"),
         (8, "entry 1, paragraph 3 has no list of questions (qas)"),
-        (9, "entry 1, paragraph 4 is no object"),
+        (9, "entry 1, paragraph 4 is not an object"),
         (10, "entry 1, paragraph 5, question 1: answer 2 is not a text with its answer_start"),
         (11, "half of a surrogate pair: no valid Unicode text"),
         (12, "entry 2 has no list of paragraphs"),
-        (13, "entry 3 is no object"),
+        (13, "entry 3 is not an object"),
     ]
     assert table.numbers == [5]
 
@@ -369,8 +369,8 @@ def test_po_messages_that_cannot_be_read(place: Place) -> None:
     assert rejected(table) == [
         (4, "unescaped double quote found"),
         (43, "a quotation mark that is not closed"),
-        (46, "a line that is no part of a message"),
-        (48, "a line that is no part of a message"),
+        (46, "a line that is not part of a message"),
+        (48, "a line that is not part of a message"),
     ]
     assert table.numbers[:2] + table.numbers[-1:] == [1, 15, 50]
 

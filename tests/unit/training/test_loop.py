@@ -172,7 +172,7 @@ def test_a_pass_that_does_not_fit_is_cut_and_the_step_is_the_same(
         cut, cut_losses = setting.train()
     assert cut_losses == pytest.approx(losses, rel=1e-4)
     torch.testing.assert_close(weights(cut), weights(whole), atol=2e-5, rtol=1e-4)
-    assert "out of memory: from here on at most" in caplog.records[-1].message
+    assert "out of memory: from now on at most" in caplog.records[-1].message
     assert max(seen[3:]) > 40 >= max(seen[-8:])
     setting.family = replace(family, loss=no_memory)
     with pytest.raises(ModelError, match="a forward and backward pass that fit into memory"):

@@ -175,13 +175,13 @@ def test_what_does_not_go_together_is_said(setting: Setting) -> None:
     for name in ("adamw_8bit", "adamw_offload", "muon"):
         with pytest.raises(ParamsError, match=rf"an optimizer for cpu, found {name}, which is for cuda"):
             build_optimizer(network, TrainParams(optimizer={"name": name}), RuntimeParams())  # type: ignore[arg-type]
-    with pytest.raises(ParamsError, match="parts of tensors"):
+    with pytest.raises(ParamsError, match="sharded tensors"):
         build_optimizer(network, TrainParams(optimizer={"name": "adafactor"}), RuntimeParams(shard=True))  # type: ignore[arg-type]
     with pytest.raises(ParamsError, match="offload` with a CUDA device"):
         build_optimizer(network, TrainParams(), RuntimeParams(activations="offload"))
     with pytest.raises(ValidationError, match="needs `max_grad_norm:`"):
         TrainParams(step_in_backward=True)
-    with pytest.raises(ValidationError, match="single tensors, not muon"):
+    with pytest.raises(ValidationError, match="a per-tensor optimizer, not muon"):
         TrainParams(step_in_backward=True, max_grad_norm=None, optimizer={"name": "muon"})  # type: ignore[arg-type]
     for given, said in (
         ("train.optimizer={name: sgd, beta1: 0.5}", "train.optimizer.beta1: unknown key"),
