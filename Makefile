@@ -30,6 +30,8 @@ check: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/vulture
 
 bench: $(VENV)/.ready
 	$(BIN)/python -m benchmarks.run

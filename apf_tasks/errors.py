@@ -83,7 +83,7 @@ class DivergedError(UntrainableError):
     """The loss or a gradient stopped being a finite number."""
 
 
-class InterruptedByUser(ApfError):
+class InterruptedByUser(ApfError):  # noqa: N818  # a state, as KeyboardInterrupt is
     """Asked to stop: a checkpoint is on disk, the same command continues from it."""
 
 

@@ -53,7 +53,10 @@ def promote(name: str, version: int | None = None, why: str = "", dry_run: bool 
 def gate_and_promote(
     name: str, version: int, params: Params, why: str, dry_run: bool = False, ask: bool = False
 ) -> GateResult:
-    """Evaluate, record the result, and promote on success; with `ask` wait for approval. Raises PromotionRefusedError."""
+    """Evaluate, record the result, and promote on success; with `ask` wait for approval.
+
+    Raises PromotionRefusedError.
+    """
     champion = champion_of(name)
     if champion == version:
         raise PromotionRefusedError(

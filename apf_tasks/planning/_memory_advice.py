@@ -89,11 +89,7 @@ def _steps(trial: TrainingInputs, device: str) -> Iterator[_Step]:
         if runtime.activations == "keep":
             yield _runtime(cost, activations=activations)
     if device != "cpu":
-        ranks = 2
-        while ranks <= MOST_RANKS and params.optimizer.shards and not params.step_in_backward:
-            if ranks > runtime.devices:
-                yield _runtime(f"{ranks} such GPUs", devices=ranks, shard=True)
-            ranks *= 2
+        yield from _more_gpus(trial)
         if params.optimizer.name == "adamw":
             yield _optimizer("nearly the same updates as AdamW; needs torchao", "adamw_8bit")
     if params.optimizer.name != "adafactor":
@@ -104,6 +100,15 @@ def _steps(trial: TrainingInputs, device: str) -> Iterator[_Step]:
     if longest >= 64:
         text, cost = f"model.max_tokens={longest // 2}", "the ends of long rows are cut off"
         yield _Step((text,), cost, lambda given: given, longest // 2)
+
+
+def _more_gpus(trial: TrainingInputs) -> Iterator[_Step]:
+    """The model divided over 2, 4, 8 … GPUs."""
+    ranks = 2
+    while ranks <= MOST_RANKS and trial.params.optimizer.shards and not trial.params.step_in_backward:
+        if ranks > trial.runtime.devices:
+            yield _runtime(f"{ranks} such GPUs", devices=ranks, shard=True)
+        ranks *= 2
 
 
 def _train(cost: str, **values: object) -> _Step:

@@ -35,7 +35,7 @@ class Answer(NamedTuple):
     """In characters of the context; None where the source has none."""
 
 
-class Malformed(ValueError):
+class MalformedError(ValueError):
     """The answers have no form that is known; the message is the reason for the row."""
 
 
@@ -77,7 +77,7 @@ def _judge(
         return [], "is_impossible is neither true nor false", []
     try:
         read = read_answers(value, start)
-    except Malformed as malformed:
+    except MalformedError as malformed:
         return [], str(malformed), []
     written = [answer for answer in read or [] if answer.text.strip()]
     if impossible and written:
@@ -101,7 +101,7 @@ def _why_none(read: list[Answer] | None, impossible: bool | None) -> str:
 
 
 def read_answers(value: Any, start: Any = None) -> list[Answer] | None:
-    """The answers in whichever form; None when there is nothing at all. Raises Malformed."""
+    """The answers in whichever form; None when there is nothing at all. Raises MalformedError."""
     if isinstance(value, dict):
         value = _rows_of(value)
     if value is None:
@@ -110,7 +110,7 @@ def read_answers(value: Any, start: Any = None) -> list[Answer] | None:
     if isinstance(value, str):
         return [Answer(value, _whole_number(start))]
     if not isinstance(value, list):
-        raise Malformed("the answers are not a list")
+        raise MalformedError("the answers are not a list")
     return [_answer(one, number) for number, one in enumerate(value, start=1)]
 
 
@@ -120,18 +120,18 @@ def _rows_of(value: dict[str, Any]) -> list[dict[str, Any]]:
     if isinstance(texts, str) or isinstance(value.get("answer_start"), int):
         return [value]
     if not isinstance(texts, list):
-        raise Malformed("the answers have no list `text`")
+        raise MalformedError("the answers have no list `text`")
     if starts is None:
         starts = [None] * len(texts)
     if not isinstance(starts, list) or len(starts) != len(texts):
-        raise Malformed("`answer_start` and `text` differ in number")
+        raise MalformedError("`answer_start` and `text` differ in number")
     return [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)]
 
 
 def _answer(one: Any, number: int) -> Answer:
     text, start = (one.get("text"), one.get("answer_start")) if isinstance(one, dict) else (one, None)
     if not isinstance(text, str):
-        raise Malformed(f"answer {number} has no text")
+        raise MalformedError(f"answer {number} has no text")
     return Answer(text, _whole_number(start))
 
 
@@ -143,7 +143,7 @@ def _whole_number(start: Any) -> int | None:
     except (TypeError, ValueError):
         number = 0.5
     if not number.is_integer():
-        raise Malformed("answer_start is not a whole number")
+        raise MalformedError("answer_start is not a whole number")
     return int(number)
 
 
