@@ -1,22 +1,22 @@
 """Every error apf raises on purpose.
 
     ApfError
-    ├── ParamsError      the params file cannot be read, or says something that is not allowed
-    ├── SourceError      a data or model source cannot be reached, verified or unpacked
-    ├── DataError        the rows cannot be used
-    ├── StoreError       the stage store cannot be read or written (no space, no permission)
-    ├── UntrainableError      these values cannot be trained, whatever the surroundings: all that a search outlives
-    │   ├── UntrainableDataError  the rows can be read, but no model can learn from them (a DataError too)
-    │   ├── Diverged     the loss or a gradient stopped being a finite number
-    │   ├── ModelError   the pretrained model cannot be loaded, or does not fit the data
+    ├── ParamsError                the params file cannot be read, or says something that is not allowed
+    ├── SourceError                a data or model source cannot be reached, verified or unpacked
+    ├── DataError                  the rows cannot be used
+    ├── StoreError                 the stage store cannot be read or written (no space, no permission)
+    ├── UntrainableError           these values cannot be trained, whatever the surroundings: all that a search outlives
+    │   ├── UntrainableDataError   the rows can be read, but no model can learn from them (a DataError too)
+    │   ├── DivergedError          the loss or a gradient stopped being a finite number
+    │   ├── ModelError             the pretrained model cannot be loaded, or does not fit the data
     │   ├── MissingModelError      the model to start from does not exist (a SourceError too)
     │   ├── UnsuitableParamsError  a value does not go together with the model or with another value (a ParamsError too)
-    │   └── WorkerDiedError   the process that trained was killed, as it is for want of memory
-    ├── Interrupted      asked to stop: a checkpoint is on disk, the same command continues from it
-    ├── WorkersError     the processes that should train cannot be had, or ended otherwise than by their work
-    ├── RegistryError    the tracker refuses, or a model does not replay as it was trained
+    │   └── WorkerDiedError        the process that trained was killed, as it is for want of memory
+    ├── InterruptedByUser          asked to stop: a checkpoint is on disk, the same command continues from it
+    ├── WorkersError               the processes that should train cannot be had, or ended otherwise than by their work
+    ├── RegistryError              the tracker refuses, or a model does not replay as it was trained
     │   └── PromotionRefusedError  the champion stays: a rule of the gate failed, or the champion is another one by now
-    └── ExportError      a model cannot be exported, or what was exported does not answer as the model does
+    └── ExportError                a model cannot be exported, or what was exported does not answer as the model does
 
 An ApfError says four things: where it happened, what was expected, what was found, and what to do next.
 """

@@ -37,16 +37,16 @@ WITHOUT_INFLUENCE = {
     for module, names in {
         "cache.code_digest": "code_digests",
         "cache.fingerprints": "fsync",
-        "cache.journal": "called current_label",
+        "cache.journal": "current_label labelled_as",
         "cache.stage": "",
-        "cache.store": "WORK hold store_error root",
+        "cache.store": "CHECKPOINT_DIR lock root store_error",
         "errors": "ApfError DataError DivergedError InterruptedByUser MissingModelError ModelError ParamsError"
         " PromotionRefusedError RegistryError SourceError UnsuitableParamsError UntrainableDataError WorkerDiedError"
         " WorkersError fails_trial is_system_error portable",
         "params.experiment": "Params.metric",
         "params.family": "family_module",
-        "runtime.progress": "current_listener throttled_logger progress read_moment listening file_listener",
-        "sources.data": "missing",
+        "runtime.progress": "current_listener file_listener listening progress read_moment throttled_logger",
+        "sources.data": "missing_path_error",
         "sources.hub": "TIMEOUT_SECONDS _resolve unreachable",
         "sources.models": "_built _check_model_files",
         "sources.package_index": "cache_folder cannot_write fetch",

@@ -194,7 +194,7 @@ def everything() -> dict[tuple[str, str | None], dict[Reference, Code]]:
         (FINGERPRINTS, "digest_size=DIGEST_BYTES)\n    with", "digest_size=8)\n    with", "ingest register", ""),
         (FINGERPRINTS, "{name: file_digest(path)", "{path.name: file_digest(path)", "ingest register", ""),
         (FINGERPRINTS, "json.dumps(value, sort_keys=True", "json.dumps(value", "select train_rung", ""),
-        ("stages.py", "Trial(train, validation", "Trial(validation, train", TRAINED, "evaluate ingest"),
+        ("stages.py", "Inputs(train, validation", "Inputs(validation, train", TRAINED, "evaluate ingest"),
         ("params/train.py", "self.devices * self.nodes", "self.devices", TRAINED, "ingest split_rows"),
         (OPTIMIZERS, "betas = (options.beta1", "betas = (options.beta2", TRAINED, "evaluate select register"),
         (OPTIMIZERS, "p.dim() >= 2]", "p.dim() >= 1]", TRAINED, "evaluate select register"),

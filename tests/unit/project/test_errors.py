@@ -15,7 +15,7 @@ from apf_tasks.errors import ApfError, fails_trial, is_system_error, portable
 OF_TRIALS = {
     "UntrainableError",
     "UntrainableDataError",
-    "Diverged",
+    "DivergedError",
     "ModelError",
     "MissingModelError",
     "UnsuitableParamsError",

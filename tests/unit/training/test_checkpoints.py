@@ -102,7 +102,7 @@ def test_a_state_that_is_not_whole_is_none(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path, model, optimizer) == TrainerState(step=2)
 
 
-@pytest.mark.parametrize("how", [lambda kept: kept.wait(), lambda kept: kept.begin(TrainerState(step=2))])
+@pytest.mark.parametrize("how", [lambda kept: kept.wait(), lambda kept: kept.save_async(TrainerState(step=2))])
 def test_what_the_writing_meets_is_raised(how: Callable[[Checkpointer], None], tmp_path: Path) -> None:
     (tmp_path / CHECKPOINT_DIR).write_text("a file where the folder has to be")
     model, optimizer = setting()
