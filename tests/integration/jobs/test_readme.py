@@ -35,7 +35,7 @@ def test_the_readme_shows_the_commands_there_are() -> None:
 def test_the_readme_quotes_the_pipeline() -> None:
     quoted = re.search(r"```python\nraw = (.*?)```", README, re.DOTALL)
     assert quoted
-    code = (PROJECT / "flows" / "pipeline.py").read_text().replace("\n    ", "\n")
+    code = (PROJECT / "apf_tasks" / "pipelines.py").read_text().replace("\n    ", "\n")
     assert "raw = " + quoted[1].strip() in code
 
 

@@ -59,7 +59,7 @@ def test_trials_run_in_two_workers(project: Path, workers: str, monkeypatch: pyt
         "learning_rate=0.001": False,
         "learning_rate=1e+36": True,
     }
-    assert "Diverged: training step" in next(t["failure"] for t in done.trials if t["failure"])
+    assert "DivergedError: training step" in next(t["failure"] for t in done.trials if t["failure"])
     assert len(handles(done, TrainedModel)) == 2
     children = tracker.client().search_runs(
         [tracker.experiment_id("reviews")], filter_string="tags.`apf.kind` = 'trial'"

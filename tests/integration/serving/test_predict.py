@@ -32,7 +32,7 @@ MODEL = "models:/sentiment/1"
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from apf_tasks import row_chunks, scoring
+from apf_tasks.serving import _row_chunks as row_chunks, predict_file as scoring
 
 write, written = scoring._write_part, []
 def write_and_die(table, part):
@@ -91,7 +91,7 @@ def test_a_kill_costs_what_was_not_written(tmp_path: Path, monkeypatch: pytest.M
     pd.DataFrame(review_rows(650)).to_csv(source, index=False)
     score_file(MODEL, source, tmp_path / "whole.csv")
     target = tmp_path / "out.csv"
-    code = "from apf_tasks import row_chunks; row_chunks.chunks.__defaults__ = (100,)\n" + KILLED
+    code = "from apf_tasks.serving import _row_chunks as row_chunks; row_chunks.chunks.__defaults__ = (100,)\n" + KILLED
     command = [sys.executable, "-c", code, MODEL, str(source), str(target)]
     killed = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(PROJECT)}, capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
