@@ -196,7 +196,7 @@ def test_a_plan_of_a_new_text(project: Path) -> None:
     with (project / "text.jsonl").open("a") as file:
         file.write(json.dumps({"text": "One sentence more."}) + "\n")
     stage_runs = plan_stages(load_word_vectors("words.yaml"), word_vector_pipeline)
-    assert {found.stage for found in stage_runs if found.status == "runs"} == STAGES
+    assert [found.stage for found in stage_runs if found.status == "runs"] == STAGES
     assert stage_runs[0].reason == "content of data.source changed"
 
 
