@@ -157,6 +157,6 @@ def model_inputs(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def get_family(params: FamilyParams) -> Family:
-    """The family for these options."""
+    """The family for these options. Raises ParamsError where a module of one's own makes something else."""
     family: Family = family_record(params)
     return family

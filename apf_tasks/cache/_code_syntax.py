@@ -76,7 +76,7 @@ class Module:
                 uses.add((module, attribute.removesuffix(CALLED) or WHOLE) if what == WHOLE else (module, what + call))
             elif not whole and local in self.statements:
                 uses.add((self.module, local + call))
-        libraries = frozenset(_libraries(reader.imports))
+        libraries = frozenset(_libraries(reader.imports, self.package))
         text, imports = digest([_text(n) for n in nodes]), frozenset(use for _, use in own)
         return Code(text, imports, frozenset(uses), frozenset(reader.attributes), libraries)
 
@@ -242,13 +242,14 @@ def _is_stage(node: ast.expr) -> bool:
 
 
 def _imported(nodes: Iterable[ast.stmt], package: str, is_module: IsModule) -> Iterator[tuple[str, Reference]]:
-    """Local name ("" where there is none) -> what of apf_tasks it is, for every import."""
+    """Local name ("" where there is none) -> what of apf_tasks, or of the own package, it is, for every import."""
+    followed = {"apf_tasks", package.partition(".")[0]}
     for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
-                if alias.name.split(".")[0] == "apf_tasks":
+                if alias.name.split(".")[0] in followed:
                     yield alias.asname or "", (alias.name, WHOLE)
-        elif isinstance(node, ast.ImportFrom) and (module := _from(node, package)).split(".")[0] == "apf_tasks":
+        elif isinstance(node, ast.ImportFrom) and (module := _from(node, package)).split(".")[0] in followed:
             for alias in node.names:
                 name = f"{module}.{alias.name}"
                 whole = alias.name != WHOLE and is_module(name)
@@ -262,10 +263,11 @@ def _from(node: ast.ImportFrom, package: str) -> str:
     return ".".join([*above, *([node.module] if node.module else [])])
 
 
-def _libraries(nodes: Iterable[ast.Import | ast.ImportFrom]) -> Iterator[str]:
+def _libraries(nodes: Iterable[ast.Import | ast.ImportFrom], package: str) -> Iterator[str]:
     """Top-level modules from elsewhere."""
+    ours = ("apf_tasks", "__future__", package.partition(".")[0])
     for node in nodes:
         names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom) and not node.level:
             names = [str(node.module)]
-        yield from (top for name in names if (top := name.split(".")[0]) not in ("apf_tasks", "__future__"))
+        yield from (top for name in names if (top := name.split(".")[0]) not in ours)

@@ -10,6 +10,7 @@ attribute of that name, their fields and validators where it makes an instance.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -68,7 +69,7 @@ _remembered: dict[tuple[Path, tuple[str, ...], str | None], tuple[dict[str, Stam
 
 def code_digests(roots: Iterable[str], family: str | None = None) -> dict[str, str]:
     """Module -> digest of what counts in it: of the roots (names below apf_tasks, of modules or of definitions), of all
-    that they use, and of the family's own module.
+    that they use, and of the family's own module. A family of one's own is followed in its own package.
 
     A family's baselines belong to the one stage that compares with them: they count where the stage names them.
     """
@@ -115,11 +116,15 @@ def _follow(roots: Iterable[str], family: str | None) -> tuple[dict[Reference, C
                 continue
             code = found[module, name] = files(module).code(name)
             uses = code.uses | {u for u in code.imports if u[0] not in FOLLOWED_BY_DEFINITION}
-            baselines = {u for u in uses if u[0] == BASELINES and module.startswith(FAMILIES) and not compares}
+            baselines = {u for u in uses if u[0] == BASELINES and _is_of_a_family(module) and not compares}
             called = {member for a in code.attributes - attributes for member in members.get(a, ())}
             attributes |= code.attributes
             wanted |= (uses | called) - baselines - seen
     return found, stamps
+
+
+def _is_of_a_family(module: str) -> bool:
+    return module.startswith(FAMILIES) or not module.startswith("apf_tasks.")
 
 
 def _root(name: str) -> Reference:
@@ -161,8 +166,17 @@ def _called(use: Reference, call: str) -> Reference:
 
 
 def _source(module: str) -> Path:
-    path = PACKAGE.joinpath(*module.split(".")[1:])
+    top, *inner = module.split(".")
+    path = PACKAGE.joinpath(*inner) if top == "apf_tasks" else _own_folder(top).joinpath(*inner)
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def _own_folder(package: str) -> Path:
+    """Where the package of a family of one's own lies; it has been imported when the params were read."""
+    found = importlib.util.find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        return Path(package)
+    return Path(next(iter(found.submodule_search_locations)))
 
 
 def _is_module(name: str) -> bool:

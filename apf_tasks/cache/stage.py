@@ -24,7 +24,7 @@ from apf_tasks.cache.code_digest import code_digests, root_of
 from apf_tasks.cache.environment import environment, installed_version
 from apf_tasks.cache.journal import Pending, StageRun, _journal, labelled_as
 from apf_tasks.params.base import Frozen, dotted
-from apf_tasks.params.family import FamilyParams
+from apf_tasks.params.family import FamilyParams, own_distributions
 
 P = ParamSpec("P")
 R = TypeVar("R", bound=Artifact)
@@ -95,6 +95,7 @@ class Stage(Generic[P, R]):
         family = next((a.name for a in arguments.values() if isinstance(a, FamilyParams)), None)
         code = code_digests(self.code, family)
         libraries = {name: ".".join(installed_version(name).split(".")[:2]) for name in self.libraries}
+        libraries |= own_distributions(family)
         key = fingerprints.digest([self.name, inputs, code, libraries])
         return store.Record(stage=self.name, key=key, inputs=inputs, code=code, libraries=libraries, seconds=0)
 

@@ -13,7 +13,7 @@ from pydantic import Field, SerializeAsAny, field_validator, model_validator
 from apf_tasks.errors import ParamsError
 from apf_tasks.params.base import Frozen
 from apf_tasks.params.data import DataParams, SplitParams
-from apf_tasks.params.family import FamilyParams, family_params, family_record
+from apf_tasks.params.family import FamilyParams, canonical, family_params, family_record, is_own
 from apf_tasks.params.gate import DriftParams, GateParams, NotifyParams, RegisterParams
 from apf_tasks.params.model import ModelParams, TokenizerParams
 from apf_tasks.params.search import EvaluationParams, SearchParams, SelectParams
@@ -48,10 +48,12 @@ class Params(Frozen):
         section = {"name": value} if isinstance(value, str) else value
         if not isinstance(section, dict) or not isinstance(section.get("name"), str):
             return section
+        name = canonical(section["name"])
         try:
-            return family_params(section["name"]).model_validate(section)
+            return family_params(name).model_validate({**section, "name": name})
         except ParamsError as error:
-            raise ValueError(f"expected {error.expected}. {error.do}") from error
+            found = f", found {error.found}" if is_own(name) else ""
+            raise ValueError(f"expected {error.expected}{found}. {error.do}") from error
 
     @model_validator(mode="after")
     def _known_metric(self) -> Params:

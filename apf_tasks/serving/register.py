@@ -15,12 +15,12 @@ from apf_tasks.data.rows import read_rows
 from apf_tasks.errors import RegistryError
 from apf_tasks.evaluation.registered.recorded_config import ServedConfig
 from apf_tasks.family import get_family
-from apf_tasks.params.family import FamilyParams
+from apf_tasks.params.family import FamilyParams, own_package
 from apf_tasks.params.model import ModelParams
 from apf_tasks.params.train import RuntimeParams
 from apf_tasks.tracking import run_logger as tracking
 from apf_tasks.tracking.champion import add_challenger
-from apf_tasks.tracking.models import NOT_REGISTERED, ask_logged, log_code_model
+from apf_tasks.tracking.models import NOT_REGISTERED, Interface, ask_logged, log_code_model
 from apf_tasks.tracking.registry import register_version
 
 REPLAYED_ROWS = 32
@@ -100,11 +100,10 @@ def _log(
         folder,
         run_id,
         code="serving/served_model.py",
-        inputs=dict.fromkeys(functions.example, "string"),
-        outputs=functions.output_columns,
-        example=functions.example,
+        interface=Interface(dict.fromkeys(functions.example, "string"), functions.output_columns, functions.example),
         libraries=SERVING_LIBRARIES,
         config=config.model_dump(mode="json"),
+        own_package=own_package(family.name),
     )
 
 
@@ -115,7 +114,7 @@ def _replay(uri: str, report: EvaluationReport, family: FamilyParams, precision:
     """
     functions = get_family(family)
     rows = read_rows(report.path / "predictions.parquet").head(REPLAYED_ROWS)
-    answers = ask_logged(uri, rows[list(functions.example)])
+    answers = ask_logged(uri, rows[list(functions.example)], own_package(family.name))
     alike, tolerance = np.ones(len(rows), dtype=bool), PROBABILITY_TOLERANCE[precision]
     for column, kind in functions.output_columns.items():
         if kind == "double":  # None and NaN say the same: there is no such number

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -19,31 +19,43 @@ from apf_tasks.tracking import client as tracker
 NOT_REGISTERED = "It is not registered. This is a bug in how the model is packaged; please report it."
 
 
+class Interface(NamedTuple):
+    """What a model is asked and what it answers."""
+
+    inputs: Mapping[str, str]
+    """Column -> MLflow type."""
+    outputs: Mapping[str, str]
+    """Column -> MLflow type."""
+    example: Mapping[str, str]
+    """One row of input."""
+    optional_inputs: Sequence[str] = ()
+    settings: Mapping[str, int] = {}  # a NamedTuple's default is never written to
+    """Whole numbers that `predict` takes as params, with their defaults."""
+
+
 def log_code_model(
     folder: Path,
     run_id: str,
     code: str,
-    inputs: Mapping[str, str],
-    outputs: Mapping[str, str],
-    example: Mapping[str, str],
+    interface: Interface,
     libraries: Sequence[str],
-    optional_inputs: Sequence[str] = (),
-    settings: Mapping[str, int] | None = None,
     config: Mapping[str, Any] | None = None,
+    own_package: str | None = None,
 ) -> tuple[str, str]:
     """Log a folder as a pyfunc whose code is the file `code` of this package. Returns the model's URI and id.
 
-    `inputs` and `outputs` are column -> MLflow type; `settings` are whole numbers that `predict` takes as params;
-    `config` is what the code reads when it is loaded.
+    `config` is what the code reads when it is loaded. `own_package`, that of a family of one's own, is logged too.
     """
     tracker.client()
     import mlflow
     from mlflow.models import ModelSignature
     from mlflow.types.schema import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
-    columns: list[Any] = [ColSpec(kind, name, required=name not in optional_inputs) for name, kind in inputs.items()]
-    answers: list[Any] = [ColSpec(kind, name) for name, kind in outputs.items()]
-    numbers = [ParamSpec(name, DataType.long, default) for name, default in (settings or {}).items()]
+    columns: list[Any] = [
+        ColSpec(kind, name, required=name not in interface.optional_inputs) for name, kind in interface.inputs.items()
+    ]
+    answers: list[Any] = [ColSpec(kind, name) for name, kind in interface.outputs.items()]
+    numbers = [ParamSpec(name, DataType.long, default) for name, default in interface.settings.items()]
     asked: Any = ParamSchema(numbers) if numbers else None
     package = _folder(apf_tasks)
     with mlflow.start_run(run_id=run_id):
@@ -51,16 +63,16 @@ def log_code_model(
             name="model",
             python_model=str(package / code),
             artifacts={"model": str(folder)},
-            code_paths=[str(package)],
+            code_paths=[str(package), *([str(_folder(sys.modules[own_package]))] if own_package else [])],
             model_config=dict(config) if config else None,
             signature=ModelSignature(Schema(columns), Schema(answers), asked),
-            input_example=pd.DataFrame([dict(example)]),
+            input_example=pd.DataFrame([dict(interface.example)]),
             pip_requirements=[f"{library}=={version(library).split('+')[0]}" for library in libraries],
         )
     return str(info.model_uri), str(info.model_id)
 
 
-def ask_logged(uri: str, rows: pd.DataFrame) -> pd.DataFrame:
+def ask_logged(uri: str, rows: pd.DataFrame, own_package: str | None = None) -> pd.DataFrame:
     """What a logged model answers when it is served: by the code logged with it. Raises RegistryError when it does not.
 
     A process that has imported apf would use its own modules, whatever was logged: they are put aside meanwhile. That
@@ -68,32 +80,36 @@ def ask_logged(uri: str, rows: pd.DataFrame) -> pd.DataFrame:
     """
     import mlflow
 
-    with _without_our_modules():
+    with _without_modules_of(apf_tasks.__name__, *([own_package] if own_package else [])):
         try:
             answers: pd.DataFrame = mlflow.pyfunc.load_model(uri).predict(rows)
         except Exception as error:  # code that was logged in part fails in every way there is
             found = f"{type(error).__name__}: {error}"
             raise RegistryError(f"replay of {uri}", "answers of the logged code", found, NOT_REGISTERED) from error
         # an editable install finds in the checkout what the logged code lacks
-        if strays := [str(m.__file__) for m in _ours().values() if _folder(apf_tasks) in Path(str(m.__file__)).parents]:
+        if strays := [
+            str(m.__file__)
+            for m in _modules_of(apf_tasks.__name__).values()
+            if _folder(apf_tasks) in Path(str(m.__file__)).parents
+        ]:
             raise RegistryError(f"replay of {uri}", "the logged code alone", ", ".join(strays), NOT_REGISTERED)
     return answers
 
 
 @contextlib.contextmanager
-def _without_our_modules() -> Iterator[None]:
-    """No module of this package counts as imported. At the end all do that did, and none that was imported meanwhile.
+def _without_modules_of(*packages: str) -> Iterator[None]:
+    """No module of these packages counts as imported. At the end all do that did, and none that was imported meanwhile.
 
     Other threads see the same: they must not import any of it. (The outbox does not.)
     """
 
-    ours, path, writes_none = _ours(), list(sys.path), sys.dont_write_bytecode
+    ours, path, writes_none = _modules_of(*packages), list(sys.path), sys.dont_write_bytecode
     _forget(ours)
     sys.dont_write_bytecode = True  # a logged model stays as it was logged
     try:
         yield
     finally:
-        _forget(_ours())
+        _forget(_modules_of(*packages))
         sys.modules.update(ours)
         sys.path[:], sys.dont_write_bytecode = (
             path,
@@ -101,9 +117,9 @@ def _without_our_modules() -> Iterator[None]:
         )  # MLflow puts the logged code first, and leaves it there
 
 
-def _ours() -> dict[str, ModuleType]:
-    """The modules of this package that are imported."""
-    return {name: module for name, module in sys.modules.items() if name.partition(".")[0] == apf_tasks.__name__}
+def _modules_of(*packages: str) -> dict[str, ModuleType]:
+    """The modules of these packages that are imported."""
+    return {name: module for name, module in sys.modules.items() if name.partition(".")[0] in packages}
 
 
 def _forget(names: Iterable[str]) -> None:
@@ -112,4 +128,4 @@ def _forget(names: Iterable[str]) -> None:
 
 
 def _folder(package: ModuleType) -> Path:
-    return Path(str(package.__file__)).parent
+    return Path(next(iter(package.__path__)))

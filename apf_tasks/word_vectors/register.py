@@ -14,7 +14,7 @@ from apf_tasks.errors import RegistryError
 from apf_tasks.models.word_vectors import NEAREST, VECTORS, VOCABULARY, WordVectors, answer, read_word_vectors
 from apf_tasks.tracking import run_logger as tracking
 from apf_tasks.tracking.champion import add_challenger
-from apf_tasks.tracking.models import NOT_REGISTERED, ask_logged, log_code_model
+from apf_tasks.tracking.models import NOT_REGISTERED, Interface, ask_logged, log_code_model
 from apf_tasks.tracking.registry import add_version
 from apf_tasks.word_vectors.artifacts import Corpus, TrainedVectors, VectorReport
 
@@ -41,11 +41,13 @@ def register_vectors(
         folder,
         run_id,
         code="word_vectors/served_model.py",
-        inputs={"word": "string", "other": "string"},
-        optional_inputs=("other",),
-        outputs={"nearest": "string", "similarity": "double", "problem": "string"},
-        settings={"count": NEAREST},
-        example={"word": table.words[0], "other": table.words[1]},
+        interface=Interface(
+            inputs={"word": "string", "other": "string"},
+            outputs={"nearest": "string", "similarity": "double", "problem": "string"},
+            example={"word": table.words[0], "other": table.words[1]},
+            optional_inputs=("other",),
+            settings={"count": NEAREST},
+        ),
         libraries=SERVING_LIBRARIES,
     )
     replayed = _replay(uri, table)

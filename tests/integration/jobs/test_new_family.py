@@ -1,119 +1,164 @@
-"""Adding a family touches one module and one params file: a toy one, made here, goes through the whole job."""
+"""A family of one's own, as its page shows it: in a folder, and in a package installed from a wheel."""
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from apf_tasks import families
 from apf_tasks.artifacts import EvaluationReport
-from apf_tasks.cache import code_digest
-from apf_tasks.cache.journal import journal
+from apf_tasks.cache.journal import StageRun
+from apf_tasks.errors import ParamsError
+from apf_tasks.params.experiment import Params
+from apf_tasks.params.file import load_params
+from apf_tasks.pipelines import pipeline
+from apf_tasks.planning.plan import plan_stages
+from apf_tasks.runs.record import record, recorded
 from apf_tasks.tracking import client as tracker
-from flows.cli.main import main
+from tests.support.paths import PROJECT
 from tests.support.tiny import review_rows, write_jsonl
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
-
-MODULE = '''
-"""Toy: does a text have more than ten words?"""
-
-from __future__ import annotations
-
-from dataclasses import replace
-
-import pandas as pd
-
-from apf_tasks.family import CheckedRows, Family
-from apf_tasks.families.classification.targets import one_label
-from apf_tasks.params.experiment import FamilyParams, ModelParams
-
-
-class WordCountParams(FamilyParams):
-    """Options of the toy."""
-
-    most: int = 10
-    """Words of a short text."""
-
-
-PARAMS = WordCountParams
-
-
-def family(params: WordCountParams) -> Family:
-    """The toy family."""
-    target = one_label()
-
-    def check(rows: pd.DataFrame) -> CheckedRows:
-        reasons = pd.Series("", index=rows.index, dtype=object)
-        reasons[rows["text"].isna()] = "no text"
-        words = rows["text"].astype(str).str.split().str.len()
-        return CheckedRows(rows.assign(length=["long" if n > params.most else "short" for n in words]), reasons)
-
-    def encode(rows, base, label_names):
-        ids = base.tokenizer(rows["text"].tolist(), truncation=True, max_length=base.max_tokens)["input_ids"]
-        labels = [[label_names.index(v)] for v in rows["length"]] if "length" in rows else [[0]] * len(rows)
-        return {"input_ids": ids, "labels": labels, "truncated": [False] * len(rows)}
-
-    def load_model(folder, model: ModelParams, label_names):
-        from apf_tasks.models.pretrained import load_pretrained
-
-        return load_pretrained(folder, model, "AutoModelForSequenceClassification", **target.outputs(label_names))
-
-    from apf_tasks.families import model_inputs
-
-    return Family(
-        name="word_count",
-        columns={"text": "a text", "length": "long or short"},
-        alternatives=({"text": "a text"},),
-        text_columns=("text",),
-        metrics=target.metrics,
-        check=check,
-        encode=encode,
-        labels=lambda rows: [[v] for v in rows["length"]],
-        load_model=load_model,
-        loss=lambda model, batch: target.loss(model(**model_inputs(batch)).logits.float(), batch),
-        predict=lambda model, batch, base, names: target.decide(model(**model_inputs(batch)).logits.float(), names),
-        reference=lambda rows: rows["length"].tolist(),
-        statistics=target.statistics,
-        scores=target.scores,
-        baselines=lambda train, test, seed: {"long": ["long"] * len(test.rows)},
-        example={"text": "a b c"},
-        output_columns={"prediction": "string"},
-    )
-'''
-
-PARAMS = """
-family: {name: word_count, most: 14}
-data: {source: rows.jsonl}
-split: {validation_fraction: 0.2, test_fraction: 0.2, near_duplicate_similarity: }
-model: {init: scratch, architecture: bert, sizes: {hidden_size: 32, num_layers: 1, num_heads: 2}, max_tokens: 48}
-tokenizer: {train: wordpiece, vocab_size: 300}
-train: {learning_rate: 3e-3, epochs: 6, batch_size: 8}
-test: {resamples: 200}
+PAGE = (PROJECT / "docs" / "families" / "YOUR_OWN.md").read_text()
+PARAMS, MODULE = (re.search(rf"```{kind}\n(.*?)```", PAGE, re.DOTALL)[1] for kind in ("yaml", "python"))  # type: ignore[index]
+COUNTING = "def count_words(texts):\n    return texts.str.split().str.len()\n"
+SETUP = """
+[build-system]
+requires = ["setuptools"]
+build-backend = "setuptools.build_meta"
+[project]
+name = "my-package"
+version = "1.0"
+[tool.setuptools]
+packages = ["my_package"]
 """
 
 
-def test_one_module_and_one_params_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = tmp_path / "families"
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A person's folder with a package, rows and the params of the page."""
+    package = tmp_path / "my_package"
     package.mkdir()
-    (package / "word_count.py").write_text(MODULE)
-    monkeypatch.setattr(families, "__path__", [*families.__path__, str(package)])
-    source = code_digest._source
-    monkeypatch.setattr(
-        code_digest, "_source", lambda m: package / "word_count.py" if m.endswith(".word_count") else source(m)
-    )
-    monkeypatch.chdir(tmp_path)
+    (package / "__init__.py").write_text("")
+    (package / "intents.py").write_text(MODULE)
+    (package / "counting.py").write_text(COUNTING)
     write_jsonl(tmp_path / "rows.jsonl", review_rows(200))
     (tmp_path / "words.yaml").write_text(PARAMS)
-    try:
-        with journal() as done, pytest.raises(SystemExit) as ended:
-            main(["run", "words.yaml"])
-        assert ended.value.code in (0, None)
-        report = next(v.handle for v in done.stage_runs if isinstance(v.handle, EvaluationReport))
-        assert report.scores["accuracy"] > report.baselines["long"]["accuracy"]
-        assert "before_fine_tuning" in report.baselines
-        assert tracker.client().get_registered_model("words").aliases
-    finally:
-        sys.modules.pop("apf_tasks.families.word_count", None)
+    monkeypatch.chdir(tmp_path)
+    path = list(sys.path)
+    yield tmp_path
+    sys.path[:] = path
+    for name in [name for name in sys.modules if name.partition(".")[0] == "my_package"]:
+        del sys.modules[name]
+
+
+def runs_again(params: Params) -> list[str]:
+    return [run.stage for run in plan_stages(params, pipeline) if run.status == "runs"]
+
+
+def test_it_goes_through_the_whole_job_from_a_folder(project: Path) -> None:
+    params = load_params("words.yaml")
+    done: list[StageRun] = []
+    recorded(params, pipeline, lambda run_id, given, journal: done.extend(journal.stage_runs))
+    report = next(run.handle for run in done if isinstance(run.handle, EvaluationReport))
+    assert report.scores["accuracy"] > report.baselines["always_long"]["accuracy"]
+    assert "before_fine_tuning" in report.baselines
+    assert tracker.client().get_registered_model("words").aliases
+    assert runs_again(params) == []
+
+    counting, intents = project / "my_package" / "counting.py", project / "my_package" / "intents.py"
+    counting.write_text(COUNTING + "\n# a remark\n")
+    assert runs_again(params) == []
+    counting.write_text(COUNTING.replace("str.len()", "str.len() + 1"))
+    assert {"ingest", "tokenize", "train_model", "evaluate"} <= set(runs_again(params))
+    counting.write_text(COUNTING)
+    intents.write_text(MODULE.replace('return {"input_ids"', 'ids = list(ids)\n        return {"input_ids"'))
+    assert {"tokenize", "train_model"} <= set(runs_again(params))
+
+
+def test_the_logged_model_brings_its_family(project: Path) -> None:
+    recorded(load_params("words.yaml", ["train.epochs=1"]), pipeline, record)
+    script = (
+        "import mlflow, pandas, sys\n"
+        "model = mlflow.pyfunc.load_model('models:/words/1')\n"
+        "print(model.predict(pandas.DataFrame({'text': ['a b c', 'd']}))['prediction'].tolist())\n"
+        "print(sys.modules['my_package.intents'].__file__)\n"
+    )
+    elsewhere = project / "elsewhere"
+    elsewhere.mkdir()
+    environment = os.environ | {"MLFLOW_TRACKING_URI": tracker.tracking_uri()}
+    asked = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], cwd=elsewhere, env=environment, capture_output=True, text=True
+    )
+    assert asked.returncode == 0, asked.stderr
+    answers, file = asked.stdout.splitlines()[-2:]
+    assert set(eval(answers)) <= {"long", "short"}
+    assert "artifacts" in file, "not the module that was logged with the model"
+
+
+def test_it_works_installed_from_a_wheel(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / "pyproject.toml").write_text(SETUP)
+    site = tmp_path / "site"
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    build = ["wheel", "--no-build-isolation", "--no-deps", "--no-index", "--wheel-dir", "dist", "."]
+    subprocess.run([*pip, *build], cwd=project, check=True, capture_output=True)
+    wheel = next((project / "dist").glob("*.whl"))
+    install = ["install", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
+    subprocess.run([*pip, *install], cwd=project, check=True, capture_output=True)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("rows.jsonl", "words.yaml"):
+        (project / name).rename(elsewhere / name)
+    script = (
+        "from apf_tasks.params.file import load_params\n"
+        "from apf_tasks.pipelines import pipeline\n"
+        "from apf_tasks.runs.record import record, recorded\n"
+        "from apf_tasks.stages import ingest\n"
+        "params = load_params('words.yaml', ['train.epochs=1'])\n"
+        "print(recorded(params, pipeline, record).model_uri)\n"
+        "print(ingest.record(params.data, params.family).libraries['my-package'])\n"
+    )
+    environment = os.environ | {"PYTHONPATH": f"{site}{os.pathsep}{PROJECT}"}
+    asked = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], cwd=elsewhere, env=environment, capture_output=True, text=True
+    )
+    assert asked.returncode == 0, asked.stderr
+    assert asked.stdout.split()[-2:] == ["models:/words/1", "1.0"]
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.syspath_prepend(str(site))
+    from apf_tasks.evaluation.registered.model import load_registered
+
+    answers = load_registered("models:/words/1").predict(pd.DataFrame({"text": ["one two", "three"]}))
+    assert set(answers["prediction"]) <= {"long", "short"}
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        (None, "expected a module in .* or an installed one, found none of that name"),
+        ("import no_such_thing", "expected a module that can be imported, found ModuleNotFoundError: .*no_such_thing"),
+        ("x = 1", "expected PARAMS, a class derived from .*, found None"),
+        (MODULE.split("def family")[0], r"expected family\(params\), .* found None"),
+        (MODULE.replace("        loss=", "        los="), "expected an apf_tasks.family.Family, found .*'los'"),
+        (MODULE.replace("    return Family(", "    return dict("), "expected an apf_tasks.family.Family, found dict"),
+    ],
+)
+def test_mistakes_are_said_before_anything_runs(project: Path, module: str | None, said: str) -> None:
+    file = project / "my_package" / "intents.py"
+    if module is None:
+        file.unlink()
+    else:
+        file.write_text(module)
+    with pytest.raises(ParamsError, match=said):
+        load_params("words.yaml")
+
+
+def test_classification_is_another_name_for_sentiment(project: Path) -> None:
+    text = PARAMS.replace("{name: my_package.intents, longest: 14}", "classification")
+    (project / "reviews.yaml").write_text(text)
+    assert load_params("reviews.yaml").family.name == "sentiment"
