@@ -12,6 +12,7 @@ from rich.console import Console
 
 from apf_tasks.errors import ApfError, InterruptedByUser
 from flows.cli.data.check import check
+from flows.cli.data.init import init
 from flows.cli.data.new import new
 from flows.cli.registry import registry
 from flows.cli.registry.predict import predict
@@ -31,7 +32,7 @@ app = typer.Typer(
 )
 
 COMMANDS: tuple[Callable[..., None], ...] = (
-    *(run, vectors, curve, check, new, predict, similar, compare, rerun, plan),
+    *(init, run, vectors, curve, check, new, predict, similar, compare, rerun, plan),
     *registry.COMMANDS,
     *service.COMMANDS,
 )
