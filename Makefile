@@ -1,4 +1,4 @@
-# make demo · make test · make check · make bench — each sets up what it needs.
+# make demo · make test · make test-fast · make test-slow · make check · make bench — each sets up what it needs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Bytecode is kept, whatever the environment says: tests start a hundred processes that import torch and mlflow.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test check bench lock
+.PHONY: demo test test-slow test-fast check bench lock
 
 # A virtual environment with exactly what requirements.lock says, checked by digest. uv is fetched when it is missing.
 $(VENV)/.ready: requirements.lock pyproject.toml
@@ -23,8 +23,18 @@ demo: $(VENV)/.ready
 # A file of tests to each process in turn, those with servers first: twice as many as cores, for tests wait for servers.
 # One thread each, for more would wait for each other.
 JOBS = $(shell $(PYTHON) -c 'import os; print(min(4, 2 * (os.cpu_count() or 1)))')
+FAST = $(addprefix tests/unit/, cache data evaluation params planning promotion quickstart search sources project/test_documents.py)
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 test: $(VENV)/.ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not slow"
+
+# Real servers, clusters, kills and machines. CI runs them after the others.
+test-slow: $(VENV)/.ready
+	$(PYTEST) -m slow
+
+# For the loop of writing.
+test-fast: $(VENV)/.ready
+	$(PYTEST) -m "not slow" $(FAST)
 
 check: $(VENV)/.ready
 	$(BIN)/ruff format --check .

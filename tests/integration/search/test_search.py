@@ -160,6 +160,7 @@ def test_a_trial_that_fails_does_not_end_the_search(project: Path) -> None:
     assert ran(again) == []  # the diverged trial's failure is known; the missing model is looked for again
 
 
+@pytest.mark.slow
 def test_failed_trials_give_their_memory_back(project: Path) -> None:
     tiny_bert(project / "larger", hidden=256, layers=6)
     weights = sum(file.stat().st_size for file in (project / "larger").glob("*.safetensors")) / 2**20
@@ -210,6 +211,7 @@ def test_the_budget_ends_the_drawing_and_seeds_repeat_the_best(project: Path) ->
     assert len(best.seeds) == 3
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_it_ends_in_the_same_selection(
     project: Path, tmp_path: Path, databases: Databases
 ) -> None:

@@ -48,7 +48,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("workers", ["", "dask", "ray"])
+SLOW = pytest.mark.slow  # a cluster of their own
+
+
+@pytest.mark.parametrize("workers", ["", pytest.param("dask", marks=SLOW), pytest.param("ray", marks=SLOW)])
 def test_trials_run_in_two_workers(project: Path, workers: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("APF_WORKERS", workers)
     before = os.environ.get("OMP_NUM_THREADS")

@@ -17,6 +17,8 @@ from tests.integration.service.test_up import wait_until
 from tests.support.databases import Databases
 from tests.support.paths import PROJECT
 
+pytestmark = pytest.mark.slow
+
 PIP = ["-m", "pip", "--quiet", "--disable-pip-version-check"]
 
 

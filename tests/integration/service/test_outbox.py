@@ -79,7 +79,7 @@ def test_reconcile_puts_right_what_killed_processes_left(
     mlruns: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     script = (
-        "import os, pathlib, signal; from apf_tasks import tracker, tracking\n"
+        "import os, pathlib, signal; from apf_tasks.tracking import client as tracker, run_logger as tracking\n"
         f"with tracking.trial_run(pathlib.Path({str(tmp_path)!r}), 'trial', {{}}, None) as run:\n"
         "    run.log(1, {'train/loss': 3.0}); run.flush(); os.kill(os.getpid(), signal.SIGKILL)"
     )

@@ -109,7 +109,7 @@ def test_a_search_does_not_choose_among_what_the_tracker_let_start(
 
     logging.getLogger("apf").addFilter(refuse_the_second)
     try:
-        with pytest.raises(RegistryError, match="the same command continues when the tracker answers"):
+        with pytest.raises(RegistryError, match="the same command continues when the tracker is available"):
             run()
     finally:
         logging.getLogger("apf").removeFilter(refuse_the_second)

@@ -24,7 +24,7 @@ from apf_tasks.tracking import client as tracker
 from tests.support.paths import PROJECT
 from tests.support.registered_versions import NAMES, Old, restore
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.slow]
 
 START_SECONDS = 300
 ASKED = {

@@ -74,6 +74,7 @@ def test_four_ranks_train_as_one(folder: Path, tmp_path: Path, alone: dict[str, 
     assert len(tracker.client().search_runs(["1"])) == 1  # the first rank alone tracks
 
 
+@pytest.mark.slow
 def test_two_ranks_that_divide_a_model_save_when_told_to_stop_and_any_number_goes_on(
     folder: Path, tmp_path: Path, alone: dict[str, Any]
 ) -> None:
@@ -121,6 +122,7 @@ def test_a_rank_whose_caller_is_dead_stops(monkeypatch: pytest.MonkeyPatch) -> N
         check_caller()
 
 
+@pytest.mark.slow
 def test_a_rank_that_dies_is_an_error_that_says_so(tmp_path: Path) -> None:
     with pytest.raises(WorkerDiedError, match=r"found one that exited \(exit code -9"):
         run_on_ranks(RuntimeParams(device="cpu", devices=2), rank_calls.dies)
