@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import logging
-from typing import Any
+from functools import partial
 
-from apf_tasks.errors import ParamsError, PromotionRefusedError, RegistryError
 from apf_tasks.params.experiment import Params
+from apf_tasks.promotion import promote as gated
 from apf_tasks.promotion.gate import GateResult
-from apf_tasks.promotion.judge import evaluate_challenger
-from apf_tasks.tracking import client as tracker
-from apf_tasks.tracking import run_logger as tracking
-from apf_tasks.tracking.champion import CHALLENGER, champion_of
-from apf_tasks.tracking.champion import promote as move_champion
-from apf_tasks.tracking.past_runs import past_run
-from apf_tasks.tracking.registry import APPROVAL_TAG, GATE_TAG, aliases_of
 from flows.orchestration.notify import notify_on_failure, send_notification
 from flows.orchestration.settings import apply_defaults
 
@@ -25,9 +16,6 @@ from prefect import flow  # noqa: E402
 
 from flows.orchestration.context import on_prefect  # noqa: E402
 
-GATE_FILE = "gate.json"
-logger = logging.getLogger("apf")
-
 
 @flow(name="promote", flow_run_name="{name}")
 def promote(name: str, version: int | None = None, why: str = "", dry_run: bool = False) -> GateResult:
@@ -36,14 +24,7 @@ def promote(name: str, version: int | None = None, why: str = "", dry_run: bool 
     By the params of the run that registered it. With `dry_run` it is judged alone. Raises PromotionRefusedError when a
     rule of the gate fails: no alias is moved then.
     """
-    number = challenger_of(name) if version is None else version
-    params = past_run(f"models:/{name}/{number}").params
-    if not isinstance(params, Params):
-        do = "Word vectors are chosen by people: `apf promote --no-gate`."
-        raise RegistryError(f"gate for {name}/{number}", "a model with a test", "word vectors", do)
-    if params.gate.approve and not why and not dry_run:
-        do = "Give a reason: the log records it and who gave it."
-        raise ParamsError(f"promotion of {name}/{number}", "a reason, as gate.approve requires a person", "none", do)
+    number, params = gated.to_promote(name, version, why, dry_run)
     if dry_run:
         return gate_and_promote(name, number, params, why, dry_run)
     with notify_on_failure(params.notify, name):
@@ -53,53 +34,7 @@ def promote(name: str, version: int | None = None, why: str = "", dry_run: bool 
 def gate_and_promote(
     name: str, version: int, params: Params, why: str, dry_run: bool = False, ask: bool = False
 ) -> GateResult:
-    """Evaluate, record the result, and promote on success; with `ask` wait for approval.
-
-    Raises PromotionRefusedError.
-    """
-    champion = champion_of(name)
-    if champion == version:
-        raise PromotionRefusedError(
-            f"gate for {name}/{version}", "another version than the champion", "the champion itself", "Nothing to do."
-        )
+    """The same within a flow: stages run as tasks, and people are notified. Raises PromotionRefusedError."""
+    notify = partial(send_notification, params.notify)
     with on_prefect():
-        verdict = evaluate_challenger(name, version, champion, params)
-    for rule in verdict.rules:
-        logger.info("gate       %s: %s (%s)", rule.name, "passed" if rule.passed else "FAILED", rule.found)
-    _record(name, version, verdict)
-    why = why or "passed the gate"
-    try:
-        verdict.check()
-        if not dry_run and not ask:
-            move_champion(name, version, why, champion, verdict.found)
-    except PromotionRefusedError as error:
-        if not dry_run:
-            send_notification(params.notify, "refused", name, str(error), version, verdict)
-        raise
-    if dry_run:
-        return verdict
-    if params.gate.approve:
-        said = "waiting" if ask else why
-        tracker.client().set_model_version_tag(name, str(version), APPROVAL_TAG, said[:5000])
-    logger.info("promote    %s/%d %s", name, version, "waits for approval" if ask else "is the champion now")
-    send_notification(params.notify, "waiting" if ask else "promoted", name, why, version, verdict)
-    return verdict
-
-
-def challenger_of(name: str) -> int:
-    """The version that was registered last. Raises RegistryError."""
-    aliases = aliases_of(name)
-    if CHALLENGER not in aliases:
-        raise RegistryError(f"registry {name}", "a challenger", "none", "Name a version.")
-    return aliases[CHALLENGER]
-
-
-def _record(name: str, version: int, verdict: GateResult) -> None:
-    """What the gate found, on the version and in its run."""
-    client: Any = tracker.client()
-    failed = [rule.name for rule in verdict.rules if not rule.passed]
-    against = verdict.champion or "no champion"
-    said = f"passed against {against}" if not failed else f"failed against {against}: {', '.join(failed)}"
-    client.set_model_version_tag(name, str(version), GATE_TAG, said)
-    run_id = str(client.get_model_version(name, str(version)).run_id)
-    tracking.log_text(run_id, json.dumps(verdict.model_dump(mode="json"), indent=1), GATE_FILE)
+        return gated.gate_and_promote(name, version, params, why, dry_run, ask, notify)

@@ -27,7 +27,8 @@ class RunComparison:
     comparison: Comparison
     curves: dict[str, tuple[ValidationPoint, ...]]
     """Run -> validations of its chosen trial, by the metric of the comparison."""
-    picture: Path
+    picture: Path | None
+    """Where it was drawn."""
 
     def differing(self) -> dict[str, list[str | None]]:
         """Dotted param -> its value in each run, where they are not all the same; None where it is not set."""
@@ -47,10 +48,11 @@ class RunComparison:
         return ", ".join(f"{name.removeprefix('train.')}={value}" for name, value in values.items())
 
 
-def compare_runs(names: Sequence[str], metric: str | None, picture: Path) -> RunComparison:
-    """Compare the named runs and draw the picture. Raises RegistryError and DataError when they cannot be compared."""
-    from apf_tasks.evaluation._comparison_picture import draw_comparison
+def compare_runs(names: Sequence[str], metric: str | None, picture: Path | None) -> RunComparison:
+    """Compare the named runs; with a path for the `picture`, draw it there.
 
+    Raises RegistryError and DataError when they cannot be compared.
+    """
     if len(names) < 2:
         raise DataError("compare", "at least two runs", str(len(names)), "Name another run.")
     runs = dict(zip(string.ascii_uppercase, map(past_run, names), strict=False))
@@ -64,16 +66,24 @@ def compare_runs(names: Sequence[str], metric: str | None, picture: Path) -> Run
     comparison = compare(tested, first.test, metric)
     curves = {letter: validation_curve(run.chosen_run, comparison.metric) for letter, run in runs.items()}
     found_runs = RunComparison(runs, comparison, curves, picture)
-    scores = {letter: found[comparison.metric] for letter, found in found_runs.scores().items()}
+    if picture is not None:
+        _draw(found_runs, picture)
+    return found_runs
+
+
+def _draw(compared: RunComparison, picture: Path) -> None:
+    from apf_tasks.evaluation._comparison_picture import draw_comparison
+
+    comparison = compared.comparison
+    scores = {letter: found[comparison.metric] for letter, found in compared.scores().items()}
     legend = {
-        letter: f"{letter}: {run.params.name} {run.short} {found_runs.trial(letter)}".strip()
-        for letter, run in runs.items()
+        letter: f"{letter}: {run.params.name} {run.short} {compared.trial(letter)}".strip()
+        for letter, run in compared.runs.items()
     }
     try:
-        draw_comparison(comparison, curves, scores, legend, picture)
+        draw_comparison(comparison, compared.curves, scores, legend, picture)
     except OSError as error:
         raise DataError(str(picture), "a place to write", str(error), "Choose another path for -o.") from error
-    return found_runs
 
 
 def _predicted(letter: str, run: PastRun) -> RunPredictions:
@@ -133,5 +143,5 @@ def document(compared: RunComparison) -> dict[str, Any]:
             }
             for pair in comparison.pairs
         ],
-        "picture": str(compared.picture),
+        "picture": None if compared.picture is None else str(compared.picture),
     }

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-import apf_tasks
 from apf_tasks.errors import RegistryError
 from apf_tasks.tracking import client as tracker
 
+PACKAGE = Path(__file__).resolve().parents[1]
+"""The folder of `apf_tasks`, which is logged with a model."""
 NOT_REGISTERED = "It is not registered. This is a bug in how the model is packaged; please report it."
 
 
@@ -57,13 +58,12 @@ def log_code_model(
     answers: list[Any] = [ColSpec(kind, name) for name, kind in interface.outputs.items()]
     numbers = [ParamSpec(name, DataType.long, default) for name, default in interface.settings.items()]
     asked: Any = ParamSchema(numbers) if numbers else None
-    package = _folder(apf_tasks)
     with mlflow.start_run(run_id=run_id):
         info = mlflow.pyfunc.log_model(
             name="model",
-            python_model=str(package / code),
+            python_model=str(PACKAGE / code),
             artifacts={"model": str(folder)},
-            code_paths=[str(package), *([str(_folder(sys.modules[own_package]))] if own_package else [])],
+            code_paths=[str(PACKAGE), *([str(_folder(sys.modules[own_package]))] if own_package else [])],
             model_config=dict(config) if config else None,
             signature=ModelSignature(Schema(columns), Schema(answers), asked),
             input_example=pd.DataFrame([dict(interface.example)]),
@@ -80,18 +80,15 @@ def ask_logged(uri: str, rows: pd.DataFrame, own_package: str | None = None) -> 
     """
     import mlflow
 
-    with _without_modules_of(apf_tasks.__name__, *([own_package] if own_package else [])):
+    with _without_modules_of(PACKAGE.name, *([own_package] if own_package else [])):
         try:
             answers: pd.DataFrame = mlflow.pyfunc.load_model(uri).predict(rows)
         except Exception as error:  # code that was logged in part fails in every way there is
             found = f"{type(error).__name__}: {error}"
             raise RegistryError(f"replay of {uri}", "answers of the logged code", found, NOT_REGISTERED) from error
         # an editable install finds in the checkout what the logged code lacks
-        if strays := [
-            str(m.__file__)
-            for m in _modules_of(apf_tasks.__name__).values()
-            if _folder(apf_tasks) in Path(str(m.__file__)).parents
-        ]:
+        loaded = [str(module.__file__) for module in _modules_of(PACKAGE.name).values()]
+        if strays := [file for file in loaded if PACKAGE in Path(file).parents]:
             raise RegistryError(f"replay of {uri}", "the logged code alone", ", ".join(strays), NOT_REGISTERED)
     return answers
 

@@ -64,15 +64,16 @@ def promote(
     from flows.orchestration._console import console_logging
 
     console_logging()
-    from flows import promote as flow
-
     if not gate:
+        from apf_tasks.promotion.promote import challenger_of
         from apf_tasks.tracking import champion as promotion
 
-        number = version or flow.challenger_of(name)
+        number = version or challenger_of(name)
         move = promotion.promote(name, number, why or "by hand, no gate", promotion.champion_of(name))
         print(as_document(move)) if as_json else print_move(out, move)
         return
+    from flows import promote as flow
+
     verdict = flow.promote(name, version, why, dry_run)
     print(json.dumps(verdict.model_dump(mode="json"))) if as_json else print_verdict(out, verdict)
 
