@@ -8,7 +8,8 @@ from typing import Any
 from apf_tasks.artifacts import LearningCurve
 from apf_tasks.params.file import load_params, origin
 from apf_tasks.pipelines import FRACTIONS, curve_pipeline
-from apf_tasks.runs.record import record, recorded
+from apf_tasks.runs.record import record
+from apf_tasks.runs.recorded import recorded
 from apf_tasks.tracking.past_runs import local_params
 from flows.orchestration.settings import apply_defaults
 

@@ -14,7 +14,8 @@ from apf_tasks.pipelines import drifted, pipeline
 from apf_tasks.planning.plan import plan_stages
 from apf_tasks.promotion.gate import GateResult
 from apf_tasks.promotion.warm_start import as_tag, last_resolved_aliases, pin_aliases, resolve_aliases
-from apf_tasks.runs.record import record, recorded
+from apf_tasks.runs.record import record
+from apf_tasks.runs.recorded import recorded
 from apf_tasks.tracking.champion import champion_of
 from apf_tasks.tracking.past_runs import local_params
 from flows.orchestration.notify import notify_on_failure, send_notification

@@ -8,7 +8,7 @@ from apf_tasks.artifacts import RegisteredModel
 from apf_tasks.params.file import load_word_vectors, origin
 from apf_tasks.pipelines import word_vector_pipeline
 from apf_tasks.planning.plan import forget, log_plan, plan_stages
-from apf_tasks.runs.record import recorded
+from apf_tasks.runs.recorded import recorded
 from apf_tasks.tracking.past_runs import local_params
 from apf_tasks.word_vectors.record import record
 from flows.orchestration.settings import apply_defaults

@@ -50,11 +50,12 @@ WITHOUT_INFLUENCE = {
         "sources.data": "missing_path_error",
         "sources.hub": "TIMEOUT_SECONDS _resolve unreachable",
         "sources.models": "_built _check_model_files",
-        "sources.package_index": "cache_folder cannot_write fetch",
+        "sources.package_index": "cannot_write fetch",
         "stages": "",
         "tracking.client": "client",
         "tracking.registry": "aliases_of download_model find_version",
         "tracking.run_logger": "TrialRun current_pipeline current_run trial_run within",
+        "user_cache": "cache_folder",
         "word_vectors.stages": "",
     }.items()
 }

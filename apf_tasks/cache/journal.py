@@ -47,6 +47,8 @@ class PipelineRun:
     """How each trial of the search stands."""
     expected_steps: int = 0
     """Optimizer steps that the search is expected to cost; 0 when not known yet."""
+    test_opened: int = 0
+    """How many models were tested on its test rows when it was made; 0 when that is now."""
 
 
 _journal: ContextVar[PipelineRun | None] = ContextVar("apf_journal", default=None)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import tempfile
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
 
 from apf_tasks.artifacts import (
     DriftReport,
@@ -19,46 +16,9 @@ from apf_tasks.artifacts import (
     TrainedModel,
 )
 from apf_tasks.cache import history
-from apf_tasks.cache.journal import PipelineRun, journal
-from apf_tasks.params._yaml import params_yaml
+from apf_tasks.cache.journal import PipelineRun
 from apf_tasks.params.experiment import Params
-from apf_tasks.params.file import Experiment
 from apf_tasks.tracking import run_logger as tracking
-from apf_tasks.tracking.provenance import PARAMS, PROVENANCE, provenance
-
-E = TypeVar("E", bound=Experiment)
-R = TypeVar("R")
-
-
-def recorded(
-    experiment: E,
-    lines: Callable[[E], R],
-    write: Callable[[str, E, PipelineRun], None],
-    params_file: str = "",
-    kind: str = "pipeline",
-    tags: Mapping[str, str] | None = None,
-) -> R:
-    """Run the lines of a pipeline in one MLflow run; what its stages did is written there, however it ends.
-
-    With all params and the provenance of every stage, so that the run can be repeated from its record alone.
-    """
-    with tracking.pipeline_run(experiment, kind) as run_id, journal() as done:
-        done.run_id = run_id
-        tracking.set_tags(run_id, {"apf.params_file": params_file, **(tags or {})})
-        tracking.log_text(run_id, params_yaml(experiment), PARAMS)
-
-        def write_all() -> None:
-            tracking.log_text(run_id, provenance(params_file, done.stage_runs).model_dump_json(indent=1), PROVENANCE)
-            write(run_id, experiment, done)
-
-        try:
-            result = lines(experiment)
-        except BaseException:
-            with contextlib.suppress(Exception):  # what went wrong first is what the person needs to see
-                write_all()
-            raise
-        write_all()
-        return result
 
 
 def record(run_id: str, params: Params, done: PipelineRun) -> None:
@@ -88,7 +48,7 @@ def record(run_id: str, params: Params, done: PipelineRun) -> None:
             files |= dict.fromkeys(sorted([*handle.path.glob("*.png"), *handle.path.glob("*.md")]), "test")
             tracking.log_metrics(run_id, _test_metrics(handle))
             tags["apf.verdict"] = handle.verdict
-            tags["apf.test_opened"] = str(test_opened(splits["test"]))
+            tags["apf.test_opened"] = str(done.test_opened or test_opened(splits["test"]))
         elif isinstance(handle, DriftReport):
             files[handle.path / "drift.json"] = "drift"
             tracking.log_metrics(run_id, _drift_metrics(handle))

@@ -11,7 +11,8 @@ from pathlib import Path
 from apf_tasks.cache.code_digest import code_digests
 from apf_tasks.errors import ModelError, SourceError, is_system_error
 from apf_tasks.params.architectures import language_models
-from apf_tasks.sources.package_index import cache_folder, cannot_write
+from apf_tasks.sources.package_index import cannot_write
+from apf_tasks.user_cache import cache_folder
 
 logger = logging.getLogger("apf")
 

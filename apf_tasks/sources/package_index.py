@@ -22,6 +22,7 @@ from urllib.request import url2pathname
 
 from apf_tasks.errors import SourceError
 from apf_tasks.sources._pip_settings import PipSettings, pip_settings
+from apf_tasks.user_cache import cache_folder
 
 if TYPE_CHECKING:
     import requests
@@ -40,11 +41,6 @@ class ListedFile:
     name: str
     url: str
     sha256: str | None
-
-
-def cache_folder() -> Path:
-    """Where downloads are kept: `$APF_CACHE`, else `~/.cache/apf`."""
-    return Path(os.environ.get("APF_CACHE") or Path.home() / ".cache" / "apf")
 
 
 def fetch(package: str, version: str, sha256: str) -> Path:

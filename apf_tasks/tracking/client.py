@@ -177,7 +177,7 @@ def run_of_token(experiment: str, token: str) -> Run | None:
     return found[0] if found else None
 
 
-def new_run(experiment: str, name: str, tags: Mapping[str, str], token: str) -> str:
+def new_run(experiment: str, name: str, tags: Mapping[str, str], token: str, start_ms: int | None = None) -> str:
     """A run in an experiment (its name); the one with that token where an earlier answer was lost.
 
     Raises RegistryError.
@@ -188,7 +188,8 @@ def new_run(experiment: str, name: str, tags: Mapping[str, str], token: str) -> 
         if (lost := run_of_token(place, token)) is not None:
             take_over(lost.info.run_id, tags)
             return str(lost.info.run_id)
-        return str(client().create_run(place, run_name=name, tags={**tags, TOKEN_TAG: token}).info.run_id)
+        made = client().create_run(place, start_ms, run_name=name, tags={**tags, TOKEN_TAG: token})
+        return str(made.info.run_id)
 
     return patiently(ask)
 

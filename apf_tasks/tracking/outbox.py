@@ -181,7 +181,7 @@ def deliver_leftovers() -> dict[str, bool]:
     found: dict[str, bool] = {}
     for path in sorted(folder().glob("*.jsonl")):
         with path.open("rb") as file:
-            if not _lock(file):
+            if not take_file(file):
                 continue  # somebody works on the run
             found[path.stem] = tracker.run_exists(path.stem) and Relay(path.stem, path).deliver()
             if found[path.stem]:
@@ -189,7 +189,8 @@ def deliver_leftovers() -> dict[str, bool]:
     return found
 
 
-def _lock(file: IO[bytes]) -> bool:
+def take_file(file: IO[bytes]) -> bool:
+    """Whether this process works on the file from now on, until it is closed; another one may."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -11,6 +11,7 @@ from apf_tasks.artifacts import EvaluationReport, RegisteredModel, Selection
 from apf_tasks.errors import RegistryError
 from apf_tasks.params.base import Frozen
 from apf_tasks.tracking import client as tracker
+from apf_tasks.tracking.lookup import version_is_there
 
 APPROVAL_TAG = "apf.approval"
 GATE_TAG = "apf.gate"
@@ -172,7 +173,9 @@ def input_columns(uri: str) -> list[str]:
 
 
 def still_registered(handle: RegisteredModel) -> bool:
-    """Whether the registry still has the version."""
+    """Whether the registry still has the version, and its files where that can be seen. Raises RegistryError."""
+    if (there := version_is_there(handle.name, handle.version)) is not None:
+        return there
     from mlflow.exceptions import MlflowException
 
     try:

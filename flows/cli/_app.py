@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from apf_tasks.artifacts import RegisteredModel
+
 out = Console()
 
 
@@ -19,3 +21,10 @@ Overrides = Annotated[
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+
+def run_line(run_id: str, registered: RegisteredModel) -> str:
+    """A run as people are told of it; beside one that MLflow is still to get, the run that registered the model."""
+    if run_id:
+        return f"run {run_id}"
+    return f"registered by run {registered.run_id} · this run: to be recorded (`apf reconcile` delivers it)"

@@ -17,7 +17,7 @@ from apf_tasks.tracking.registry import Version
 
 if TYPE_CHECKING:
     from apf_tasks.serving.onnx.export import Exported
-    from apf_tasks.tracking.reconcile import Reconciled
+    from apf_tasks.runs.reconcile import Reconciled
     from flows.retrain import RetrainResult
 
 NOTHING = "–"
@@ -147,7 +147,7 @@ def print_reconciled(out: Console, found: Reconciled) -> None:
         )
     out.print(table)
     for run in found.waiting:
-        line = f"mlruns/outbox/{run}.jsonl is pending: this tracker rejects it or does not know the run."
+        line = f"mlruns/outbox/{run}.json* is pending: this tracker rejects it or does not know the run."
         out.print(line, style="yellow", markup=False, highlight=False)
 
 

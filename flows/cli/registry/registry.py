@@ -109,7 +109,7 @@ def reconcile(as_json: AsJson = False) -> None:
     from flows.orchestration._console import console_logging
 
     console_logging()
-    from apf_tasks.tracking.reconcile import reconcile as put_right
+    from apf_tasks.runs.reconcile import reconcile as put_right
     from flows.cli.registry._output import as_document, print_reconciled
 
     found = put_right()

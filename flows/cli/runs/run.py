@@ -8,13 +8,17 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from apf_tasks.artifacts import TokenizedSplit
-from apf_tasks.cache.journal import PipelineRun
-from apf_tasks.params.file import load_experiment
+from apf_tasks.artifacts import RegisteredModel, TokenizedSplit
+from apf_tasks.cache.journal import PipelineRun, journal
+from apf_tasks.params.experiment import Params
+from apf_tasks.params.file import load_experiment, origin
 from apf_tasks.params.word_vectors import WordVectorParams
+from apf_tasks.pipelines import pipeline
+from apf_tasks.promotion.warm_start import as_tag, pin_aliases, resolve_aliases
 from apf_tasks.runs.record import test_opened
+from apf_tasks.runs.reused import reuse
 from apf_tasks.tracking.past_runs import local_params
-from flows.cli._app import AsJson, Overrides, ParamsFile, out
+from flows.cli._app import AsJson, Overrides, ParamsFile, out, run_line
 from flows.cli.runs._search import search_table
 from flows.cli.runs.word_vectors import vectors
 
@@ -23,7 +27,6 @@ def run(params: ParamsFile, overrides: Overrides = None, as_json: AsJson = False
     """Run an experiment: reuse cached results, compute the rest, register the chosen model."""
     from apf_tasks.params.file import parse_overrides
     from flows.orchestration._console import console_logging
-    from flows.orchestration.settings import warm_up_servers
 
     # every problem at once, before prefect is even imported
     experiment = load_experiment(local_params(params), overrides or ())
@@ -31,17 +34,25 @@ def run(params: ParamsFile, overrides: Overrides = None, as_json: AsJson = False
         vectors(params, overrides, as_json)
         return
     console_logging()
-    from apf_tasks.cache.journal import journal
-    from flows.cli.runs._search import shown_live
-    from flows.fine_tune import fine_tune
+    done = _reused(experiment, params)
+    if done is None:
+        from flows.cli.runs._search import shown_live
+        from flows.fine_tune import fine_tune
+        from flows.orchestration.settings import warm_up_servers
 
-    warm_up_servers(workers=experiment.search.parallel > 1)
-    with journal() as done, shown_live(done, experiment):
-        fine_tune(params, parse_overrides(overrides or ()))
+        warm_up_servers(workers=experiment.search.parallel > 1)
+        with journal() as done, shown_live(done, experiment):
+            fine_tune(params, parse_overrides(overrides or ()))
     if as_json:
         print(json.dumps(run_document(done)))
     else:
         print_outcome(out, done)
+
+
+def _reused(written: Params, params: str) -> PipelineRun | None:
+    """The outcome when all of it is stored: neither Prefect nor MLflow is imported then."""
+    resolved = resolve_aliases(written)
+    return reuse(pin_aliases(written, resolved), pipeline, origin(params), as_tag(resolved))
 
 
 def run_document(done: PipelineRun) -> dict[str, Any]:
@@ -56,7 +67,8 @@ def run_document(done: PipelineRun) -> dict[str, Any]:
             stages[f"{stage_run.stage} {stage_run.label}"] = stage_run.status
     tests = [v.handle for v in done.stage_runs if isinstance(v.handle, TokenizedSplit) and v.handle.name == "test"]
     return {
-        "run_id": done.run_id,
+        "run_id": done.run_id or None,
+        "registered_by": registered["run_id"],
         "model_uri": registered["model_uri"],
         "stages": stages,
         "seconds": {name: round(sum(v.seconds for v in done.stage_runs if v.stage == name), 3) for name in handles},
@@ -91,6 +103,6 @@ def print_outcome(out: Console, done: PipelineRun) -> None:
     trained = sum(v.stage == "train_model" for v in ran)
     reused = len(done.stage_runs) - len(ran)
     did = f"{len(ran)} ran, {trained} of them trainings" if ran else "nothing was computed, nothing was trained"
-    out.print(
-        f"{document['model_uri']} · run {document['run_id']} · {reused} of {len(done.stage_runs)} stages reused; {did}."
-    )
+    registered = next(v.handle for v in done.stage_runs if isinstance(v.handle, RegisteredModel))
+    said = run_line(done.run_id, registered)
+    out.print(f"{document['model_uri']} · {said} · {reused} of {len(done.stage_runs)} stages reused; {did}.")

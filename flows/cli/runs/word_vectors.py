@@ -12,27 +12,30 @@ from rich.markup import escape
 from rich.table import Table
 
 from apf_tasks.artifacts import RegisteredModel
-from apf_tasks.cache.journal import PipelineRun
-from apf_tasks.params.file import load_word_vectors
+from apf_tasks.cache.journal import PipelineRun, journal
+from apf_tasks.params.file import load_word_vectors, origin
+from apf_tasks.pipelines import word_vector_pipeline
+from apf_tasks.runs.reused import reuse
 from apf_tasks.tracking.past_runs import local_params
 from apf_tasks.word_vectors.artifacts import Corpus, TrainedVectors, VectorReport
-from flows.cli._app import AsJson, Overrides, ParamsFile, out
+from flows.cli._app import AsJson, Overrides, ParamsFile, out, run_line
 
 
 def vectors(params: ParamsFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Train word vectors by a params file with a section `vectors`, and register them. `apf run` does the same."""
     from apf_tasks.params.file import parse_overrides
     from flows.orchestration._console import console_logging
-    from flows.orchestration.settings import warm_up_servers
 
-    load_word_vectors(local_params(params), overrides or ())
+    experiment = load_word_vectors(local_params(params), overrides or ())
     console_logging()
-    from apf_tasks.cache.journal import journal
-    from flows.word_vectors import word_vectors
+    done = reuse(experiment, word_vector_pipeline, origin(params))
+    if done is None:
+        from flows.orchestration.settings import warm_up_servers
+        from flows.word_vectors import word_vectors
 
-    warm_up_servers()
-    with journal() as done:
-        word_vectors(params, parse_overrides(overrides or ()))
+        warm_up_servers()
+        with journal() as done:
+            word_vectors(params, parse_overrides(overrides or ()))
     if as_json:
         print(json.dumps(word_document(done), ensure_ascii=False))
     else:
@@ -61,7 +64,8 @@ def word_document(done: PipelineRun) -> dict[str, Any]:
         for name in ("read_corpus", "train_vectors", "probe_vectors", "register_vectors")
     )
     return {
-        "run_id": done.run_id,
+        "run_id": done.run_id or None,
+        "registered_by": registered["run_id"],
         "model_uri": registered["model_uri"],
         "stages": {stage_run.stage: stage_run.status for stage_run in done.stage_runs},
         "corpus": corpus,
@@ -88,7 +92,9 @@ def print_words(out: Console, done: PipelineRun) -> None:
             reused = sum(v.status == "reused" for v in done.stage_runs)
             count = len(done.stage_runs)
             did = "nothing was computed" if reused == count else f"{count - reused} ran"
-            out.print(f"{handle.model_uri} · run {done.run_id} · {reused} of {count} stages reused; {did}.")
+            out.print(
+                f"{handle.model_uri} · {run_line(done.run_id, handle)} · {reused} of {count} stages reused; {did}."
+            )
 
 
 def _print_csv(out: Console, report: VectorReport, name: str, title: str) -> None:

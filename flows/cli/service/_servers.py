@@ -35,9 +35,13 @@ def serve(work: bool = False) -> None:
 
 
 def _start_mlflow(started: Started) -> None:
+    from apf_tasks.runs.reused import deliver_runs
     from apf_tasks.tracking import client as tracker
+    from apf_tasks.tracking.outbox import deliver_leftovers
 
     tracker.client()
+    deliver_leftovers()
+    deliver_runs()
     uri = tracker.tracking_uri()
     if uri.startswith("http"):
         out.print(f"MLflow      {uri} (the team's)")

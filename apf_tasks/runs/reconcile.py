@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from apf_tasks.params.base import Frozen
+from apf_tasks.runs.reused import deliver_runs
 from apf_tasks.tracking import client as tracker
 from apf_tasks.tracking import outbox
 from apf_tasks.tracking import run_logger as tracking
@@ -26,7 +27,7 @@ class Reconciled(Frozen):
 def reconcile() -> Reconciled:
     """Put right what can be. Work that is under way is left alone. Raises RegistryError."""
     closed = tracking.close_dead_runs(*tracker.experiment_ids())
-    delivered = outbox.deliver_leftovers()
+    delivered = outbox.deliver_leftovers() | deliver_runs()
     return Reconciled(
         closed=tuple(closed),
         delivered=tuple(run for run, arrived in delivered.items() if arrived),
