@@ -1,7 +1,7 @@
 """A run whose every stage is reused: its outcome from the store at once, its MLflow run by a later command.
 
-`mlruns/outbox/TOKEN.json` has all that the MLflow run is to say, as it was when the run was made. It is delivered by the
-next run, `apf reconcile`, `apf ui` or `apf up`, once: the token is a tag of the MLflow run.
+`mlruns/outbox/TOKEN.json` has all that the MLflow run is to say, as it was when the run was made. It is delivered by
+the next run, `apf reconcile`, `apf ui` or `apf up`, once: the token is a tag of the MLflow run.
 """
 
 from __future__ import annotations

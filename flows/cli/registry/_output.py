@@ -16,8 +16,8 @@ from apf_tasks.tracking.champion import History, Promotion
 from apf_tasks.tracking.registry import Version
 
 if TYPE_CHECKING:
-    from apf_tasks.serving.onnx.export import Exported
     from apf_tasks.runs.reconcile import Reconciled
+    from apf_tasks.serving.onnx.export import Exported
     from flows.retrain import RetrainResult
 
 NOTHING = "–"
@@ -136,6 +136,8 @@ def print_exported(out: Console, found: Exported) -> None:
 
 def print_reconciled(out: Console, found: Reconciled) -> None:
     """What was put right, one line for each kind; then what could not be."""
+    from apf_tasks.tracking.outbox import folder
+
     table = _table("", "", "")
     table.show_header = False
     table.add_row("runs closed", str(len(found.closed)), ", ".join(run[:8] for run in found.closed))
@@ -147,7 +149,8 @@ def print_reconciled(out: Console, found: Reconciled) -> None:
         )
     out.print(table)
     for run in found.waiting:
-        line = f"mlruns/outbox/{run}.json* is pending: this tracker rejects it or does not know the run."
+        name = f"{run}.json" if (folder() / f"{run}.json").is_file() else f"{run}.jsonl"
+        line = f"mlruns/outbox/{name} is pending: this tracker rejects it or does not know the run."
         out.print(line, style="yellow", markup=False, highlight=False)
 
 
