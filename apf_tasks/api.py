@@ -200,7 +200,8 @@ def _record(experiment: Experiment, params_file: str) -> None:
     """Run the stages in one MLflow run."""
     from apf_tasks.pipelines import pipeline, word_vector_pipeline
     from apf_tasks.promotion.warm_start import as_tag, pin_aliases, resolve_aliases
-    from apf_tasks.runs.record import record, recorded
+    from apf_tasks.runs.record import record
+    from apf_tasks.runs.recorded import recorded
     from apf_tasks.word_vectors import record as of_vectors
 
     if isinstance(experiment, WordVectorParams):

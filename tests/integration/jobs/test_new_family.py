@@ -19,7 +19,8 @@ from apf_tasks.params.experiment import Params
 from apf_tasks.params.file import load_params
 from apf_tasks.pipelines import pipeline
 from apf_tasks.planning.plan import plan_stages
-from apf_tasks.runs.record import record, recorded
+from apf_tasks.runs.record import record
+from apf_tasks.runs.recorded import recorded
 from apf_tasks.tracking import client as tracker
 from tests.support.paths import PROJECT
 from tests.support.tiny import review_rows, write_jsonl
@@ -117,7 +118,8 @@ def test_it_works_installed_from_a_wheel(project: Path, tmp_path: Path, monkeypa
     script = (
         "from apf_tasks.params.file import load_params\n"
         "from apf_tasks.pipelines import pipeline\n"
-        "from apf_tasks.runs.record import record, recorded\n"
+        "from apf_tasks.runs.record import record\n"
+        "from apf_tasks.runs.recorded import recorded\n"
         "from apf_tasks.stages import ingest\n"
         "params = load_params('words.yaml', ['train.epochs=1'])\n"
         "print(recorded(params, pipeline, record).model_uri)\n"
