@@ -1,7 +1,7 @@
 """What a user may write in a params file, and how it is read.
 
 One YAML file is one experiment. Imports neither torch nor prefect nor mlflow: `apf check` has to answer at once.
-Reading is in `params_file.py`; here is the shape alone.
+Reading is in `file.py`; here is the shape alone.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""When a model may take the champion's place, and when data has drifted. Import it from `params.py`."""
+"""The sections `gate`, `drift`, `register` and `notify`: when a version becomes the champion, and who is told."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which model a params file starts from, and which tokenizer. Part of `params.py`, which is where to import it from."""
+"""The section `model`: what a training starts from; and `tokenizer`, of a model from scratch."""
 
 from __future__ import annotations
 

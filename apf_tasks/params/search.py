@@ -1,4 +1,4 @@
-"""How the best combination of parameters is looked for. Part of `params.py`, which is where to import it from."""
+"""The sections `search`, `select` and `test`: how the best combination of parameters is found."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The model as MLflow serves it: this file is logged as code, so nothing is pickled.
 
 MLflow runs it from top to bottom in a process that serves a version, with the package that was logged beside it;
-no other module imports it. Inside apf a version is loaded by `registered_model.py`.
+no other module imports it. Inside apf a version is loaded by `evaluation/registered/model.py`.
 """
 
 from __future__ import annotations

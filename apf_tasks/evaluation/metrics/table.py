@@ -11,8 +11,8 @@ HEAD = """# How every family is scored
 
 Each score is a function of sums over rows, so intervals and comparisons draw the same rows for all of them.
 
-`as` in front of a package: our own code in `apf_tasks/metrics/`, which its tests hold to be equal to that package. This
-page is generated (`python -m apf_tasks.evaluation.metrics.table`); a test keeps it and the versions true.
+`as` in front of a package: our own code in `apf_tasks/evaluation/metrics/`, which its tests hold to be equal to that
+package. This page is generated (`python -m apf_tasks.evaluation.metrics.table`); a test keeps it and the versions true.
 
 | family | metric | implementation | version | settings | scale | better |
 |---|---|---|---|---|---|---|
