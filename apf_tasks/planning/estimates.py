@@ -119,7 +119,7 @@ def _bytes_each(training: Training) -> float:
 def estimate(stage_runs: Sequence[StageRun], params: Params) -> Estimate | None:
     """What the trainings among the visits of a plan would take; None when none would run.
 
-    A search that compares trials on their way is foreseen with any of them going on: it is their number that counts.
+    A search that compares trials on their way is estimated with any of them going on: only their number counts.
     """
     wanted = ("train_rung", "train_model")
     # of the visits of one trial the last goes furthest

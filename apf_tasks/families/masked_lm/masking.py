@@ -46,7 +46,7 @@ def encode_windows(texts: Sequence[str], base: BaseModelInfo, words: WordsBy) ->
         return_special_tokens_mask=True,
         verbose=False,
     )
-    never = [tokenizer.mask_token_id, tokenizer.unk_token_id]  # to foresee "unknown" is no merit
+    never = [tokenizer.mask_token_id, tokenizer.unk_token_id]  # predicting "unknown" is no merit
     columns: Columns = {"input_ids": encoded["input_ids"], "labels": [], "truncated": [], "words": [], "row": []}
     cuts = [word_of_character(text, words) for text in texts]
     for at, (ids, row) in enumerate(zip(encoded["input_ids"], encoded["overflow_to_sample_mapping"], strict=True)):
