@@ -5,7 +5,6 @@ The functions behind are imported when they run: a plan needs neither torch nor 
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +24,7 @@ from apf_tasks.artifacts import (
 )
 from apf_tasks.cache.journal import Pending
 from apf_tasks.cache.stage import stage
+from apf_tasks.cache.workspace import current_workspace
 from apf_tasks.params.base import Frozen
 from apf_tasks.params.data import DataParams, SplitName, SplitParams
 from apf_tasks.params.family import FamilyParams
@@ -63,7 +63,7 @@ def _tokenizer_identity(
 
 def registry_identity(*args: Any, **kwargs: Any) -> dict[str, str]:
     """Which registry a version is in."""
-    return {"registry": os.environ.get("MLFLOW_TRACKING_URI") or "mlruns/mlflow.db"}  # stays when the folder moves
+    return {"registry": current_workspace().tracking_uri or "mlruns/mlflow.db"}  # stays when the folder moves
 
 
 def still_registered(handle: RegisteredModel) -> bool:

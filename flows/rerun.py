@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 from apf_tasks.artifacts import EvaluationReport
 from apf_tasks.cache import store
 from apf_tasks.cache.journal import PipelineRun, journal
+from apf_tasks.cache.workspace import Workspace
 from apf_tasks.errors import RegistryError
 from apf_tasks.params.file import RUNS, Experiment
 from apf_tasks.params.word_vectors import WordVectorParams
@@ -73,16 +73,7 @@ def _local_bases(params: Experiment) -> dict[str, str]:
 @contextmanager
 def _temporary_store() -> Iterator[None]:
     """Stages, runs and models go into a folder that is deleted at the end, on the disk of the usual store."""
-    names = ("APF_MLRUNS", "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
-    before = {name: os.environ.pop(name) for name in names if name in os.environ}
-    os.environ["APF_MLRUNS"] = before.get("APF_MLRUNS", "mlruns")
     root = store.root()
     root.mkdir(parents=True, exist_ok=True)
-    try:
-        with tempfile.TemporaryDirectory(prefix="fresh-", dir=root) as folder:
-            os.environ["APF_MLRUNS"] = folder
-            yield
-    finally:
-        for name in names:
-            os.environ.pop(name, None)
-        os.environ.update(before)
+    with tempfile.TemporaryDirectory(prefix="fresh-", dir=root) as folder, Workspace(Path(folder)).active():
+        yield

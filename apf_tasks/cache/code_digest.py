@@ -40,6 +40,7 @@ WITHOUT_INFLUENCE = {
         "cache.fingerprints": "fsync",
         "cache.journal": "current_label labelled_as",
         "cache.stage": "",
+        "cache.workspace": "Workspace current_workspace",
         "cache.store": "CHECKPOINT_DIR lock root store_error",
         "errors": "ApfError DataError DivergedError InterruptedByUser MissingModelError ModelError ParamsError"
         " PromotionRefusedError RegistryError SourceError UnsuitableParamsError UntrainableDataError WorkerDiedError"

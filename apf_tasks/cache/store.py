@@ -23,6 +23,7 @@ from pydantic import Field, ValidationError
 
 from apf_tasks.artifacts import Artifact
 from apf_tasks.cache.fingerprints import file_digest, fsync
+from apf_tasks.cache.workspace import current_workspace
 from apf_tasks.errors import StoreError
 from apf_tasks.params.base import Frozen
 
@@ -38,8 +39,8 @@ PAUSED = "paused"
 
 
 def root() -> Path:
-    """The folder of everything apf records: `mlruns` here, or where APF_MLRUNS points."""
-    return Path(os.environ.get("APF_MLRUNS", "mlruns")).resolve()
+    """The folder of everything apf records: the current workspace's; by default `mlruns` here, or APF_MLRUNS."""
+    return current_workspace().root
 
 
 def stage_folder(stage: str, key: str = "") -> Path:

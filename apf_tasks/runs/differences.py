@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from apf_tasks import stages
-from apf_tasks.cache import store
 from apf_tasks.cache.code_digest import code_digests
 from apf_tasks.cache.environment import environment
 from apf_tasks.cache.stage import Stage
+from apf_tasks.cache.workspace import current_workspace
 from apf_tasks.errors import ApfError
 from apf_tasks.params.file import Experiment
 from apf_tasks.params.word_vectors import WordVectorParams
@@ -50,17 +49,12 @@ def in_original_folder(recorded: Provenance, params: Experiment) -> Iterator[Pat
     if there == here or not there.is_dir() or _all_there(params):
         yield None
         return
-    before = os.environ.get("APF_MLRUNS")
-    os.environ["APF_MLRUNS"] = str(store.root())  # `mlruns` would be another one over there
-    try:
+    with current_workspace().active():  # `mlruns` would be another one over there
         with chdir(there):
             if _all_there(params):
                 yield there
                 return
         yield None
-    finally:
-        os.environ.pop("APF_MLRUNS")
-        os.environ.update({} if before is None else {"APF_MLRUNS": before})
 
 
 def _all_there(params: Experiment) -> bool:

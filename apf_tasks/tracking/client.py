@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from apf_tasks.cache import store
+from apf_tasks.cache.workspace import current_workspace
 from apf_tasks.errors import RegistryError
 
 if TYPE_CHECKING:
@@ -36,16 +38,17 @@ T = TypeVar("T")
 logger = logging.getLogger("apf")
 
 _ready: set[str] = set()
+_fluent = threading.RLock()
 
 
 def tracking_uri() -> str:
     """Where MLflow records."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{store.root() / 'mlflow.db'}"
+    return current_workspace().tracking_uri or f"sqlite:///{store.root() / 'mlflow.db'}"
 
 
 def registry_uri() -> str:
     """Where models are registered."""
-    return os.environ.get("MLFLOW_REGISTRY_URI") or tracking_uri()
+    return current_workspace().registry_uri or tracking_uri()
 
 
 def client() -> MlflowClient:
@@ -57,13 +60,11 @@ def client() -> MlflowClient:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     uri = tracking_uri()
-    if mlflow.get_tracking_uri() != uri:
-        said = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
-        mlflow.set_tracking_uri(uri)
-        mlflow.set_registry_uri(registry_uri())
-        for name, value in said.items():  # mlflow writes them into the environment, where only the user's word belongs
-            os.environ.pop(name, None)
-            os.environ.update({name: value} if value else {})
+    if _fluent.acquire(blocking=False):  # else a thread is within fluent_api(), perhaps in another workspace
+        try:
+            _point_mlflow()
+        finally:
+            _fluent.release()
     found = mlflow.MlflowClient(tracking_uri=uri, registry_uri=registry_uri())
     if uri not in _ready:
         _answers(uri)
@@ -73,6 +74,30 @@ def client() -> MlflowClient:
             found.search_experiments(max_results=1)
         _ready.add(uri)
     return found
+
+
+@contextmanager
+def fluent_api() -> Iterator[None]:
+    """Within the block functions of the module `mlflow` use the current workspace.
+
+    They take their addresses from this process, not from the context: one thread at a time.
+    """
+    with _fluent:
+        _point_mlflow()
+        yield
+
+
+def _point_mlflow() -> None:
+    import mlflow
+
+    if mlflow.get_tracking_uri() == tracking_uri() and mlflow.get_registry_uri() == registry_uri():
+        return
+    said = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
+    mlflow.set_tracking_uri(tracking_uri())
+    mlflow.set_registry_uri(registry_uri())
+    for name, value in said.items():  # mlflow writes them into the environment, where only the user's word belongs
+        os.environ.pop(name, None)
+        os.environ.update({name: value} if value else {})
 
 
 def _answers(uri: str) -> None:

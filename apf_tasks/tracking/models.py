@@ -58,7 +58,7 @@ def log_code_model(
     answers: list[Any] = [ColSpec(kind, name) for name, kind in interface.outputs.items()]
     numbers = [ParamSpec(name, DataType.long, default) for name, default in interface.settings.items()]
     asked: Any = ParamSchema(numbers) if numbers else None
-    with mlflow.start_run(run_id=run_id):
+    with tracker.fluent_api(), mlflow.start_run(run_id=run_id):
         info = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(PACKAGE / code),
@@ -80,7 +80,7 @@ def ask_logged(uri: str, rows: pd.DataFrame, own_package: str | None = None) -> 
     """
     import mlflow
 
-    with _without_modules_of(PACKAGE.name, *([own_package] if own_package else [])):
+    with tracker.fluent_api(), _without_modules_of(PACKAGE.name, *([own_package] if own_package else [])):
         try:
             answers: pd.DataFrame = mlflow.pyfunc.load_model(uri).predict(rows)
         except Exception as error:  # code that was logged in part fails in every way there is

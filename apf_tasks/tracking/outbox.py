@@ -16,6 +16,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextvars import copy_context
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -60,7 +61,9 @@ class Outbox:
         fcntl.flock(self._file, fcntl.LOCK_EX)
         self._courier = Relay(run_id, self._path)
         self._wake, self._stop = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._deliver_on, name=f"outbox {run_id}", daemon=True)
+        self._thread = threading.Thread(
+            target=copy_context().run, args=(self._deliver_on,), name=f"outbox {run_id}", daemon=True
+        )
         self._thread.start()
 
     def add(self, points: Sequence[MetricPoint]) -> None:

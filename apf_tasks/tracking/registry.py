@@ -160,7 +160,8 @@ def download_model(uri: str) -> Path:
     import mlflow
 
     found = find_version(uri)
-    logged = Path(mlflow.artifacts.download_artifacts(f"models:/{found.name}/{found.version}"))
+    with tracker.fluent_api():
+        logged = Path(mlflow.artifacts.download_artifacts(f"models:/{found.name}/{found.version}"))
     return logged / "artifacts" / "model"
 
 
@@ -168,7 +169,8 @@ def input_columns(uri: str) -> list[str]:
     """The columns that a registered model asks for."""
     import mlflow
 
-    signature = mlflow.models.get_model_info(uri).signature
+    with tracker.fluent_api():
+        signature = mlflow.models.get_model_info(uri).signature
     return [] if signature is None else [str(name) for name in signature.inputs.input_names()]
 
 
