@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import math
@@ -24,7 +25,8 @@ from apf_tasks.params.train import RuntimeParams
 from apf_tasks.runtime import _torchrun as agent
 from apf_tasks.runtime import ranks
 from apf_tasks.runtime._nodes import heartbeat, next_call, rendezvous_folder, request_nodes, torchrun_options
-from apf_tasks.runtime._rank import CALL, CALLER, MOMENT, PID, Call, Contexts, Outcome, _read
+from apf_tasks.runtime._rank import CALL, CALLER, MOMENT, PID, read_result
+from apf_tasks.runtime.calls import Contexts, RemoteCall, Result
 from apf_tasks.runtime.devices import choose_device
 from apf_tasks.runtime.progress import ProgressUpdate, current_listener, read_moment, throttled_logger
 from apf_tasks.runtime.signals import stop_signals
@@ -47,7 +49,8 @@ def run_on_ranks(runtime: RuntimeParams, function: Callable[..., T], *arguments:
         return function(*arguments)
     device = choose_device(runtime).type
     check_devices(runtime.devices, device)
-    call = Call(function, arguments, device, within, logger.getEffectiveLevel())
+    contexts = (functools.partial(ranks.process_group, device), *within)
+    call = RemoteCall(function, arguments, contexts, logger.getEffectiveLevel())
     with rendezvous_folder(runtime) as folder:
         (folder / CALL).write_bytes(pickle.dumps(call))
         wanted = request_nodes(folder, runtime, device)
@@ -108,9 +111,9 @@ def _stop(process: subprocess.Popen[bytes], pid: Path, at_once: bool) -> None:
         os.kill(int(pid.read_text()), signal.SIGTERM)
 
 
-def _outcome(folder: Path, count: int, code: int) -> Outcome:
+def _outcome(folder: Path, count: int, code: int) -> Result:
     """What so many ranks left: an error before a value, the first rank before the others."""
-    found = [_read(folder / f"{index}.pickle") for index in range(count)]
+    found = [read_result(folder / f"{index}.pickle") for index in range(count)]
     outcomes = [outcome for outcome in found if outcome is not None]
     if failed := [outcome for outcome in outcomes if outcome.error is not None]:
         own = (outcome for outcome in failed if outcome.error is not None and fails_trial(outcome.error))
@@ -121,9 +124,9 @@ def _outcome(folder: Path, count: int, code: int) -> Outcome:
     where, expected, said = "runtime.devices", f"{count} ranks to finish", f"one that exited ({died})"
     if died.startswith(f"exit code -{signal.SIGKILL.value}"):
         do = "Possibly killed for lack of memory: lower train.micro_batch_tokens, or set runtime.shard: true."
-        return Outcome(error=WorkerDiedError(where, expected, said, do))
+        return Result(error=WorkerDiedError(where, expected, said, do))
     do = "What was trained is kept: the same command continues from the last checkpoint."
-    return Outcome(error=WorkersError(where, expected, said, do))
+    return Result(error=WorkersError(where, expected, said, do))
 
 
 def _death(noise: str) -> str:

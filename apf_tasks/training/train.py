@@ -23,7 +23,7 @@ from apf_tasks.errors import InterruptedByUser
 from apf_tasks.evaluation.predictor import metric_scores, predict_and_tune, row_statistics
 from apf_tasks.family import Prediction
 from apf_tasks.params.base import dotted
-from apf_tasks.runtime._rank import Contexts
+from apf_tasks.runtime.calls import Contexts
 from apf_tasks.runtime.devices import peak_memory_gib
 from apf_tasks.runtime.launch import check_caller, run_on_ranks
 from apf_tasks.runtime.progress import progress as show_progress

@@ -6,13 +6,12 @@ workers share; how far it is, it writes into a small file.
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import tempfile
-from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,10 @@ from apf_tasks import stages
 from apf_tasks.cache import history, store
 from apf_tasks.cache.journal import StageRun, journal
 from apf_tasks.cache.stage import Stage, use_stage_runner
-from apf_tasks.errors import InterruptedByUser, WorkerDiedError, WorkersError, portable
+from apf_tasks.errors import InterruptedByUser, WorkerDiedError, WorkersError
 from apf_tasks.params.train import RuntimeParams
+from apf_tasks.runtime.calls import RemoteCall, Result
+from apf_tasks.runtime.device_slots import exclusive_device
 from apf_tasks.runtime.progress import (
     Listener,
     current_listener,
@@ -48,54 +49,37 @@ DEATHS = ("BrokenProcessPool", "KilledWorker", "WorkerCrashedError", "OutOfMemor
 """What concurrent.futures, Dask and Ray raise where a worker process died."""
 TOLD = ("MLFLOW_", "HF_", "TRANSFORMERS_", "TOKENIZERS_")
 """Environment variables with these prefixes are passed to workers, which may be on other machines."""
-
-
-@dataclass(frozen=True)
-class StageCall:
-    """A stage call for a worker."""
-
-    stage: str
-    label: str
-    arguments: tuple[Any, ...]
-    runtime: RuntimeParams
-    beside: int
-    """Calls at the same time, this one among them: they share the threads."""
-    pipeline: tracking.Pipeline
-    environment: dict[str, str]
-    moment: Path
-    """The file that says how far it is."""
-
-
-@dataclass(frozen=True)
-class StageResult:
-    """What came of a call: the visit of its stage, or what it raised."""
-
-    visit: StageRun | None = None
-    error: Exception | None = None
+Submit = Callable[[], PrefectFuture[Any]]
+"""Give a call to a worker, once more if the first one died."""
 
 
 @task(name="trial", task_run_name="{title}", cache_policy=NO_CACHE, persist_result=False)
-def run_stage_call(title: str, call: StageCall) -> StageResult:
-    """Make one stage call in this process, on a device of its own."""
-    from apf_tasks.runtime.device_slots import exclusive_device
-
-    os.environ.update(call.environment)
-    stage: Stage[Any, Any] = getattr(stages, call.stage).labelled(call.label)
+def run_trial(title: str, call: RemoteCall) -> Result:
+    """Make the call of a stage in this process."""
     try:
-        with (
-            interruptible(),
-            exclusive_device(call.runtime, call.beside),
-            tracking.within(call.pipeline),
-            listening(file_listener(call.moment)),
-            use_stage_runner(run_as_task),
-            journal() as pipeline,
-        ):
-            stage(*call.arguments)
-        return StageResult(visit=pipeline.stage_runs[-1])
+        return call.run()
     except KeyboardInterrupt:
-        return StageResult(error=stopped())
-    except Exception as error:
-        return StageResult(error=portable(error))
+        return Result(error=stopped())
+
+
+def _run_stage(name: str, label: str, arguments: tuple[Any, ...]) -> StageRun:
+    stage: Stage[Any, Any] = getattr(stages, name).labelled(label)
+    with use_stage_runner(run_as_task), journal() as pipeline:
+        stage(*arguments)
+    return pipeline.stage_runs[-1]
+
+
+@contextmanager
+def _environment(said: dict[str, str]) -> Iterator[None]:
+    """What libraries of others read, in a process that may be on another machine."""
+    os.environ.update(said)
+    yield
+
+
+@contextmanager
+def _progress_file(moment: Path) -> Iterator[None]:
+    with listening(file_listener(moment)):
+        yield
 
 
 def stopped() -> InterruptedByUser:
@@ -141,64 +125,64 @@ class WorkerExecutor:
             return lambda: stage(*arguments)
         reason = history.explain_miss(record)
         logger.info("%-10s runs: %s", stage.title, reason)
-        environment = {name: value for name, value in os.environ.items() if name.startswith(TOLD)}
-        call = StageCall(
-            stage=stage.name,
-            label=stage.label,
-            arguments=arguments,
-            runtime=self._runtime,
-            beside=beside,
-            pipeline=tracking.current_pipeline(),
-            environment=environment | {"APF_MLRUNS": str(store.root())},
-            moment=self._folder / f"{record.key}.json",
+        moment = self._folder / f"{record.key}.json"
+        contexts = (
+            partial(_environment, {name: value for name, value in os.environ.items() if name.startswith(TOLD)}),
+            interruptible,
+            partial(exclusive_device, self._runtime, beside),  # all beside it share the threads
+            partial(tracking.within, tracking.current_pipeline()),
+            partial(_progress_file, moment),
         )
-        self._watched[call.moment] = throttled_logger()
-        return functools.partial(self._result, stage, call, reason, self._submit(call))
+        call = RemoteCall(_run_stage, (stage.name, stage.label, arguments), contexts)
+        submit = partial(self._submit, f"{stage.name} {stage.label}".strip(), call)
+        self._watched[moment] = throttled_logger()
+        return partial(self._result, stage, moment, reason, submit, submit())
 
-    def _submit(self, call: StageCall) -> PrefectFuture[Any]:
-        parameters = {"title": f"{call.stage} {call.label}".strip(), "call": call}
+    def _submit(self, title: str, call: RemoteCall) -> PrefectFuture[Any]:
+        parameters = {"title": title, "call": call}
         first = not self._started
         try:
             if first:
                 self._runner, self._started = self._runs.enter_context(self._runner), True
-            return self._runner.submit(run_stage_call, parameters)  # type: ignore[no-any-return]  # Dask connects here
+            return self._runner.submit(run_trial, parameters)  # type: ignore[no-any-return]  # Dask connects here
         except Exception as error:
             if not first:
                 raise
             said = f"{type(error).__name__}: {error}"
             raise WorkersError(WORKERS, "workers that respond", said, "Correct it, or unset it.") from error
 
-    def _result(self, stage: Stage[Any, Any], call: StageCall, reason: str, future: PrefectFuture[Any]) -> Any:
+    def _result(
+        self, stage: Stage[Any, Any], moment: Path, reason: str, submit: Submit, future: PrefectFuture[Any]
+    ) -> Any:
         try:
             outcome = self._wait(future)
         except Exception as error:
             if not _is_death(error):
                 raise
-            outcome = self._retry(call, error)
+            outcome = self._retry(submit, error)
         finally:
-            self._watched.pop(call.moment, None)
+            self._watched.pop(moment, None)
         if outcome.error is not None:
             raise outcome.error
-        stage_run = outcome.visit
-        assert stage_run is not None
+        stage_run: StageRun = outcome.value
         return stage.note(
             stage_run.status, reason if stage_run.status == "ran" else "", stage_run.seconds, stage_run.handle
         )
 
-    def _retry(self, call: StageCall, error: Exception) -> StageResult:
+    def _retry(self, submit: Submit, error: Exception) -> Result:
         """A pool that lost one worker has lost all calls: this one is made again, with nobody beside it."""
         if not isinstance(self._runner, Pool):
-            return StageResult(error=_worker_died(error))
+            return Result(error=_worker_died(error))
         self._start_again()
         try:
-            return self._wait(self._submit(call))
+            return self._wait(submit())
         except Exception as again:
             if not _is_death(again):
                 raise
             self._start_again()
-            return StageResult(error=_worker_died(again))
+            return Result(error=_worker_died(again))
 
-    def _wait(self, future: PrefectFuture[Any]) -> StageResult:
+    def _wait(self, future: PrefectFuture[Any]) -> Result:
         """Until the call is made; meanwhile whoever listens is told how far all calls are."""
         try:
             while True:
