@@ -40,7 +40,7 @@ WITHOUT_INFLUENCE = {
         "cache.fingerprints": "fsync",
         "cache.journal": "current_label labelled_as",
         "cache.stage": "",
-        "cache.workspace": "Workspace current_workspace",
+        "cache.workspace": "current_workspace",
         "cache.store": "CHECKPOINT_DIR lock root store_error",
         "errors": "ApfError DataError DivergedError InterruptedByUser MissingModelError ModelError ParamsError"
         " PromotionRefusedError RegistryError SourceError UnsuitableParamsError UntrainableDataError WorkerDiedError"
@@ -53,7 +53,7 @@ WITHOUT_INFLUENCE = {
         "sources.models": "_built _check_model_files",
         "sources.package_index": "cannot_write fetch",
         "stages": "",
-        "tracking.client": "client",
+        "tracking.client": "client fluent_api",
         "tracking.registry": "aliases_of download_model find_version",
         "tracking.run_logger": "TrialRun current_pipeline current_run trial_run within",
         "user_cache": "cache_folder",
