@@ -49,7 +49,7 @@ def run_on_ranks(runtime: RuntimeParams, function: Callable[..., T], *arguments:
         return function(*arguments)
     device = choose_device(runtime).type
     check_devices(runtime.devices, device)
-    contexts = (functools.partial(ranks.process_group, device), *within)
+    contexts: Contexts = (functools.partial(ranks.process_group, device), *within)
     call = RemoteCall(function, arguments, contexts, logger.getEffectiveLevel())
     with rendezvous_folder(runtime) as folder:
         (folder / CALL).write_bytes(pickle.dumps(call))

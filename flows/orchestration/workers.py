@@ -6,8 +6,10 @@ workers share; how far it is, it writes into a small file.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -47,6 +49,8 @@ POLL_SECONDS = 0.5
 """How often workers are checked, in seconds."""
 DEATHS = ("BrokenProcessPool", "KilledWorker", "WorkerCrashedError", "OutOfMemoryError")
 """What concurrent.futures, Dask and Ray raise where a worker process died."""
+OWNER = "owner"
+"""A file that the process locks whose workers write beside it; the kernel unlocks it when that dies."""
 TOLD = ("MLFLOW_", "HF_", "TRANSFORMERS_", "TOKENIZERS_")
 """Environment variables with these prefixes are passed to workers, which may be on other machines."""
 Submit = Callable[[], PrefectFuture[Any]]
@@ -100,8 +104,7 @@ class WorkerExecutor:
         (store.root() / "stages").mkdir(parents=True, exist_ok=True)
         with ExitStack() as opening:
             opening.enter_context(environment_kept())
-            folder = opening.enter_context(tempfile.TemporaryDirectory(prefix=".workers-", dir=store.root()))
-            self._folder = Path(folder)
+            self._folder = opening.enter_context(_owned_folder())
             with get_client(sync_client=True) as client:  # one server for all: a worker must not start one of its own
                 opening.enter_context(temporary_settings({PREFECT_API_URL: str(client.api_url)}))
             self._runner = runner_of(self._parallel, self._folder)  # starts with the first call: all may be known
@@ -197,6 +200,28 @@ class WorkerExecutor:
         for path, say in self._watched.items():
             if (update := read_moment(path)) is not None and update.done < update.total:
                 (current_listener() or say)(update)
+
+
+@contextmanager
+def _owned_folder() -> Iterator[Path]:
+    """A folder for what workers write, locked while this process lives. Those of processes that were killed go."""
+    with ExitStack() as kept:
+        with store.lock(".workers"):  # no folder is there without its lock
+            _remove_abandoned()
+            made = tempfile.TemporaryDirectory(prefix=".workers-", dir=store.root(), ignore_cleanup_errors=True)
+            folder = Path(kept.enter_context(made))
+            fcntl.flock(kept.enter_context((folder / OWNER).open("w")), fcntl.LOCK_EX)
+        yield folder
+
+
+def _remove_abandoned() -> None:
+    for folder in store.root().glob(".workers-*"):
+        try:
+            with (folder / OWNER).open("a") as owner:
+                fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # its owner lives, or is removing it
+            continue
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_death(error: Exception) -> bool:

@@ -20,6 +20,7 @@ from apf_tasks.errors import ParamsError, WorkersError
 from apf_tasks.params.train import RuntimeParams
 from apf_tasks.runtime.device_slots import exclusive_device
 from apf_tasks.tracking import client as tracker
+from flows.orchestration.workers import WorkerExecutor
 from tests.support.paths import PROJECT
 from tests.support.projects import handles, run
 from tests.support.tiny import review_rows, tiny_bert, write_jsonl
@@ -140,3 +141,17 @@ with exclusive_device(RuntimeParams(device="cpu"), 2) as place:
             second.kill()
     assert sorted(said) == [["cpu:0", "2"], ["cpu:1", "2"]]
     assert freed == said[0][0]
+
+
+def test_folders_of_searches_that_were_killed_go_and_those_of_living_ones_stay(mlruns: Path) -> None:
+    dead = mlruns / ".workers-dead"
+    dead.mkdir(parents=True)
+    (dead / "key.json").touch()
+    with WorkerExecutor(2, RuntimeParams()):
+        (living,) = mlruns.glob(".workers-*")
+        assert living != dead
+        with WorkerExecutor(2, RuntimeParams()):
+            assert living.is_dir()
+            assert len(list(mlruns.glob(".workers-*"))) == 2
+        assert [*mlruns.glob(".workers-*")] == [living]
+    assert not list(mlruns.glob(".workers-*"))
