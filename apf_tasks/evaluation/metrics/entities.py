@@ -38,18 +38,6 @@ def spans(tags: Sequence[str]) -> list[Span]:
     return found
 
 
-def bio_problem(tags: Sequence[str]) -> str:
-    """Why a row is not BIO, naming its first wrong tag; "" when it is."""
-    before = OUTSIDE
-    for at, tag in enumerate(tags):
-        if tag != OUTSIDE and (tag[:2] not in ("B-", "I-") or len(tag) < 3):
-            return f"tag {at + 1} is {tag!r}, not O, B-TYPE or I-TYPE"
-        if tag.startswith("I-") and before[2:] != tag[2:]:
-            return f"tag {at + 1} is {tag}, which continues no {tag[2:]}"
-        before = tag
-    return ""
-
-
 def repair_bio(tags: Sequence[str]) -> tuple[list[str], int]:
     """(tags, how many were changed): an I-X after O or another type becomes B-X. Also turns IOB1 into IOB2."""
     repaired: list[str] = []
@@ -62,11 +50,6 @@ def repair_bio(tags: Sequence[str]) -> tuple[list[str], int]:
 def bioes_to_bio(tags: Sequence[str]) -> list[str]:
     """BIOES, BILOU or BMES -> BIO: S and U become B; E, L and M become I. Other tags stay as they are."""
     return [f"{_BIO_PREFIX[t[0]]}-{t[2:]}" if t[1:2] == "-" and t[0] in _BIO_PREFIX else t for t in tags]
-
-
-def io_to_bio(tags: Sequence[str]) -> list[str]:
-    """IO -> BIO: a run of I-X, or of plain X, is one entity. Two entities of one type side by side cannot be told."""
-    return repair_bio([t if t == OUTSIDE or t.startswith("I-") else f"I-{t}" for t in tags])[0]
 
 
 def entity_types(label_names: Sequence[str]) -> list[str]:

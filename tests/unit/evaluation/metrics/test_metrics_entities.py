@@ -9,13 +9,11 @@ from seqeval.scheme import IOB2, Entities
 
 from apf_tasks.errors import DataError
 from apf_tasks.evaluation.metrics.entities import (
-    bio_problem,
     bioes_to_bio,
     entity_scores,
     entity_statistics,
     entity_types,
     error_kinds,
-    io_to_bio,
     per_type,
     repair_bio,
     spans,
@@ -109,6 +107,11 @@ def test_spans_equal_those_of_seqeval(seed: int) -> None:
     ]
 
 
+def is_bio(row: list[str]) -> bool:
+    """Whether every tag but O lies in an entity that seqeval finds."""
+    return sum(e.end - e.start for e in Entities([row], IOB2).entities[0]) == sum(tag != "O" for tag in row)
+
+
 def test_repair() -> None:
     assert repair_bio(["I-PER", "I-PER", "I-LOC", "O", "I-LOC", "B-LOC", "I-LOC"]) == (
         ["B-PER", "I-PER", "B-LOC", "O", "B-LOC", "B-LOC", "I-LOC"],
@@ -117,17 +120,9 @@ def test_repair() -> None:
     assert repair_bio([]) == ([], 0)
     for row in random_rows(5):
         repaired, count = repair_bio(row)
-        assert bio_problem(repaired) == ""
+        assert is_bio(repaired)
         assert repair_bio(repaired) == (repaired, 0)
-        assert (count == 0) == (bio_problem(row) == "")
-
-
-def test_what_is_wrong_with_a_row() -> None:
-    assert bio_problem(["B-PER", "I-PER", "O"]) == ""
-    assert bio_problem(["O", "I-PER"]) == "tag 2 is I-PER, which continues no PER"
-    assert bio_problem(["B-LOC", "I-PER"]) == "tag 2 is I-PER, which continues no PER"
-    assert bio_problem(["S-PER"]) == "tag 1 is 'S-PER', not O, B-TYPE or I-TYPE"
-    assert bio_problem(["O", "B-"]) == "tag 2 is 'B-', not O, B-TYPE or I-TYPE"
+        assert (count == 0) == is_bio(row)
 
 
 def test_other_schemes() -> None:
@@ -136,9 +131,6 @@ def test_other_schemes() -> None:
     assert bioes_to_bio(["B-PER", "I-PER", "L-PER", "O", "U-LOC", "B-LOC", "L-LOC"]) == bio
     assert bioes_to_bio(["B-PER", "M-PER", "E-PER", "O", "S-LOC", "B-LOC", "E-LOC"]) == bio
     assert bioes_to_bio(bio) == bio
-    expected = ["B-PER", "I-PER", "O", "B-LOC", "B-PER"]
-    assert io_to_bio(["I-PER", "I-PER", "O", "I-LOC", "I-PER"]) == expected
-    assert io_to_bio(["PER", "PER", "O", "LOC", "PER"]) == expected
 
 
 def test_types_of_names() -> None:
