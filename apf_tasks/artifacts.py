@@ -6,8 +6,9 @@ downstream keys depend on.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -18,6 +19,18 @@ from apf_tasks.params.train import TrainParams
 
 Score = float
 Interval = tuple[float, float]
+
+
+class Recorded(NamedTuple):
+    """What a result adds to the MLflow run of its pipeline."""
+
+    metrics: Mapping[int, Mapping[str, float]] = {}  # never changed
+    """MLflow step -> name -> value."""
+    tags: Mapping[str, str] = {}
+    files: tuple[Path, ...] = ()
+    """Of these, MLflow gets the ones that exist."""
+    folder: str = ""
+    """Folder of the run in which the files go."""
 
 
 class Artifact(Frozen):
@@ -31,6 +44,10 @@ class Artifact(Frozen):
     def describe(self) -> str:
         """One line for a person."""
         return ""
+
+    def records(self) -> Recorded:
+        """Metrics, tags and files for the MLflow run of the pipeline."""
+        return Recorded()
 
 
 class RawData(Artifact):
@@ -73,6 +90,9 @@ class Split(Artifact):
         return (
             " · ".join(parts) + f" · left out: {dropped:,} duplicates, {self.dropped_near_duplicates:,} near-duplicates"
         )
+
+    def records(self) -> Recorded:
+        return Recorded(files=(self.path / "leaks.json",), folder="split")
 
 
 class TokenizedSplit(Artifact):
@@ -200,6 +220,14 @@ class Selection(Artifact):
     def describe(self) -> str:
         return f"{self.metric} {self.candidates[0].score:.4f} · {self.tie_break}"
 
+    def records(self) -> Recorded:
+        return Recorded(
+            metrics={0: {f"validation/{self.metric}": self.candidates[0].score}},
+            tags={"apf.selection": self.tie_break, "apf.chosen_run": self.chosen.run_id},
+            files=(self.path / "candidates.json",),
+            folder="selection",
+        )
+
 
 class EvaluationReport(Artifact):
     """`predictions.parquet` (row_id, reference, prediction, …), `report.json`, `confusion.png`."""
@@ -217,6 +245,16 @@ class EvaluationReport(Artifact):
     def describe(self) -> str:
         low, high = self.intervals[self.metric]
         return f"{self.metric} {self.scores[self.metric]:.4f} [{low:.4f}, {high:.4f}] · {self.verdict}"
+
+    def records(self) -> Recorded:
+        metrics = {f"test/{name}": score for name, score in self.scores.items()}
+        for name, (low, high) in self.intervals.items():
+            metrics |= {f"test/{name}_low": low, f"test/{name}_high": high}
+        for baseline, scores in self.baselines.items():
+            metrics |= {f"baseline/{baseline}/{name}": score for name, score in scores.items()}
+        drawn = sorted([*self.path.glob("*.png"), *self.path.glob("*.md")])
+        files = (self.path / "report.json", self.path / "predictions.parquet", *drawn)
+        return Recorded({0: metrics}, {"apf.verdict": self.verdict}, files, "test")
 
 
 class RegisteredModel(Artifact):
@@ -275,6 +313,12 @@ class DriftReport(Artifact):
         said = "; ".join(self.drifted) or ("no drift" if self.auc is not None else "too few for a comparison")
         return f"{self.rows_new:,} new rows against {self.rows_then:,} · {said}"
 
+    def records(self) -> Recorded:
+        values = {"auc": self.auc, "embeddings": self.embeddings, "unknown_words": self.unknown_words}
+        values |= {f"psi_{name}": value for name, value in self.psi.items()}
+        metrics = {f"drift/{name}": value for name, value in values.items() if value is not None}
+        return Recorded({0: metrics}, {"apf.drift": self.describe()}, (self.path / "drift.json",), "drift")
+
 
 class ScratchModel(Artifact):
     """`model/`: configuration, tokenizer and random weights that training starts from."""
@@ -306,3 +350,8 @@ class LearningCurve(Artifact):
 
     def describe(self) -> str:
         return self.verdict
+
+    def records(self) -> Recorded:
+        metrics = {n: {f"validation/{self.metric}": s} for n, s in zip(self.rows, self.scores, strict=True)}
+        files = (self.path / "curve.json", self.path / "curve.png")
+        return Recorded(metrics, {"apf.verdict": self.verdict}, files, "curve")
