@@ -6,7 +6,7 @@ The functions behind are imported when they run: a plan needs neither torch nor 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from apf_tasks.artifacts import (
     DriftReport,
@@ -22,7 +22,7 @@ from apf_tasks.artifacts import (
     TrainedModel,
     VersionScores,
 )
-from apf_tasks.cache.journal import Pending
+from apf_tasks.cache.journal import or_pending
 from apf_tasks.cache.stage import stage
 from apf_tasks.cache.workspace import current_workspace
 from apf_tasks.params.base import Frozen
@@ -109,10 +109,12 @@ def build_base(
 
 def as_model_params(built: ScratchModel, model: ModelParams) -> ModelParams:
     """The params of a model that starts from what `build_base` built; what a plan does not know stays unknown."""
-    if isinstance(built, Pending):
-        return cast(ModelParams, built)
-    base = f"stages:build_base/{built.path.name}"
-    return model.model_copy(update={"init": "pretrained", "base": base, "architecture": None, "sizes": {}})
+
+    def started_from() -> ModelParams:
+        base = f"stages:build_base/{built.path.name}"
+        return model.model_copy(update={"init": "pretrained", "base": base, "architecture": None, "sizes": {}})
+
+    return or_pending(started_from)
 
 
 @stage(

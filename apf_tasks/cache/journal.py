@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from apf_tasks.artifacts import Artifact
+
+V = TypeVar("V")
 
 
 @dataclass(frozen=True)
@@ -23,14 +25,40 @@ class StageRun:
     seconds: float
     handle: Artifact | None
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    """In a plan: what a stage that would run takes. An argument that is not known yet is an Pending."""
+    """In a plan: what a stage that would run takes. An argument that is not known yet is a Pending."""
+
+
+class NotComputedYet(Exception):  # noqa: N818  # a state of a plan, not an error
+    """A plan touched the content of a result that no stage has computed yet."""
+
+    def __init__(self, stage: str) -> None:
+        super().__init__(f"{stage} has not run: its result is not known yet")
+        self.stage = stage
 
 
 class Pending:
-    """What a stage that was only planned hands on: its content is not known yet."""
+    """What a stage that was only planned hands on. Touching an attribute of the result raises NotComputedYet."""
 
     def __init__(self, stage: str) -> None:
         self.stage = stage
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # what Python looks up by itself, as to copy or to pickle
+            raise AttributeError(name)
+        raise NotComputedYet(self.__dict__["stage"])
+
+
+def or_pending(value: Callable[[], V]) -> V:
+    """The value; a Pending in its place, typed as the value, where it depends on a result not computed yet."""
+    try:
+        return value()
+    except NotComputedYet as missing:
+        return cast(V, Pending(missing.stage))
+
+
+def computed(result: V | None) -> V | None:
+    """The result of a stage; None where it is only planned."""
+    return None if isinstance(result, Pending) else result
 
 
 @dataclass

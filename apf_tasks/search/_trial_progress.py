@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from apf_tasks.artifacts import Rung, TokenizedSplit, TrainedModel
-from apf_tasks.cache.journal import Pending
+from apf_tasks.cache.journal import computed
 from apf_tasks.params.experiment import Params
 from apf_tasks.params.file import Trial
 from apf_tasks.params.model import ModelParams
@@ -41,12 +41,12 @@ class TrialState:
     @property
     def trained(self) -> list[TrainedModel]:
         """Its models; a plan knows those alone that are stored."""
-        return [model for model in self.models if not isinstance(model, Pending)]
+        return [model for model in self.models if computed(model) is not None]
 
     @property
     def last_rung(self) -> Rung | None:
         """Its rung, where that is known."""
-        return None if isinstance(self.rung, Pending) else self.rung
+        return computed(self.rung)
 
     @property
     def score(self) -> float | None:

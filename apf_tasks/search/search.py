@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from apf_tasks.artifacts import Selection, Split, TokenizedSplit, TrainedModel
-from apf_tasks.cache.journal import Pending, note_trials
+from apf_tasks.cache.journal import computed, note_trials, or_pending
 from apf_tasks.errors import ApfError, fails_trial
 from apf_tasks.family import get_family
 from apf_tasks.params.experiment import Params
@@ -44,10 +44,10 @@ class SearchResult:
 
     def start_of(self, selection: Selection) -> tuple[ModelParams, TokenizedSplit]:
         """What the chosen model was trained from."""
-        if len(self.ready) > 1 and isinstance(selection, Pending):
-            return selection, selection  # type: ignore[return-value]
-        chosen = [r for r in self.ready if len(self.ready) == 1 or r.base == selection.chosen.model]
-        return chosen[0].base, chosen[0].train
+        if len(self.ready) == 1:
+            return self.ready[0].base, self.ready[0].train
+        chosen = or_pending(lambda: next(r for r in self.ready if r.base == selection.chosen.model))
+        return or_pending(lambda: chosen.base), or_pending(lambda: chosen.train)
 
 
 def search(split: Split, params: Params) -> SearchResult:
@@ -194,9 +194,9 @@ class SearchRun:
             state.failure = f"{type(error).__name__}: {error}"
 
     def _until(self, ready: TrialData, params: Params, left: int) -> int:
-        if isinstance(ready.train, Pending) or self.search.halving is None:
-            return ready.train  # type: ignore[return-value]  # a plan: unknown like the rows
-        return rung_step(total_steps(ready.train.examples, params.train), left, self.search.halving)
+        halving = self.search.halving
+        assert halving is not None
+        return or_pending(lambda: rung_step(total_steps(ready.train.examples, params.train), left, halving))
 
     def _ready(self, params: Params) -> TrialData:
         """Base and tokenized splits of a trial; made once for all trials that start alike."""
@@ -210,7 +210,7 @@ class SearchRun:
             )
             self.ready[key] = TrialData(base, train, validation)
         ready = self.ready[key]
-        if self.steps is None and not isinstance(ready.train, Pending):
+        if self.steps is None and computed(ready.train) is not None:
             self.steps = total_steps(ready.train.examples, self.params.train)
         return ready
 

@@ -16,7 +16,7 @@ import torch
 from pydantic import ValidationError
 
 from apf_tasks.artifacts import Split
-from apf_tasks.cache.journal import Pending
+from apf_tasks.cache.journal import NotComputedYet, Pending
 from apf_tasks.data.base_model import build_base, training_texts
 from apf_tasks.data.rows import write_rows
 from apf_tasks.errors import ModelError, ParamsError, StoreError, UntrainableDataError
@@ -339,5 +339,8 @@ def test_the_address_of_what_was_built_leads_back_to_it(tmp_path: Path, mlruns: 
 
 
 def test_a_plan_knows_no_model_that_is_not_built() -> None:
-    nothing = Pending("build_base")
-    assert as_model_params(nothing, scratch()) is nothing  # type: ignore[arg-type,comparison-overlap]
+    planned: Any = Pending("build_base")
+    model = as_model_params(planned, scratch())
+    assert isinstance(model, Pending)
+    with pytest.raises(NotComputedYet, match="build_base has not run"):
+        _ = model.base
