@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from apf_tasks.artifacts import DriftReport, LearningCurve, RegisteredModel
 from apf_tasks.errors import ParamsError
+from apf_tasks.inputs import EvaluationInputs, TrainingInputs
 from apf_tasks.params.experiment import Params
 from apf_tasks.params.file import Trial, with_trial
 from apf_tasks.params.word_vectors import WordVectorParams
@@ -33,7 +34,7 @@ def pipeline(params: Params) -> RegisteredModel:
     selection = select(found.models, params.family, params.select, params.test, found.searched, found.compared)
     base, train = found.start_of(selection)
     test = tokenize.labelled("test")(split, "test", base, params.family)
-    report = evaluate(selection, train, test, base, params.family, params.test, params.runtime)
+    report = evaluate(EvaluationInputs(selection, train, test, base, params.family, params.test, params.runtime))
     return register(selection, report, base, params.family, params.runtime, params.model_name)
 
 
@@ -60,7 +61,7 @@ def curve_pipeline(params: Params, fractions: tuple[float, ...] = FRACTIONS) -> 
     _check_different([part.rows for part in parts])
     models = tuple(
         train_model.labelled(part_name(f))(
-            part, validation, base, params.family, params.train, params.runtime, params.metric
+            TrainingInputs(part, validation, base, params.family, params.train, params.runtime, params.metric)
         )
         for f, part in zip(fractions, parts, strict=True)
     )

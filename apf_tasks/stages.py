@@ -25,13 +25,14 @@ from apf_tasks.artifacts import (
 from apf_tasks.cache.journal import or_pending
 from apf_tasks.cache.stage import stage
 from apf_tasks.cache.workspace import current_workspace
+from apf_tasks.inputs import EvaluationInputs, TrainingInputs
 from apf_tasks.params.base import Frozen
 from apf_tasks.params.data import DataParams, SplitName, SplitParams
 from apf_tasks.params.family import FamilyParams
 from apf_tasks.params.gate import DriftParams
 from apf_tasks.params.model import ModelParams, TokenizerParams
 from apf_tasks.params.search import EvaluationParams, SelectParams
-from apf_tasks.params.train import RuntimeParams, TrainParams
+from apf_tasks.params.train import RuntimeParams
 
 ENCODING = ("transformers", "tokenizers", "sentencepiece", "jinja2", "jieba", "numpy", "pandas", "pyarrow")
 """Distributions that turn rows into tokens."""
@@ -134,43 +135,20 @@ def tokenize(out: Path, split: Split, name: SplitName, model: ModelParams, famil
     identity=_base_identity,
     resumable=True,
 )
-def train_model(
-    out: Path,
-    train: TokenizedSplit,
-    validation: TokenizedSplit,
-    model: ModelParams,
-    family: FamilyParams,
-    params: TrainParams,
-    runtime: RuntimeParams,
-    metric: str,
-) -> TrainedModel:
+def train_model(out: Path, trial: TrainingInputs) -> TrainedModel:
     """One trial: every parameter updated on train, the best weights by validation."""
     from apf_tasks.training import train as training
-    from apf_tasks.training.state import TrainingInputs
 
-    return training.train_model(out, TrainingInputs(train, validation, model, family, params, runtime, metric))
+    return training.train_model(out, trial)
 
 
 @stage(libraries=TRAINING, identity=_base_identity)
-def train_rung(
-    out: Path,
-    train: TokenizedSplit,
-    validation: TokenizedSplit,
-    model: ModelParams,
-    family: FamilyParams,
-    params: TrainParams,
-    runtime: RuntimeParams,
-    metric: str,
-    until: int,
-) -> Rung:
+def train_rung(out: Path, trial: TrainingInputs, until: int) -> Rung:
     """The first part of a trial, to see whether it is worth the rest."""
     from apf_tasks.training import rung as rungs
-    from apf_tasks.training.state import TrainingInputs
 
-    with train_model.open_call(train, validation, model, family, params, runtime, metric) as (key, folder):
-        return rungs.train_rung(
-            out, folder, key, TrainingInputs(train, validation, model, family, params, runtime, metric), until
-        )
+    with train_model.open_call(trial) as (key, folder):
+        return rungs.train_rung(out, folder, key, trial, until)
 
 
 @stage(libraries=["pyarrow", "pandas", "numpy"])
@@ -216,20 +194,11 @@ def select(
     libraries=["torch", *ENCODING, *SCORING, "gguf", "gensim", "safetensors"],
     identity=_base_identity,
 )
-def evaluate(
-    out: Path,
-    selection: Selection,
-    train: TokenizedSplit,
-    test: TokenizedSplit,
-    model: ModelParams,
-    family: FamilyParams,
-    settings: EvaluationParams,
-    runtime: RuntimeParams,
-) -> EvaluationReport:
+def evaluate(out: Path, given: EvaluationInputs) -> EvaluationReport:
     """The one test of the chosen model, beside the baselines."""
     from apf_tasks.evaluation import evaluate as evaluation
 
-    return evaluation.evaluate(out, selection, train, test, model, family, settings, runtime)
+    return evaluation.evaluate(out, given)
 
 
 @stage(

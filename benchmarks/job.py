@@ -17,12 +17,12 @@ from apf_tasks.data.ingestion import ingest
 from apf_tasks.data.rows import read_rows
 from apf_tasks.data.splitting import split_rows
 from apf_tasks.data.tokenization import tokenize
+from apf_tasks.inputs import TrainingInputs
 from apf_tasks.params.experiment import Params
 from apf_tasks.params.file import load_params
 from apf_tasks.params.model import ModelParams
 from apf_tasks.sources.models import model_folder
 from apf_tasks.tracking import client as tracker
-from apf_tasks.training.state import TrainingInputs
 from apf_tasks.training.train import train_model
 from benchmarks.cases import Case
 

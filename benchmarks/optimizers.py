@@ -20,9 +20,10 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from apf_tasks.inputs import TrainingInputs
 from apf_tasks.params.train import TrainParams
 from apf_tasks.tracking import run_logger as tracking
-from apf_tasks.training.state import TrainingInputs, prepare_training
+from apf_tasks.training.state import prepare_training
 from apf_tasks.training.train import train_model
 from benchmarks.cases import Case
 from benchmarks.job import Job, prepare

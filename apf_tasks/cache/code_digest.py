@@ -27,7 +27,7 @@ BASELINES, FAMILIES = "apf_tasks.families.classification.baselines", "apf_tasks.
 VALUES = frozenset(
     f"apf_tasks.{name}"
     for name in (
-        "artifacts", "family", "params.architectures", "params.base", "params.data", "params.experiment",
+        "artifacts", "family", "inputs", "params.architectures", "params.base", "params.data", "params.experiment",
         "params.family", "params.gate", "params.model", "params.optimizers", "params.search", "params.train",
         "params.word_vectors", "word_vectors.artifacts",
     )

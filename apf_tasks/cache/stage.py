@@ -1,8 +1,8 @@
 """stage(fn) -> a cached call of a plain function.
 
-A stage function takes the folder to write into, then handles and params, and returns one handle. A call computes a key
-from all that the function depends on; it returns the stored handle, or runs the function: in this process, or by the
-runner that `use_stage_runner` names.
+A stage function takes the folder to write into, then handles and params (or a NamedTuple of them), and returns one
+handle. A call computes a key from all that the function depends on; it returns the stored handle, or runs the function:
+in this process, or by the runner that `use_stage_runner` names.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Stage(Generic[P, R]):
     def record(self, *args: P.args, **kwargs: P.kwargs) -> store.Record:
         """Everything the result depends on, and its key."""
         arguments = self._named(*args, **kwargs)
-        inputs = _inputs(arguments) | self.identity(*args, **kwargs)
+        inputs = _inputs(arguments) | self.identity(*_spread(args), **kwargs)
         family = next((a.name for a in arguments.values() if isinstance(a, FamilyParams)), None)
         code = code_digests(self.code, family)
         libraries = {name: ".".join(installed_version(name).split(".")[:2]) for name in self.libraries}
@@ -107,8 +107,12 @@ class Stage(Generic[P, R]):
             yield key, store.open_partial(self.name, key, self.resumable)
 
     def _named(self, *args: P.args, **kwargs: P.kwargs) -> dict[str, Any]:
-        """The arguments of a call by name."""
-        return inspect.signature(functools.partial(self.function, Path())).bind(*args, **kwargs).arguments
+        """The arguments of a call by name; of a bundle its fields."""
+        given = inspect.signature(functools.partial(self.function, Path())).bind(*args, **kwargs).arguments
+        named: dict[str, Any] = {}
+        for name, value in given.items():
+            named |= value._asdict() if _is_bundle(value) else {name: value}
+        return named
 
     def stored(self, key: str, look_outside: bool = True) -> R | None:
         """The verified handle of an earlier call. A plan does not ask whether the registry still has its model."""
@@ -240,6 +244,16 @@ def _outside_key(section: Frozen) -> set[str]:
     return {
         n for n, f in fields if isinstance(f.json_schema_extra, dict) and f.json_schema_extra.get("in_key") is False
     }
+
+
+def _is_bundle(value: Any) -> bool:
+    """Whether an argument is a NamedTuple of handles and params, which counts as so many arguments."""
+    return isinstance(value, tuple) and hasattr(value, "_asdict")
+
+
+def _spread(args: Sequence[Any]) -> Iterator[Any]:
+    for value in args:
+        yield from value if _is_bundle(value) else (value,)
 
 
 def _leaves(value: Any) -> Iterator[Any]:

@@ -17,6 +17,7 @@ from apf_tasks.evaluation.metrics.bootstrap import bootstrap, paired_bootstrap
 from apf_tasks.evaluation.predictor import load_predictor, metric_scores, predict_rows, row_statistics
 from apf_tasks.examples import Examples
 from apf_tasks.family import BaselineInputs, Family, Prediction, get_family
+from apf_tasks.inputs import EvaluationInputs
 from apf_tasks.params.family import FamilyParams
 from apf_tasks.params.model import ModelParams
 from apf_tasks.params.search import EvaluationParams
@@ -27,17 +28,9 @@ from apf_tasks.sources.models import model_folder
 BEFORE = "before_fine_tuning"
 
 
-def evaluate(
-    out: Path,
-    selection: Selection,
-    train: TokenizedSplit,
-    test: TokenizedSplit,
-    model: ModelParams,
-    family: FamilyParams,
-    settings: EvaluationParams,
-    runtime: RuntimeParams,
-) -> EvaluationReport:
+def evaluate(out: Path, given: EvaluationInputs) -> EvaluationReport:
     """Score the chosen model and the baselines on the same test rows."""
+    selection, train, test, model, family, settings, runtime = given
     functions, names, metric = get_family(family), test.label_names, selection.metric
     evidence = _evidence(test)
     references = list(functions.reference(evidence.rows))

@@ -26,7 +26,7 @@ def gpu_attention() -> Iterator[None]:
         torch.nn.functional.scaled_dot_product_attention = own
 
 
-def _efficient(
+def _efficient(  # noqa: PLR0913  # as torch has it
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,

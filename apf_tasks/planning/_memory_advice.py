@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from apf_tasks.errors import ParamsError
 from apf_tasks.examples import Examples
+from apf_tasks.inputs import TrainingInputs
 from apf_tasks.planning.devices import device_type
 from apf_tasks.planning.memory import Memory, predict
 from apf_tasks.training.loop import max_tokens_per_forward
-from apf_tasks.training.state import TrainingInputs
 
 MOST_RANKS = 8
 """GPUs of a usual machine."""

@@ -11,9 +11,10 @@ import numpy as np
 
 from apf_tasks.evaluation.predictor import predict_examples
 from apf_tasks.examples import Examples
+from apf_tasks.inputs import TrainingInputs
 from apf_tasks.planning.estimates import Training
 from apf_tasks.runtime.devices import choose_device, peak_memory_gib, reset_peak_memory
-from apf_tasks.training.state import TrainingInputs, prepare_training
+from apf_tasks.training.state import prepare_training
 
 FIRST_STEPS = 2
 """Not counted: memory is set up in them."""

@@ -20,6 +20,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from apf_tasks.data.batching import epoch_order
 from apf_tasks.evaluation.predictor import Predictor, load_predictor
 from apf_tasks.examples import Examples
+from apf_tasks.inputs import TrainingInputs
 from apf_tasks.models.pretrained import without_weights
 from apf_tasks.params.optimizers import SGD
 from apf_tasks.params.train import RuntimeParams, TrainParams
@@ -33,7 +34,7 @@ from apf_tasks.training.activation_checkpointing import apply_activation_checkpo
 from apf_tasks.training.loop import max_tokens_per_forward, train_steps
 from apf_tasks.training.optim.optimizers import check_optimizer, optimizer_of
 from apf_tasks.training.packing import supports_packing
-from apf_tasks.training.state import TrainingInputs, constants_of
+from apf_tasks.training.state import constants_of
 
 HEAP_TENSOR = 2**25
 """Bytes up to which glibc may keep a freed tensor's memory in its heap (mallopt(3), M_MMAP_THRESHOLD)."""

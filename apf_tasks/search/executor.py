@@ -38,15 +38,15 @@ class SerialExecutor:
 
 
 ExecutorFactory = Callable[[int, RuntimeParams], AbstractContextManager[Executor]]
-"""(trials at the same time, runtime) -> a crew, for as long as its block lasts."""
+"""(trials at the same time, runtime) -> an executor, for as long as its block lasts."""
 
-_executor_factory: ContextVar[ExecutorFactory | None] = ContextVar("apf_crews", default=None)
+_executor_factory: ContextVar[ExecutorFactory | None] = ContextVar("apf_executor", default=None)
 
 
 @contextmanager
-def use_executor(crews: ExecutorFactory) -> Iterator[None]:
-    """Within the block trials that run at the same time are trained by what `crews` gives."""
-    token = _executor_factory.set(crews)
+def use_executor(factory: ExecutorFactory) -> Iterator[None]:
+    """Within the block trials that run at the same time are trained by the executor that `factory` gives."""
+    token = _executor_factory.set(factory)
     try:
         yield
     finally:
@@ -55,13 +55,13 @@ def use_executor(crews: ExecutorFactory) -> Iterator[None]:
 
 @contextmanager
 def executor_for(params: Params) -> Iterator[Executor]:
-    """A crew that trains as many trials in parallel as the params say. A plan trains none and starts no workers."""
-    crews, parallel = _executor_factory.get(), params.search.parallel
+    """The executor of as many trials in parallel as the params say. A plan trains none and starts no workers."""
+    factory, parallel = _executor_factory.get(), params.search.parallel
     if parallel == 1 or planning():
         yield SerialExecutor()
-    elif crews is None:
+    elif factory is None:
         logger.warning("search     one trial after another: `search.parallel: %d` needs `apf run`", parallel)
         yield SerialExecutor()
     else:
-        with crews(parallel, params.runtime) as crew:
-            yield crew
+        with factory(parallel, params.runtime) as executor:
+            yield executor

@@ -17,6 +17,7 @@ from apf_tasks.artifacts import Selection, Split, TokenizedSplit, TrainedModel
 from apf_tasks.cache.journal import computed, note_trials, or_pending
 from apf_tasks.errors import ApfError, fails_trial
 from apf_tasks.family import get_family
+from apf_tasks.inputs import TrainingInputs
 from apf_tasks.params.experiment import Params
 from apf_tasks.params.file import with_trial
 from apf_tasks.params.model import ModelParams
@@ -162,10 +163,10 @@ class SearchRun:
         with self._record_failure(state):
             ready = self._ready(params)
             values = (params.family, params.train, params.runtime, params.metric)
-            common = (ready.train, ready.validation, ready.base, *values)
+            inputs = TrainingInputs(ready.train, ready.validation, ready.base, *values)
             if not left:
-                return self.executor.start(train_model.labelled(name), common, beside)
-            return self.executor.start(train_rung.labelled(name), (*common, self._until(ready, params, left)), beside)
+                return self.executor.start(train_model.labelled(name), (inputs,), beside)
+            return self.executor.start(train_rung.labelled(name), (inputs, self._until(ready, params, left)), beside)
         return None
 
     def _finish(self, state: TrialState, left: int, result: Future | None) -> TrialState:

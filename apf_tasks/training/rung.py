@@ -13,9 +13,10 @@ from typing import NamedTuple
 from apf_tasks.artifacts import Rung
 from apf_tasks.cache import fingerprints, store
 from apf_tasks.errors import DivergedError
+from apf_tasks.inputs import TrainingInputs
 from apf_tasks.runtime.launch import run_on_ranks
 from apf_tasks.tracking import run_logger as tracking
-from apf_tasks.training.state import TrainingInputs, TrainingState, prepare_training
+from apf_tasks.training.state import TrainingState, prepare_training
 from apf_tasks.training.train import checkpoints, recording_contexts, run_until, trial_run, validate_now
 
 

@@ -1,11 +1,10 @@
-"""A training that is set up: its inputs, and all that the loop needs and changes."""
+"""A training that is set up: all that the loop needs and changes."""
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -15,9 +14,8 @@ from apf_tasks.data.rows import read_rows
 from apf_tasks.evaluation.predictor import Predictor, load_predictor
 from apf_tasks.examples import Examples
 from apf_tasks.family import Prediction
-from apf_tasks.params.family import FamilyParams
-from apf_tasks.params.model import ModelParams
-from apf_tasks.params.train import RuntimeParams, TrainParams
+from apf_tasks.inputs import TrainingInputs
+from apf_tasks.params.train import TrainParams
 from apf_tasks.runtime.devices import reset_peak_memory, seed_everything
 from apf_tasks.runtime.ranks import Ranks
 from apf_tasks.runtime.sharding import shard
@@ -32,19 +30,6 @@ from apf_tasks.training.weights import parameter_digests
 
 _packing_supported: dict[str, bool] = {}
 """What was found about packing in this process."""
-
-
-class TrainingInputs(NamedTuple):
-    """All that decides a training."""
-
-    train: TokenizedSplit
-    validation: TokenizedSplit
-    model: ModelParams
-    family: FamilyParams
-    params: TrainParams
-    runtime: RuntimeParams
-    metric: str
-    """The validation metric that decides which weights are kept."""
 
 
 @dataclass

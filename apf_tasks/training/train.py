@@ -22,6 +22,7 @@ from apf_tasks.data.rows import write_rows
 from apf_tasks.errors import InterruptedByUser
 from apf_tasks.evaluation.predictor import metric_scores, predict_and_tune, row_statistics
 from apf_tasks.family import Prediction
+from apf_tasks.inputs import TrainingInputs
 from apf_tasks.params.base import dotted
 from apf_tasks.runtime.calls import Contexts
 from apf_tasks.runtime.devices import peak_memory_gib
@@ -33,7 +34,7 @@ from apf_tasks.tracking import run_logger as tracking
 from apf_tasks.training._compile import Compiler
 from apf_tasks.training.checkpoints import Checkpointer
 from apf_tasks.training.loop import Step
-from apf_tasks.training.state import TrainingInputs, TrainingState, prepare_training
+from apf_tasks.training.state import TrainingState, prepare_training
 from apf_tasks.training.weights import check_all_parameters_changed, load_best, save_best
 
 logger = logging.getLogger("apf")

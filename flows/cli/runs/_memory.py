@@ -10,11 +10,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from apf_tasks.inputs import TrainingInputs
 from apf_tasks.planning._memory_advice import Change, memory_options
 from apf_tasks.planning.devices import GIB, memory_bytes, size
 from apf_tasks.planning.estimates import Training
 from apf_tasks.planning.memory import Memory, predict
-from apf_tasks.training.state import TrainingInputs
 
 MEANT = {
     "weights": "float32, including the model's buffers",

@@ -19,12 +19,12 @@ from apf_tasks.artifacts import Split, TokenizedSplit, TrainedModel
 from apf_tasks.cache.store import CHECKPOINT_DIR
 from apf_tasks.data.tokenization import tokenize
 from apf_tasks.errors import ModelError
+from apf_tasks.inputs import TrainingInputs
 from apf_tasks.params.family import FamilyParams
 from apf_tasks.params.model import ModelParams
 from apf_tasks.params.train import RuntimeParams, TrainParams
 from apf_tasks.tracking import client as tracker
 from apf_tasks.tracking import run_logger as tracking
-from apf_tasks.training.state import TrainingInputs
 from apf_tasks.training.train import train_model
 from tests.support.tiny import review_rows, tiny_bert
 

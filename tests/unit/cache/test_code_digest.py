@@ -146,8 +146,10 @@ def test_another_thread_that_parses_spoils_nothing(package: Path) -> None:
 
 
 def takes(stage: Stage[..., Any]) -> list[type]:
-    """The classes of a stage's arguments and result."""
-    hints = get_type_hints(stage.function).values()
+    """The classes of a stage's arguments and result; of a bundle also those of its fields."""
+    hints = [*get_type_hints(stage.function).values()]
+    for bundle in [hint for hint in hints if hasattr(hint, "_fields")]:
+        hints += get_type_hints(bundle).values()
     return [kind for hint in hints for kind in (hint, *get_args(hint)) if isinstance(kind, type)]
 
 
@@ -194,7 +196,7 @@ def everything() -> dict[tuple[str, str | None], dict[Reference, Code]]:
         (FINGERPRINTS, "digest_size=DIGEST_BYTES)\n    with", "digest_size=8)\n    with", "ingest register", ""),
         (FINGERPRINTS, "{name: file_digest(path)", "{path.name: file_digest(path)", "ingest register", ""),
         (FINGERPRINTS, "json.dumps(value, sort_keys=True", "json.dumps(value", "select train_rung", ""),
-        ("stages.py", "Inputs(train, validation", "Inputs(validation, train", TRAINED, "evaluate ingest"),
+        ("stages.py", "train_model(out, trial)", "train_model(out, trial, 1)", TRAINED, "evaluate ingest"),
         ("params/train.py", "self.devices * self.nodes", "self.devices", TRAINED, "ingest split_rows"),
         (OPTIMIZERS, "betas = (options.beta1", "betas = (options.beta2", TRAINED, "evaluate select register"),
         (OPTIMIZERS, "p.dim() >= 2]", "p.dim() >= 1]", TRAINED, "evaluate select register"),

@@ -14,6 +14,7 @@ from apf_tasks.errors import ParamsError
 from apf_tasks.evaluation.predictor import Placement, Predictor
 from apf_tasks.examples import Examples, token_table
 from apf_tasks.family import get_family
+from apf_tasks.inputs import TrainingInputs
 from apf_tasks.params.family import family_params
 from apf_tasks.params.train import RuntimeParams, TrainParams
 from apf_tasks.planning._fake_tensors import tracked
@@ -21,7 +22,6 @@ from apf_tasks.planning._memory_advice import memory_options
 from apf_tasks.planning.devices import GPUS, check_device, memory_bytes
 from apf_tasks.planning.memory import APART, KERNELS, Memory, largest_step, predict, predict_step
 from apf_tasks.training.packing import supports_packing
-from apf_tasks.training.state import TrainingInputs
 from tests.support.paths import PROJECT
 from tests.support.projects import apf
 
