@@ -19,7 +19,8 @@ def record(run_id: str, params: Params, done: PipelineRun) -> None:
     tokenized = [v.handle for v in done.stage_runs if v.stage == "tokenize"]  # a part of train is no split of the data
     splits: dict[str, TokenizedSplit] = {h.name: h for h in tokenized if isinstance(h, TokenizedSplit)}
     run_logger.log_datasets(run_id, splits, json.dumps(params.data.source))
-    tags, files = _stage_tags(done), {}
+    tags = _stage_tags(done)
+    files: dict[Path, str] = {}
     for result in [v.handle.records() for v in done.stage_runs if v.handle is not None]:
         for step, metrics in result.metrics.items():
             run_logger.log_metrics(run_id, metrics, step)
