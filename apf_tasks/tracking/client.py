@@ -20,6 +20,7 @@ from urllib.request import urlopen
 from apf_tasks.cache import store
 from apf_tasks.cache.workspace import current_workspace
 from apf_tasks.errors import RegistryError
+from apf_tasks.user_cache import copy_empty_database, keep_empty_database
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -34,6 +35,8 @@ UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """How MLflow says that there is no run of that id."""
 TOKEN_TAG = "apf.token"
 """Written down before a run is created, so that it is found when the answer is lost."""
+EMPTY = ("delete from experiments",)
+"""MLflow makes the default experiment again; its files would belong to another folder."""
 T = TypeVar("T")
 logger = logging.getLogger("apf")
 
@@ -65,15 +68,27 @@ def client() -> MlflowClient:
             _point_mlflow()
         finally:
             _fluent.release()
-    found = mlflow.MlflowClient(tracking_uri=uri, registry_uri=registry_uri())
     if uri not in _ready:
         _answers(uri)
         store.root().mkdir(parents=True, exist_ok=True)
         with (store.root() / ".mlflow.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            found.search_experiments(max_results=1)
+            _make_database(uri)
         _ready.add(uri)
-    return found
+    return mlflow.MlflowClient(tracking_uri=uri, registry_uri=registry_uri())
+
+
+def _make_database(uri: str) -> None:
+    """The first question, at which MLflow makes or migrates its database; our own is a copy where one was kept."""
+    from mlflow import MlflowClient
+
+    own = store.root() / "mlflow.db"
+    fresh = uri == f"sqlite:///{own}" and not own.exists()
+    if fresh:
+        copy_empty_database("mlflow", own)
+    MlflowClient(tracking_uri=uri, registry_uri=registry_uri()).search_experiments(max_results=1)
+    if fresh:
+        keep_empty_database("mlflow", own, EMPTY)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import urllib.request
 from apf_tasks.cache import store
 from apf_tasks.serving._processes import START_SECONDS
 from apf_tasks.tracking import client as tracker
+from apf_tasks.user_cache import copy_empty_database, keep_empty_database
 from flows.orchestration._interrupts import resend_lost_sigint, sigint_blocked
 
 SERVER_FILE = "prefect_server.json"
@@ -60,15 +61,20 @@ def warm_up_servers(workers: bool = False) -> None:
 
     resend_lost_sigint()
     temporary = "PREFECT_API_URL" not in os.environ
+    database = store.root() / "prefect.db"
+    fresh = temporary and not database.exists()
     if temporary:
         logging.getLogger("apf").info("starting Prefect and MLflow (`apf up` keeps a server and avoids the wait)")
         # a catalogue for the UI, which takes seconds to write; saving a block registers its kind
         os.environ.setdefault("PREFECT_SERVER_REGISTER_BLOCKS_ON_START", "false")
+        copy_empty_database("prefect", database)
 
     def wake() -> None:
         # Ctrl-C in a terminal reaches the server too, to which the end of the run is still to be told
         with sigint_blocked(), contextlib.suppress(Exception), get_client(sync_client=True) as prefect:
             prefect.hello()  # an error comes again, in full, when the flow asks
+            if fresh:  # no flow has run yet
+                keep_empty_database("prefect", database, ())
 
     waking = threading.Thread(target=wake, daemon=True)
     waking.start()

@@ -29,9 +29,10 @@ HEAVY = ("mlflow", "prefect", "torch", "transformers", "pandas")
 COMMAND = f"""
 import sys
 from flows.cli.main import main
-status = main(sys.argv[1:])
-print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)
-sys.exit(status)
+try:
+    main(sys.argv[1:])
+finally:
+    print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)
 """
 OWN = {"apf.host", "apf.pid", "apf.started", tracker.TOKEN_TAG}
 """Tags that no two runs share."""
