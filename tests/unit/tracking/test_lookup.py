@@ -54,6 +54,7 @@ def a_version(folder: Path, name: str) -> int:
     return int(client.create_model_version(name, f"{run.info.artifact_uri}/model", run.info.run_id).version)
 
 
+@pytest.mark.filterwarnings("ignore:.*transition_model_version_stage:FutureWarning")
 @pytest.mark.usefixtures("registry")
 def test_the_answers_are_those_of_the_client(tmp_path: Path) -> None:
     client, name = tracker.client(), "名 it's 100%"
