@@ -74,7 +74,7 @@ def test_the_answers_are_those_of_the_client(tmp_path: Path) -> None:
     check(name, two, False)
     check("renamed", two, True)
 
-    for model in tmp_path.rglob("MLmodel"):
+    for model in list(tmp_path.rglob("MLmodel")):
         shutil.rmtree(model.parent)
     assert client_says("renamed", three) is True
     assert version_is_there("renamed", three) is False
