@@ -39,6 +39,7 @@ def test_the_readme_quotes_the_pipeline() -> None:
     assert "raw = " + quoted[1].strip() in code
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
 def test_the_commands_work_in_the_order_of_the_readme(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -19,13 +19,21 @@ from tests.support.paths import PROJECT
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
+QUICK = ("ner", "sentiment", "translation")
+"""One of each shape of model: an encoder over tokens, one over texts, a generator. The others are slow tests."""
+
+
+def marks_of(name: str) -> list[pytest.MarkDecorator]:
+    return [] if name in QUICK else [pytest.mark.slow]
+
+
 def run(*arguments: str) -> None:
     with pytest.raises(SystemExit) as ended:
         main(list(arguments))
     assert ended.value.code in (0, None)
 
 
-@pytest.mark.parametrize("path", SMOKE, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [pytest.param(p, id=p.stem, marks=marks_of(p.stem)) for p in SMOKE])
 def test_it_runs_and_its_model_answers(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(PROJECT)
     params = load_params(path)

@@ -49,10 +49,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-SLOW = pytest.mark.slow  # a cluster of their own
-
-
-@pytest.mark.parametrize("workers", ["", pytest.param("dask", marks=SLOW), pytest.param("ray", marks=SLOW)])
+@pytest.mark.parametrize(
+    "workers", ["", pytest.param("dask", marks=pytest.mark.slow), pytest.param("ray", marks=pytest.mark.slow)]
+)
 def test_trials_run_in_two_workers(project: Path, workers: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("APF_WORKERS", workers)
     before = os.environ.get("OMP_NUM_THREADS")
@@ -80,6 +79,7 @@ def test_trials_run_in_two_workers(project: Path, workers: str, monkeypatch: pyt
     assert handles(again, Selection)[0].fingerprint == handles(done, Selection)[0].fingerprint
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_costs_no_trial(project: Path) -> None:
     killed: list[int] = []
 

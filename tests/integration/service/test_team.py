@@ -157,6 +157,7 @@ def team(project: Path) -> Iterator[Team]:
         yield found
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not POSTGRES, reason="needs PostgreSQL: apt-get install postgresql")
 def test_two_addresses_are_all_that_a_client_needs(
     team: Team, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -141,6 +141,7 @@ def test_the_flow_and_the_command_do_the_same(tmp_path: Path, capsys: pytest.Cap
     assert (tmp_path / "flow.csv").read_bytes() == (tmp_path / "command.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_an_export_answers_as_the_registered_model(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "onnx").mkdir()
     (tmp_path / "onnx" / "apf.json").write_text("{}")

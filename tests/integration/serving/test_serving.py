@@ -102,7 +102,7 @@ def ask(address: str, body: dict[str, Any]) -> list[dict[str, Any]]:
         raise ValueError(f"{constant} is not JSON")
 
     written, kind = json.dumps(body).encode(), {"Content-Type": "application/json"}
-    with urllib.request.urlopen(urllib.request.Request(f"{address}/invocations", written, kind), timeout=60) as answer:
+    with urllib.request.urlopen(urllib.request.Request(f"{address}/invocations", written, kind), timeout=600) as answer:
         found: list[dict[str, Any]] = json.loads(answer.read(), parse_constant=refuse)["predictions"]
     return found
 

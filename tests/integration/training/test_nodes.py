@@ -31,6 +31,7 @@ pytestmark = pytest.mark.slow
 TWO = RuntimeParams(device="cpu", nodes=2)
 
 
+@pytest.mark.slow
 def test_two_machines_train_as_one(
     folder: Path,  # noqa: F811
     tmp_path: Path,
@@ -42,7 +43,7 @@ def test_two_machines_train_as_one(
     other = subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     trained = train(folder, tmp_path / "out", params=LONGER, nodes=2)
     same_as_alone(trained, alone)
-    said = other.communicate(timeout=120)[0]
+    said = other.communicate(timeout=1200)[0]
     assert "joins 127.0.0.1 as machine 2 of 2" in said
     assert said.rstrip().endswith("joined 1")
     assert not list((store.root() / "nodes").iterdir())

@@ -164,6 +164,7 @@ def test_devices_have_names_and_sizes() -> None:
         check_device("abacus")
 
 
+@pytest.mark.slow
 def test_a_plan_predicts_and_says_what_would_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

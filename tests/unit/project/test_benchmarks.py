@@ -40,6 +40,7 @@ def answerable(folder: Path) -> list[dict[str, str]]:
     return [row for at, group in enumerate(groups) for row in _questions_about(group, random.Random(at))]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the other side
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.vocabulary is None])
 def test_all_sides_do_the_same_job(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,6 +57,7 @@ def test_all_sides_do_the_same_job(name: str, tmp_path: Path, monkeypatch: pytes
         assert all(measures[key] > 0 for key in measures if key != job.params.metric)
 
 
+@pytest.mark.slow
 def test_each_side_is_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(PROJECT)
     prepare(Case(SMOKE / "sentiment.yaml", 300, 16), tmp_path, 300, "fp32", ONE_EPOCH)

@@ -22,7 +22,9 @@ from apf_tasks.serving.onnx.replay import TOLERANCE, replay
 from benchmarks.onnx_architectures import base, family_of, network_of, served_rows, tried
 
 
-@pytest.mark.parametrize(("architecture", "case"), [("deberta-v2", "ner"), ("gpt2", "label")])
+@pytest.mark.parametrize(
+    ("architecture", "case"), [("deberta-v2", "ner"), pytest.param("gpt2", "label", marks=pytest.mark.slow)]
+)
 def test_an_export_answers_as_the_original(
     tmp_path: Path, architecture: str, case: str, capfd: pytest.CaptureFixture[str]
 ) -> None:

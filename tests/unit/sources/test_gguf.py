@@ -137,6 +137,7 @@ def test_a_file_that_is_none_is_named(tmp_path: Path, cache: Path) -> None:
         model_folder(ModelParams(base=str(tmp_path / "brokn.gguf")))
 
 
+@pytest.mark.slow
 def test_smollm2_answers_in_english() -> None:
     """A decoder of 135 million parameters out of a package, with the template it was taught."""
     try:

@@ -117,6 +117,7 @@ def test_what_does_not_go_with_it_is_said(setting: Setting) -> None:
         build_optimizer(moved, TrainParams(optimizer={"name": "muon"}), PURE)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # torch's compiler warns of torch
 def test_compiled_layers_compute_the_same(setting: Setting) -> None:
     params = TrainParams(learning_rate=1e-3, epochs=1, batch_size=8)
