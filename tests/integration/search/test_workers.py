@@ -84,7 +84,7 @@ def test_a_worker_that_is_killed_costs_no_trial(project: Path) -> None:
     killed: list[int] = []
 
     def kill() -> None:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 1200
         while time.monotonic() < deadline and not list(store.root().glob(".workers-*/*.json")):
             time.sleep(0.02)
         for child in psutil.Process().children(recursive=True):  # forked, so that they look like their parent

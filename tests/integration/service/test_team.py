@@ -97,7 +97,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def answers(url: str, name: str = "") -> bool:
     """Whether somebody answers there, when called by `name`."""
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers={"Host": name} if name else {}), timeout=5):
+        with urllib.request.urlopen(urllib.request.Request(url, headers={"Host": name} if name else {}), timeout=60):
             return True
     except OSError:
         return False

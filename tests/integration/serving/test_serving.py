@@ -26,7 +26,7 @@ from tests.support.registered_versions import NAMES, Old, restore
 
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.slow]
 
-START_SECONDS = 300
+START_SECONDS = 1200
 ASKED = {
     "sentiment": [{"text": "A warm and funny film."}, {"text": ""}, {"text": "这部电影很无聊。"}],
     "causal_lm-instructions": [{"prompt": "What does a cow say?"}, {"prompt": "Name two fruits."}],
@@ -77,7 +77,7 @@ def wait(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
     """Until the server answers."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/ping", timeout=2):
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/ping", timeout=60):
             return
         time.sleep(0.3)
     pytest.fail(f"no answer at {address}:\n{log.read_text()[-3000:]}")

