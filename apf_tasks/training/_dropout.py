@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from apf_tasks.training._kernels import replaced_kernel
+
 LEVELS = 2**16
 
 
@@ -21,12 +23,8 @@ def fast_cpu_dropout(device: torch.device) -> Iterator[None]:
     if device.type != "cpu":
         yield
         return
-    library = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
-    library.impl("bernoulli_.float", _bernoulli, "CPU")  # type: ignore[no-untyped-call]
-    try:
+    with replaced_kernel("bernoulli_.float", _bernoulli, "CPU"):
         yield
-    finally:
-        library._destroy()  # type: ignore[no-untyped-call]
 
 
 def _bernoulli(values: torch.Tensor, p: float = 0.5, *, generator: torch.Generator | None = None) -> torch.Tensor:

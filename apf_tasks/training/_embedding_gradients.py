@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from apf_tasks.training._kernels import replaced_kernel
+
 aten = torch.ops.aten
 
 
@@ -78,11 +80,7 @@ def sparse_embedding_gradients(wanted: bool) -> Iterator[SparseEmbeddingGradient
     def lookup(
         table: torch.Tensor, ids: torch.Tensor, padding: int = -1, frequent: bool = False, sparse: bool = False
     ) -> torch.Tensor:
-        return _Lookup.apply(table, ids, padding, frequent, sparse, used)  # type: ignore[no-any-return, no-untyped-call]
+        return _Lookup.apply(table, ids, padding, frequent, sparse, used)  # type: ignore[no-any-return]
 
-    library = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
-    library.impl("embedding", lookup, "AutogradCPU")  # type: ignore[no-untyped-call]
-    try:
+    with replaced_kernel("embedding", lookup, "AutogradCPU"):
         yield used
-    finally:
-        library._destroy()  # type: ignore[no-untyped-call]

@@ -77,7 +77,7 @@ class Checkpointer:
         self._copy: State = {}
         self._copied = Event()
         self._copied.set()
-        self._group = distributed.new_group(backend="gloo") if sharded else None  # apart from what training sends
+        self._group: Any = distributed.new_group(backend="gloo") if sharded else None  # apart from what training sends
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._writing: Future[None] | None = None
         steps = [optimizer, *getattr(optimizer, "parts", ())]

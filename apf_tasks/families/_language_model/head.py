@@ -8,9 +8,10 @@ B examples, S positions that may have a label, P that have one, H hidden size, V
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cache, reduce
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+logger = logging.getLogger("apf")
 T = TypeVar("T")
 LOGITS_AT_ONCE = 1 << 24
 """Numbers of one piece of logits: 64 MiB in float32."""
@@ -98,7 +100,24 @@ class Head:
         if last.bias is not None and (self.scale != 1 or self.bias is not None):
             return None
         kind = states.device.type
-        return last if kind == "cuda" or (kind == "cpu" and _computed_in(states) == torch.float32) else None
+        if not (kind == "cuda" or (kind == "cpu" and _computed_in(states) == torch.float32)):
+            return None
+        return last if _torch_can_fuse() else None
+
+
+@cache
+def _torch_can_fuse() -> bool:
+    """Whether torch has `linear_cross_entropy` with options, which came in 2.13. Says once what is done instead."""
+    import torch
+
+    found = hasattr(torch.nn, "LinearCrossEntropyOptions")
+    if not found:
+        logger.info(
+            "           torch %s has no linear_cross_entropy (2.13 has one): logits are computed again in the"
+            " backward pass, the same loss in more time",
+            torch.__version__,
+        )
+    return found
 
 
 def _computed_in(states: torch.Tensor) -> torch.dtype:
