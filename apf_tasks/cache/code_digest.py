@@ -56,7 +56,7 @@ WITHOUT_INFLUENCE = {
         "tracking.client": "client fluent_api",
         "tracking.registry": "aliases_of download_model find_version",
         "tracking.run_logger": "TrialRun current_pipeline current_run trial_run within",
-        "user_cache": "cache_folder copy_empty_database keep_empty_database",
+        "user_cache": "cache_folder",
         "word_vectors.stages": "",
     }.items()
 }

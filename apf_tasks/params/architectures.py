@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
+import json
 from collections.abc import Mapping
+from hashlib import blake2b
+from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from apf_tasks.user_cache import cache_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -155,3 +162,23 @@ def _not_sizes() -> set[str]:
 def _near(word: str, known: Mapping[str, Any] | list[str]) -> str:
     near = difflib.get_close_matches(word, list(known), n=1)
     return f" Did you mean {near[0]!r}?" if near else f" Choose one of {', '.join(known)}."
+
+
+def problem_with_sizes(architecture: str, sizes: Mapping[str, Any]) -> str:
+    """What `problem_with` says. That nothing is wrong is remembered in the user's cache: transformers takes seconds."""
+    known = cache_folder() / "architectures" / _key(architecture, sizes)
+    if known.is_file():
+        return ""
+    if problem := problem_with(architecture, sizes):
+        return problem
+    with contextlib.suppress(OSError):  # a folder that cannot be written costs time alone
+        known.parent.mkdir(parents=True, exist_ok=True)
+        known.touch()
+    return ""
+
+
+def _key(architecture: str, sizes: Mapping[str, Any]) -> str:
+    """Another one for another question, release of transformers, or way to check."""
+    code = Path(__file__).read_text(encoding="utf-8")
+    asked = json.dumps([version("transformers"), code, architecture, sizes], sort_keys=True, default=repr)
+    return blake2b(asked.encode(), digest_size=16).hexdigest()

@@ -56,7 +56,7 @@ class ModelParams(Frozen):
             return self
         if self.base or self.architecture is None:
             raise ValueError("`init: scratch` needs an `architecture` and no `base`")
-        from apf_tasks.params._checked_sizes import problem_with_sizes  # may import transformers
+        from apf_tasks.params.architectures import problem_with_sizes  # may import transformers
 
         if problem := problem_with_sizes(self.architecture, self.sizes):
             raise ValueError(problem)

@@ -80,7 +80,7 @@ def sparse_embedding_gradients(wanted: bool) -> Iterator[SparseEmbeddingGradient
     def lookup(
         table: torch.Tensor, ids: torch.Tensor, padding: int = -1, frequent: bool = False, sparse: bool = False
     ) -> torch.Tensor:
-        return _Lookup.apply(table, ids, padding, frequent, sparse, used)  # type: ignore[no-any-return]
+        return _Lookup.apply(table, ids, padding, frequent, sparse, used)  # type: ignore[no-any-return, no-untyped-call, unused-ignore]
 
     with replaced_kernel("embedding", lookup, "AutogradCPU"):
         yield used

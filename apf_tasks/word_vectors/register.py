@@ -41,13 +41,7 @@ def register_vectors(
         folder,
         run_id,
         code="word_vectors/served_model.py",
-        interface=Interface(
-            inputs={"word": "string", "other": "string"},
-            outputs={"nearest": "string", "similarity": "double", "problem": "string"},
-            example={"word": table.words[0], "other": table.words[1]},
-            optional_inputs=("other",),
-            settings={"count": NEAREST},
-        ),
+        interface=_interface(table),
         libraries=SERVING_LIBRARIES,
     )
     replayed = _replay(uri, table)
@@ -68,6 +62,17 @@ def register_vectors(
         aliases=aliases,
         run_id=run_id,
         replayed_rows=replayed,
+    )
+
+
+def _interface(table: WordVectors) -> Interface:
+    """What is asked, and what is answered."""
+    return Interface(
+        inputs={"word": "string", "other": "string"},
+        outputs={"nearest": "string", "similarity": "double", "problem": "string"},
+        example={"word": table.words[0], "other": table.words[1]},
+        optional_inputs=("other",),
+        settings={"count": NEAREST},
     )
 
 
