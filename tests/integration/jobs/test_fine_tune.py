@@ -228,7 +228,8 @@ def test_one_json_document(project: Path, capsys: pytest.CaptureFixture[str]) ->
     assert document["model_uri"] == "models:/reviews/1"
     assert document["selection"]["compared"] == 2
     assert set(document["test"]) >= {"scores", "intervals", "baselines"}
-    assert tracker.run_exists(document["run_id"])
+    assert document["run_id"] is None  # everything was reused: it is recorded later
+    assert tracker.run_exists(document["registered_by"])
 
 
 def test_handles_are_small(project: Path) -> None:

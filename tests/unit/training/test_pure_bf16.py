@@ -136,6 +136,7 @@ def test_compiled_layers_compute_the_same(setting: Setting) -> None:
     assert again == pytest.approx(losses, rel=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated")  # by torch itself, on its import
 def test_layers_are_compiled_when_the_rest_repays_it(setting: Setting) -> None:
     assert is_worth_compiling(1.0, int(WAIT_SECONDS / GAIN) + 1)
     assert not is_worth_compiling(1.0, int(WAIT_SECONDS / GAIN) - 1)
