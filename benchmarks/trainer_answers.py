@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.job import Job
-from benchmarks.trainer_side import Task
+from benchmarks.trainer_task import Task
 
 N_BEST = 20
 """Best beginnings and ends of a window that are combined: the script's default."""

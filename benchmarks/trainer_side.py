@@ -11,42 +11,22 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmarks import textbook
 from benchmarks.job import Job
+from benchmarks.trainer_task import Task
 
 if TYPE_CHECKING:
     import pandas as pd
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase, Trainer
+    from transformers import Trainer
 
 DEFAULT_BATCH = 8
 PASSES = {"tuned": 4}
 """Forward passes of a step, where it is more than one."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a family adds to Trainer."""
-
-    load: Callable[[], Any]
-    """The model with its head."""
-    tokenizer: PreTrainedTokenizerBase
-    train: Dataset
-    validation: Dataset
-    collator: Callable[..., Any]
-    predict: Callable[[Trainer, Dataset], Sequence[Any] | None]
-    """(trainer, examples) -> predictions in the terms of the family, in the order of the examples' rows; None where
-    the loss alone is computed."""
-    settings: dict[str, Any] = field(default_factory=dict)
-    """More TrainingArguments."""
-    targets: bool = False
-    """Whether labels are a sequence of their own, whose tokens count too."""
-    generates: bool = False
 
 
 def trainer(job: Job, how: str) -> dict[str, float]:

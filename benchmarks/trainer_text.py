@@ -7,7 +7,7 @@ from typing import Any
 
 from apf_tasks.examples import IGNORE_INDEX
 from benchmarks.job import Job
-from benchmarks.trainer_side import Task
+from benchmarks.trainer_task import Task
 
 COLUMNS = {"summarization": ("document", "summary"), "translation": ("source", "target")}
 
