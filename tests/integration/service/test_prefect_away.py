@@ -23,8 +23,6 @@ from tests.integration.service.test_up import BIN, wait_until
 from tests.support.databases import Databases
 from tests.support.projects import apf
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")

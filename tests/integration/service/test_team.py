@@ -29,8 +29,6 @@ from tests.support.paths import PROJECT
 from tests.support.projects import apf
 from tests.support.tiny import review_rows, write_jsonl
 
-pytestmark = pytest.mark.slow
-
 BIN = Path(sys.executable).parent
 WHOLE = yaml.safe_load((PROJECT / "deploy" / "compose.yaml").read_text())
 COMPOSE, CONFIGS = WHOLE["services"], WHOLE["configs"]

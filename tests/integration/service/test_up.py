@@ -22,8 +22,6 @@ from apf_tasks.tracking.registry import aliases_of
 from tests.support.databases import Databases
 from tests.support.tiny import review_rows, write_jsonl
 
-pytestmark = pytest.mark.slow
-
 BIN = Path(sys.executable).parent
 EVENT = """
 from time import sleep

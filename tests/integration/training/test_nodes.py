@@ -26,8 +26,6 @@ from apf_tasks.runtime._nodes import (
 from tests.integration.training.test_ranks import LONGER, alone, folder, same_as_alone  # noqa: F401
 from tests.integration.training.test_train_stage import train
 
-pytestmark = pytest.mark.slow
-
 TWO = RuntimeParams(device="cpu", nodes=2)
 
 
