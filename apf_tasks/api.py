@@ -113,12 +113,10 @@ def load_params(params: str | Path, overrides: Mapping[str, Any] | None = None) 
 
 def plan(params: Experiment | str | Path) -> Plan:
     """What `run` would reuse and what it would compute, and why. Runs nothing. `params`: as of `run`."""
-    from apf_tasks.cache.history import within_experiment
+    from apf_tasks.planning.plan import plan_stages
 
     experiment = _experiment(params)
-    with journal(dry=True) as planned, within_experiment(experiment.name):
-        _stages(experiment)
-    return Plan(experiment, tuple(planned.stage_runs))
+    return Plan(experiment, tuple(plan_stages(experiment, _stages)))
 
 
 def run(params: Experiment | str | Path, refresh: bool = False) -> Run:
@@ -185,15 +183,14 @@ def _experiment(params: Experiment | str | Path) -> Experiment:
     return params if isinstance(params, (Params, WordVectorParams)) else load_params(params)
 
 
-def _stages(experiment: Experiment) -> None:
+def _stages(experiment: Experiment) -> RegisteredModel:
     """Call the stages, of whichever kind of experiment."""
     from apf_tasks.pipelines import pipeline, word_vector_pipeline
     from apf_tasks.promotion.warm_start import pin_aliases, resolve_aliases
 
     if isinstance(experiment, WordVectorParams):
-        word_vector_pipeline(experiment)
-    else:
-        pipeline(pin_aliases(experiment, resolve_aliases(experiment)))
+        return word_vector_pipeline(experiment)
+    return pipeline(pin_aliases(experiment, resolve_aliases(experiment)))
 
 
 def _record(experiment: Experiment, params_file: str) -> None:
