@@ -6,16 +6,22 @@ BIN := $(VENV)/bin
 # Bytecode is kept, whatever the environment says: tests start a hundred processes that import torch and mlflow.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-slow test-fast check bench lock
+# TORCH=cpu for the first command in a new checkout: torch without CUDA's libraries, from PyTorch's own index, whose
+# address uv knows. The environment remembers it. No digest of that torch is checked, those of all else are.
+TORCH ?= $(or $(shell cat $(VENV)/.ready 2>/dev/null),cuda)
+LOCK_cuda := --require-hashes -r requirements.lock
+LOCK_cpu := --torch-backend cpu -r requirements-cpu.lock
 
-# A virtual environment with exactly what requirements.lock says, checked by digest. uv is fetched when it is missing.
-$(VENV)/.ready: requirements.lock pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit("apf needs Python 3.11 or newer, this is %d.%d" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+.PHONY: demo test test-slow test-fast test-torch-old check bench lock
+
+# A virtual environment with exactly what the lock says, checked by digest. uv is fetched when it is missing.
+$(VENV)/.ready: requirements.lock requirements-cpu.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("apf needs Python 3.11 to 3.13, this is %d.%d; say make PYTHON=python3.13" % sys.version_info[:2] if not (3, 11) <= sys.version_info < (3, 14) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python $(LOCK_$(TORCH))
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
-	touch $@
+	echo $(TORCH) > $@
 
 demo: $(VENV)/.ready
 	$(BIN)/apf run params/sentiment.yaml
@@ -36,6 +42,19 @@ test-slow: $(VENV)/.ready
 test-fast: $(VENV)/.ready
 	$(PYTEST) -m "not slow" $(FAST)
 
+# Training with the oldest torch that pyproject.toml admits, in an environment of its own; all else is as in the lock.
+OLD_TORCH := 2.11.*
+OLD := .venv-torch-old
+test-torch-old: $(OLD)/.ready
+	OMP_NUM_THREADS=1 $(OLD)/bin/python -m pytest -n $(JOBS) --dist loadfile tests/unit/training \
+		tests/unit/families/test_causal_lm.py tests/unit/families/test_lm.py tests/unit/planning/test_memory_plan.py
+
+$(OLD)/.ready: requirements-cpu.lock pyproject.toml | $(VENV)/.ready
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(OLD)
+	sed -n 's/^\([a-z][^ ]*==[^\\]*\)\\*$$/\1/p' requirements-cpu.lock | grep -vE '^(torch|setuptools)==' > $(OLD)/constraints.txt
+	$(BIN)/uv pip install --quiet --python $(OLD)/bin/python --constraint $(OLD)/constraints.txt -e '.[dev]' 'torch==$(OLD_TORCH)'
+	touch $@
+
 check: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -53,3 +72,5 @@ bench: $(VENV)/.ready
 lock: $(VENV)/.ready
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
 		--extra dev --python-version 3.11 pyproject.toml -o requirements.lock
+	awk '/^[^ ]/ { drop = /^(torch|triton|nvidia-[^ ]*|cuda-[^ ]*)==/ } /^torch==/ { print $$1 } !drop' \
+		requirements.lock > requirements-cpu.lock

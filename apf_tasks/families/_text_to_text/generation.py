@@ -127,7 +127,7 @@ def _greedy(
             written[int(rows[at])] = text[at, start:].tolist()
         rest = (~ended).nonzero().squeeze(1)
         if len(rest):
-            known = _go_on(known, text, found.past_key_values, rest)
+            known = _go_on(known, text, found.cache, rest)
         rows = rows[rest]
     return written
 
@@ -166,12 +166,12 @@ def _go_on(known: dict[str, Any], text: torch.Tensor, cache: Any, rest: torch.Te
     text, mask = text[rest], known["attention_mask"][rest]
     if "encoder_outputs" not in known:
         new = mask.new_ones(len(text), text.shape[1] - mask.shape[1])
-        return {"input_ids": text, "attention_mask": torch.cat([mask, new], 1), "past_key_values": cache}
+        return {"input_ids": text, "attention_mask": torch.cat([mask, new], 1), "cache": cache}
     return {
         "encoder_outputs": BaseModelOutput(last_hidden_state=known["encoder_outputs"].last_hidden_state[rest]),
         "attention_mask": mask,
         "decoder_input_ids": text,
         # without it the whole text, not its last token, would be read again
         "decoder_attention_mask": torch.ones_like(text),
-        "past_key_values": cache,
+        "cache": cache,
     }
