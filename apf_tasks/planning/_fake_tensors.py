@@ -23,10 +23,6 @@ PASSING = ("activations", "logits", "workspace")
 """Kinds that come and go within a step."""
 aten = torch.ops.aten
 ASKING = (aten._local_scalar_dense.default, aten.allclose.default, aten.equal.default)
-IN_PIECES = "torch_nn::_linear_cross_entropy_batch_chunked"
-"""Makes logits of so many rows at a time, and none of them come out of it."""
-PIECE = 8
-"""Which of its arguments says how many."""
 DEVICE = torch.ops.prim.device.default
 """Asked more often than all else together."""
 INDEXING = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default)
@@ -65,11 +61,6 @@ class MemoryTracker(TorchDispatchMode):
         for tensor in tree_leaves(found):
             if isinstance(tensor, torch.Tensor):
                 self.note(tensor)
-        if func.name() == IN_PIECES:
-            states, weight = args[:2]
-            number, size = len(self.kinds), min(args[PIECE], len(states)) * len(weight) * states.element_size()
-            self.kinds.append("logits")
-            self.events += [(number, size), (number, -size)]
         return found
 
     def _computed(self, func: Any, args: Any, kwargs: Any, made: bool) -> Any:

@@ -8,10 +8,9 @@ B examples, S positions that may have a label, P that have one, H hidden size, V
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, reduce
+from functools import reduce
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-logger = logging.getLogger("apf")
 T = TypeVar("T")
 LOGITS_AT_ONCE = 1 << 24
 """Numbers of one piece of logits: 64 MiB in float32."""
@@ -71,9 +69,11 @@ class Head:
         import torch
         from torch.utils.checkpoint import checkpoint
 
-        if len(targets) and (last := self._last_layer(states)) is not None:
+        from apf_tasks.families._language_model.linear_cross_entropy import linear_cross_entropy
+
+        if len(targets) and (last := self._last_layer()) is not None:
             before = Head(self.layers[:-1], self.vocabulary, self.scale)
-            return _fused(before(states), last, self.bias, targets, self._at_once)
+            return linear_cross_entropy(before(states), last, self.bias, targets, self._at_once)
         pieces = list(zip(self.split(states), self.split(targets), strict=True))
         if len(pieces) < 2:
             return self._loss(states, targets)
@@ -85,11 +85,8 @@ class Head:
 
         return F.cross_entropy(self(states).float(), targets, reduction="sum")
 
-    def _last_layer(self, states: torch.Tensor) -> torch.nn.Linear | None:
-        """The layer that torch can make one with the loss: linear, whole on this rank, and nothing comes after it.
-
-        Its sums are float32, for which a CPU would convert all of bfloat16.
-        """
+    def _last_layer(self) -> torch.nn.Linear | None:
+        """The layer that can be made one with the loss: linear, whole on this rank, and nothing comes after it."""
         import torch
 
         from apf_tasks.runtime.sharding import is_dtensor
@@ -99,52 +96,7 @@ class Head:
             return None
         if last.bias is not None and (self.scale != 1 or self.bias is not None):
             return None
-        kind = states.device.type
-        if not (kind == "cuda" or (kind == "cpu" and _computed_in(states) == torch.float32)):
-            return None
-        return last if _torch_can_fuse() else None
-
-
-@cache
-def _torch_can_fuse() -> bool:
-    """Whether torch has `linear_cross_entropy` with options, which came in 2.13. Says once what is done instead."""
-    import torch
-
-    found = hasattr(torch.nn, "LinearCrossEntropyOptions")
-    if not found:
-        logger.info(
-            "           torch %s has no linear_cross_entropy (2.13 has one): logits are computed again in the"
-            " backward pass, the same loss in more time",
-            torch.__version__,
-        )
-    return found
-
-
-def _computed_in(states: torch.Tensor) -> torch.dtype:
-    """The type in which a linear layer would take these states here."""
-    import torch
-
-    kind = states.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
-
-
-def _fused(
-    states: torch.Tensor, layer: torch.nn.Linear, bias: torch.Tensor | None, targets: torch.Tensor, at_once: int
-) -> torch.Tensor:
-    """Cross-entropy by torch, which makes the gradient of a piece along with its logits: no logits are made again."""
-    import torch
-    import torch.nn.functional as F
-
-    dtype, bias = _computed_in(states), layer.bias if bias is None else bias  # autocast does not know this function
-    pieces = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=at_once)
-    return F.linear_cross_entropy(
-        states.to(dtype),
-        layer.weight.to(dtype),
-        targets,
-        linear_bias=None if bias is None else bias.to(states.device, dtype),
-        reduction="sum",
-        options=pieces,
-    ).float()
+        return last
 
 
 def summed_loss(model: PreTrainedModel, inputs: dict[str, Any], labels: torch.Tensor) -> torch.Tensor:

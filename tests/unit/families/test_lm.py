@@ -92,29 +92,6 @@ def test_the_loss_and_its_gradient_are_those_of_all_logits(
     assert_same(gradients(model, found), gradients(model, expected))
 
 
-def test_a_torch_without_the_fused_loss_computes_the_same_and_says_so_once(
-    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    network = network_of(folders["gpt2"], CAUSAL)
-    model = network.model
-    batch = collate(columns_of(CAUSAL, network.base), network.base.pad_id, CPU)
-    monkeypatch.setattr(_lm_head, "LOGITS_AT_ONCE", 10 * model.config.vocab_size)
-    model.train()
-    expected = CAUSAL.loss(model, batch)
-    wanted = gradients(model, expected)
-    monkeypatch.delattr(torch.nn, "LinearCrossEntropyOptions", raising=False)  # as it is in torch 2.11 and 2.12
-    _lm_head._torch_can_fuse.cache_clear()
-    try:
-        with caplog.at_level("INFO", "apf"):
-            found = CAUSAL.loss(model, batch)
-            CAUSAL.loss(model, batch)
-    finally:
-        _lm_head._torch_can_fuse.cache_clear()
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    assert_same(gradients(model, found), wanted)
-    assert [record.getMessage().count("has no linear_cross_entropy") for record in caplog.records] == [1]
-
-
 @pytest.mark.parametrize("name", ["gpt2", "bert"])  # one whose loss is torch's, and one in pieces
 def test_logits_are_never_made_for_more_positions_than_fit(
     name: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch

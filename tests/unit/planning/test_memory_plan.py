@@ -48,15 +48,6 @@ def test_known_ids_decide_shapes_and_numbers_do_not() -> None:
         assert bool(torch.isfinite(states.sum()))
 
 
-@pytest.mark.skipif(not hasattr(torch.nn, "LinearCrossEntropyOptions"), reason="torch before 2.13 has no such function")
-def test_logits_that_never_leave_torch_are_counted() -> None:
-    with tracked() as tracker:
-        states, weight, targets = torch.zeros(12, 8), torch.zeros(KIB, 8), torch.zeros(12, dtype=torch.long)
-        pieces = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=3)
-        torch.nn.functional.linear_cross_entropy(states, weight, targets, reduction="sum", options=pieces)
-        assert tracker.peak(0)["logits"] == 3 * KIB * 4
-
-
 def examples(count: int = 8, length: int = 32) -> Examples:
     ids = [[5 + (i + j) % 300 for j in range(length)] for i in range(count)]
     return Examples(token_table({"input_ids": ids, "labels": [[i % 2] for i in range(count)]}))
