@@ -61,7 +61,7 @@ def test_init_run_up_and_a_deployment(python: Path, tmp_path: Path, databases: D
         apf = [str(python.with_name("apf")), "up"]
         up = subprocess.Popen(apf, cwd=folder, env=environment, stdout=lines, stderr=subprocess.STDOUT)
     try:
-        wait_until(lambda: "Ctrl-C stops" in log.read_text() or up.poll() is not None, 400)
+        wait_until("`apf up` is ready", lambda: "Ctrl-C stops" in log.read_text() or up.poll() is not None, 400)
         assert up.poll() is None, log.read_text()
         server = re.search(r"Prefect +(http://\S+)", log.read_text())
         assert server is not None

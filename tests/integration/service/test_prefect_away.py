@@ -39,12 +39,12 @@ def test_a_run_outlives_prefects_server(
         environment = kept | {"PREFECT_HOME": str(project / "home"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
         server = subprocess.Popen(command, stdout=lines, stderr=lines, env=environment, start_new_session=True)
     try:
-        wait_until(lambda: answers(f"http://127.0.0.1:{port}/api/health"), 300)
+        wait_until("Prefect answers", lambda: answers(f"http://127.0.0.1:{port}/api/health"), 300)
         with said.open("w") as lines:
             away = kept | {"PREFECT_API_URL": f"http://127.0.0.1:{port}/api", "PREFECT_CLIENT_MAX_RETRIES": "1"}
             command = [str(BIN / "apf"), "run", "params/reviews.yaml", "train.epochs=8"]
             run = subprocess.Popen(command, stdout=lines, stderr=lines, env=away)
-        wait_until(lambda: "train_model runs" in said.read_text() or run.poll() is not None, 300)
+        wait_until("a training runs", lambda: "train_model runs" in said.read_text() or run.poll() is not None, 300)
     finally:
         os.killpg(server.pid, signal.SIGKILL)
         server.wait()
@@ -69,7 +69,7 @@ def test_ctrl_c_reaches_all_processes_and_ends_in_one_line(project: Path, databa
             command, stdout=lines, stderr=lines, env=kept, start_new_session=True, preexec_fn=hear_ctrl_c
         )
     try:
-        wait_until(lambda: any(store.root().glob(".workers-*/*.json")) or run.poll() is not None, 300)
+        wait_until("a worker runs", lambda: any(store.root().glob(".workers-*/*.json")) or run.poll() is not None, 300)
         os.killpg(run.pid, signal.SIGINT)
         assert run.wait(timeout=1200) == 130, said.read_text()
     finally:

@@ -127,7 +127,7 @@ def postgres(port: str) -> Iterator[None]:
         try:
             address = f"postgresql://apf:secret@127.0.0.1:{port}/postgres"
             ready = [str(programs / "pg_isready"), "--quiet", "--dbname", address]
-            wait_until(lambda: subprocess.run(ready, check=False).returncode == 0, 120)
+            wait_until("PostgreSQL answers", lambda: subprocess.run(ready, check=False).returncode == 0, 120)
             for line in CONFIGS["databases"]["content"].split(";")[:-1]:
                 subprocess.run([str(programs / "psql"), "--quiet", "--command", line, address], check=True)
             yield
@@ -147,11 +147,13 @@ def team(project: Path) -> Iterator[Team]:
         for service in ("store", "mlflow", "prefect"):
             found.start(service, stack, project)
         mlflow = found.clients["MLFLOW_TRACKING_URI"]
-        wait_until(lambda: answers(f"{mlflow}/health"), 300)
-        wait_until(lambda: answers(f"{found.clients['PREFECT_API_URL']}/health"), 300)
+        wait_until("MLflow answers", lambda: answers(f"{mlflow}/health"), 300)
+        wait_until("Prefect answers", lambda: answers(f"{found.clients['PREFECT_API_URL']}/health"), 300)
         assert answers(f"{mlflow}/api/2.0/mlflow/experiments/search?max_results=1", "mlflow:5000")  # not refused
         found.start("worker", stack, project)
-        wait_until(lambda: "Worker" in found.said("worker") and "started" in found.said("worker"), 300)
+        wait_until(
+            "the worker is ready", lambda: "Worker" in found.said("worker") and "started" in found.said("worker"), 300
+        )
         yield found
 
 

@@ -64,7 +64,7 @@ def up(project: Path, databases: Databases) -> Iterator[tuple[subprocess.Popen[s
         )
     try:
         said = project / "up.log"
-        wait_until(lambda: "Ctrl-C stops" in said.read_text() or process.poll() is not None, 1200)
+        wait_until("`apf up` is ready", lambda: "Ctrl-C stops" in said.read_text() or process.poll() is not None, 1200)
         assert process.poll() is None, said.read_text()
         prefect = re.search(r"Prefect +(http://\S+)", said.read_text())
         assert prefect is not None
@@ -76,10 +76,10 @@ def up(project: Path, databases: Databases) -> Iterator[tuple[subprocess.Popen[s
         process.wait()
 
 
-def wait_until(happened: Callable[[], bool], seconds: float) -> None:
+def wait_until(expected: str, happened: Callable[[], bool], seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while not happened():
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, f"expected within {seconds:g} s: {expected}"
         time.sleep(0.5)
 
 
@@ -123,7 +123,7 @@ def test_from_one_command_to_a_retrained_champion(
     with urllib.request.urlopen(mlflow[1]) as page:
         assert "MLflow" in page.read().decode()
 
-    wait_until(lambda: runs_of(environment, "often") > 0, 1200)
+    wait_until("the schedule starts a run", lambda: runs_of(environment, "often") > 0, 1200)
     ask(environment, "PATCH", f"/deployments/{id_of(environment, 'often')}", {"paused": True})
 
     first = prefect(environment, "deployment", "run", "retrain/reviews", "--watch")
@@ -134,7 +134,7 @@ def test_from_one_command_to_a_retrained_champion(
     assert wrong.returncode != 0
     write_jsonl(project / "rows.jsonl", review_rows(400))
     subprocess.run([sys.executable, "-c", EVENT], env=environment, check=True)
-    wait_until(lambda: runs_of(environment, "reviews") == 2, 1200)
+    wait_until("two retrainings have started", lambda: runs_of(environment, "reviews") == 2, 1200)
     assert aliases_of("reviews") == {"champion": 2, "previous": 1, "challenger": 2}
 
     children = psutil.Process(process.pid).children(recursive=True)
