@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from apf_tasks.cache import store
 from apf_tasks.data.rows import read_rows
 from apf_tasks.errors import ParamsError, PromotionRefusedError, SourceError
 from apf_tasks.params.experiment import Params
@@ -216,6 +218,35 @@ def test_rows_of_another_kind_are_noticed(project: Path) -> None:
     assert found.p_values["labels"] < 0.001
     few = drift("reviews.yaml", {"drift.rows": 500})
     assert (few.auc, few.drifted) == (None, ())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "method",
+    [
+        "hash",
+        pytest.param(
+            "random",
+            marks=pytest.mark.xfail(
+                strict=True, reason="all rows are dealt out anew when there are more, some from train to test"
+            ),
+        ),
+    ],
+)
+def test_the_champion_is_not_judged_by_rows_that_it_was_trained_on(project: Path, method: str) -> None:
+    """Where rows have been added, by a tenth."""
+    rows, changes = review_rows(220), {"split.method": method, "split.test_fraction": 0.2}
+    write_jsonl(project / "rows.jsonl", rows[:200])
+    retrain("reviews.yaml", changes)
+    learned = set(read_rows(champion_split("reviews").path / "train.parquet")["text"])
+    write_jsonl(project / "rows.jsonl", rows)
+    with contextlib.suppress(PromotionRefusedError):
+        retrain("reviews.yaml", changes)
+    judged = [
+        set(read_rows(path)["text"]) & learned for path in store.stage_folder("contend").glob("*/predictions.parquet")
+    ]
+    assert judged
+    assert set().union(*judged) == set()
 
 
 def test_a_language_model_is_also_asked_about_general_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from apf_tasks.artifacts import TrainedModel
 from apf_tasks.cache.store import CHECKPOINT_DIR
-from apf_tasks.errors import InterruptedByUser, ParamsError, WorkerDiedError
+from apf_tasks.errors import InterruptedByUser, ModelError, ParamsError, WorkerDiedError
 from apf_tasks.params.train import RuntimeParams
 from apf_tasks.runtime._rank import CALLER
 from apf_tasks.runtime.launch import check_caller, run_on_ranks
@@ -131,6 +131,11 @@ def test_a_rank_that_dies_is_an_error_that_says_so(tmp_path: Path) -> None:
 def test_what_a_rank_raises_comes_back() -> None:
     with pytest.raises(ParamsError, match=r"runtime\.device: expected"):
         run_on_ranks(RuntimeParams(device="cpu", devices=2), rank_calls.raises)
+
+
+def test_what_one_rank_raises_comes_back_while_the_others_wait_for_it() -> None:
+    with pytest.raises(ModelError, match=r"CUDA out of memory.* Write runtime\.activations=recompute"):
+        run_on_ranks(RuntimeParams(device="cpu", devices=2), rank_calls.runs_out_of_memory)
 
 
 def test_every_pass_is_shared_out_once() -> None:
