@@ -1,0 +1,1 @@
+"""Faults on purpose: kills, races, damaged files, odd input, servers that are away."""
