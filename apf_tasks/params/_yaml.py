@@ -12,9 +12,22 @@ import yaml
 from apf_tasks.params.experiment import Params
 from apf_tasks.params.word_vectors import WordVectorParams
 
+MOST_VALUES = 1_000_000
+"""In one file, those counted again that an alias repeats."""
+
 
 class Loader(yaml.SafeLoader):
     """YAML where 3e-5 is a number, `no` is a word, and a key written twice is an error."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        """The whole document. Raises YAMLError where aliases repeat without end, or something is nested too deep."""
+        try:
+            node = super().get_single_node()
+            if node is not None:
+                _count_values(node, {})
+        except RecursionError as error:
+            raise yaml.YAMLError("values nested too deep") from error
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """A mapping whose keys are single values, each written once. Raises YAMLError with line and column."""
@@ -34,6 +47,21 @@ class Loader(yaml.SafeLoader):
             return super().construct_object(node, deep)
         except ValueError as error:
             raise _wrong(node, f"{error}: quote it if it is a word") from error
+
+
+def _count_values(node: yaml.Node, counted: dict[int, int]) -> int:
+    """How many values there are in a node. Raises YAMLError for more than MOST_VALUES, and for a node inside itself."""
+    if id(node) in counted:
+        if not counted[id(node)]:
+            raise _wrong(node, "a value that contains itself")
+        return counted[id(node)]
+    counted[id(node)] = 0  # under way
+    inner = node.value if isinstance(node, yaml.CollectionNode) else []
+    values = [value for one in inner for value in (one if isinstance(one, tuple) else (one,))]
+    counted[id(node)] = 1 + sum(_count_values(value, counted) for value in values)
+    if counted[id(node)] > MOST_VALUES:
+        raise _wrong(node, f"more than {MOST_VALUES:,} values, as aliases repeat them")
+    return counted[id(node)]
 
 
 def _wrong(node: yaml.Node, problem: str) -> yaml.YAMLError:

@@ -23,6 +23,8 @@ from apf_tasks.params.word_vectors import WordVectorParams
 
 Trial = dict[str, Any]
 """One point of the search: dotted name -> value."""
+SHOWN, LONGEST = 50, 200
+"""Problems that are listed, and characters of a value in one of them."""
 
 
 def load_params(params: str | Path, overrides: Mapping[str, Any] | Sequence[str] = ()) -> Params:
@@ -103,7 +105,7 @@ def validate(written: dict[str, Any], where: str) -> Params:
         params = Params.model_validate(written)
     except ValidationError as error:
         problems = [problem_line(dict(e)) for e in error.errors()]
-        found = f"{len(problems)} problem(s)\n" + "\n".join(problems) + "\n"
+        found = f"{len(problems)} problem(s)\n{_listed(problems)}\n"
         raise ParamsError(where, "valid params", found, "docs/PARAMS.md lists every key.") from None
     check_search(params, where)
     return params
@@ -116,7 +118,7 @@ def check_search(params: Params, where: str) -> None:
     if not (problems := _problems(params, tried)) and params.search.strategy == "grid":
         problems = _problems(params, grid(params))  # values that do not go together
     if problems:
-        listed = "\n" + "\n".join(problems) + "\n"
+        listed = f"\n{_listed(problems)}\n"
         raise ParamsError(f"{where}: search.space", "values that the sections allow", listed, "Correct the search.")
 
     depends = [name for name in space if not name.startswith("train.")]
@@ -172,6 +174,17 @@ def put(section: dict[str, Any], dotted: str, value: Any) -> None:
     section[last] = value
 
 
+def _listed(problems: Sequence[str]) -> str:
+    """A line for each, of the first ones."""
+    more = [f"  and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+    return "\n".join([*problems[:SHOWN], *more])
+
+
+def _short(text: str) -> str:
+    """The beginning of what is long."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text):,} characters)"
+
+
 def problem_line(error: dict[str, Any]) -> str:
     """One line for one pydantic error."""
     path = [str(part) for part in error["loc"] if not _is_union_branch(str(part)) and part not in NAMES]
@@ -184,8 +197,8 @@ def problem_line(error: dict[str, Any]) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "optimizer":
         message = f"{message}, found {error['input']['name']!r}"
-    shown = "" if isinstance(error["input"], dict) else f", found {error['input']!r}"
-    return f"  {name}: {message[:1].lower()}{message[1:]}{shown}"
+    shown = "" if isinstance(error["input"], dict) else f", found {_short(repr(error['input']))}"
+    return f"  {name}: {message[:1].lower()}{_short(message[1:])}{shown}"
 
 
 def _is_union_branch(part: str) -> bool:
@@ -252,7 +265,7 @@ def validate_word_vectors(written: dict[str, Any], where: str) -> WordVectorPara
         return WordVectorParams.model_validate(written)
     except ValidationError as error:
         problems = [_word_vector_problem(dict(e)) for e in error.errors()]
-        found = f"{len(problems)} problem(s)\n" + "\n".join(problems) + "\n"
+        found = f"{len(problems)} problem(s)\n{_listed(problems)}\n"
         raise ParamsError(where, "valid params for word vectors", found, "docs/PARAMS.md lists every key.") from None
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from apf_tasks.data.ingestion import to_text
@@ -19,7 +20,7 @@ from apf_tasks.sources.formats.delimited import read_delimited
 from apf_tasks.sources.formats.detect import format_of
 from apf_tasks.sources.formats.json_rows import read_json_lines
 from apf_tasks.sources.formats.table import Rejected, Table
-from apf_tasks.sources.reading import read_file
+from apf_tasks.sources.reading import read_file, reading_parquet
 from apf_tasks.sources.text_encoding import is_utf8_file
 
 CHUNK_ROWS = 2_000
@@ -74,11 +75,23 @@ def _rows(table: Table, before: int) -> list[Row]:
 def _parquet_tables(file: Path, size: int) -> Iterator[tuple[int, Table]]:
     read_file(file, file.name, DataParams(source=str(file)))  # says what is wrong with it
     before = 0
-    for batch in pq.ParquetFile(file).iter_batches(batch_size=size):
-        columns = [column.to_pylist() for column in batch.columns]
+    for batch in _batches(file, size):
+        with reading_parquet(file):
+            columns = [column.to_pylist() for column in batch.columns]
         numbers = list(range(1, batch.num_rows + 1))
         yield before, Table(file.name, tuple(batch.schema.names), numbers, [], lambda i, c=columns: list(c[i]))  # type: ignore[misc]
         before += batch.num_rows
+
+
+def _batches(file: Path, size: int) -> Iterator[pa.RecordBatch]:
+    with reading_parquet(file):
+        batches = pq.ParquetFile(file).iter_batches(batch_size=size)
+    while True:
+        with reading_parquet(file):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
 
 
 def _is_array(file: Path) -> bool:

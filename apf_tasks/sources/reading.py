@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,23 +91,27 @@ def _check_memory(paths: list[Path]) -> None:
         raise DataError(str(paths[0]), "a file that fits in memory", found, "Use a part of it, or free some memory.")
 
 
-def _read_parquet(path: Path, name: str) -> Table:
+@contextmanager
+def reading_parquet(path: Path) -> Iterator[None]:
+    """Within the block, what is wrong with a Parquet file is a DataError."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    def damaged(error: Exception) -> DataError:
-        return DataError(str(path), "a Parquet file that can be read", str(error).splitlines()[0], "Write it again.")
-
-    def values(i: int) -> list[Any]:
-        try:
-            return list(pq.ParquetFile(path).read(columns=[columns[i]]).column(0).to_pylist())
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise damaged(error) from error
 
     try:
+        yield
+    except (pa.ArrowException, OSError, ValueError) as error:
+        found = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(str(path), "a Parquet file that can be read", found, "Write it again.") from error
+
+
+def _read_parquet(path: Path, name: str) -> Table:
+    import pyarrow.parquet as pq
+
+    def values(i: int) -> list[Any]:
+        with reading_parquet(path):
+            return list(pq.ParquetFile(path).read(columns=[columns[i]]).column(0).to_pylist())
+
+    with reading_parquet(path):
         file = pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        raise damaged(error) from error
     columns = tuple(file.schema_arrow.names)
     return Table(name, columns, list(range(1, file.metadata.num_rows + 1)), [], values)
 

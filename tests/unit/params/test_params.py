@@ -152,3 +152,39 @@ def test_a_value_that_is_given_is_not_searched(written: Path) -> None:
 def test_one_searched_value_from_the_command_line(written: Path) -> None:
     params = load_params(written, ["search.space.train.learning_rate=[1e-5]"])
     assert params.search.space == {"train.learning_rate": [1e-5]}
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{new}: &{new} [{', '.join(['*' + old] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (BOMB + "name: *i\nfamily: sentiment\n", "more than 1,000,000 values, as aliases repeat them"),
+        ("family: &f {name: sentiment, labels: *f}\n", "a value that contains itself"),
+        ("[" * 3000 + "]" * 3000, "values nested too deep"),
+        ("family: sentiment\nmodel: {sizes: " + "{a: " * 900 + "1" + "}" * 900 + "}\n", "values nested too deep"),
+    ],
+    ids=["repeated without end", "in itself", "deep", "deep in a section"],
+)
+def test_a_file_that_would_never_be_read_is_refused(written: Path, text: str, found: str) -> None:
+    written.write_text(text)
+    with pytest.raises(ParamsError, match=found) as caught:
+        load_params(written)
+    assert len(str(caught.value)) < 1000
+
+
+def test_an_override_that_is_nested_too_deep_is_refused(written: Path) -> None:
+    with pytest.raises(ParamsError, match=r"override train\.learning_rate: expected a YAML value"):
+        load_params(written, ["train.learning_rate=" + "[" * 3000])
+
+
+def test_long_values_and_many_problems_are_told_in_short(written: Path) -> None:
+    seeds = ", ".join(f'"{n}{"x" * 1000}"' for n in range(200))
+    with written.open("a") as file:
+        file.write(f"search: {{space: {{train.seed: [{seeds}]}}}}\n")
+    with pytest.raises(ParamsError, match=r"… \(1,004 characters\)\n  and 150 more\n") as caught:
+        load_params(written)
+    assert len(str(caught.value)) < 20_000

@@ -90,3 +90,14 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < file.stat().st_size / 3
+
+
+def test_a_parquet_file_that_is_damaged_further_down_is_an_error_that_names_it(tmp_path: Path) -> None:
+    file = tmp_path / "rows.parquet"
+    pd.DataFrame({"text": [f"text number {i}" for i in range(4000)]}).to_parquet(file, row_group_size=1000)
+    raw = bytearray(file.read_bytes())
+    middle = slice(len(raw) * 3 // 5, len(raw) * 3 // 5 + 400)
+    raw[middle] = bytes(reversed(raw[middle]))
+    file.write_bytes(raw)
+    with pytest.raises(DataError, match=r"rows\.parquet: expected a Parquet file that can be read"):
+        list(chunks(file))
