@@ -157,6 +157,13 @@ def last_line(ended: subprocess.CompletedProcess[str]) -> str:
     return lines[-1][:250] if lines else ""
 
 
+def document(ended: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """What a command with --json printed."""
+    (line,) = [line for line in ended.stdout.splitlines() if line.startswith("{")]
+    found: dict[str, Any] = json.loads(line)
+    return found
+
+
 def outcome(mlruns: Path) -> dict[str, Any]:
     """What an experiment came to, by the stage store alone: its weights, choice, scores and registered model."""
     stages = mlruns / "stages"

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.campaign.common import PATIENCE, SMOKE, Cases, Figure, Workbench, last_line, rows_of, statuses
+from tests.campaign.common import PATIENCE, SMOKE, Cases, Figure, Workbench, document, last_line, rows_of, statuses
 from tests.support.paths import PROJECT
 
 MLFLOW = "from apf_tasks.tracking import client; client.client()"
@@ -90,10 +90,10 @@ def same(bench: Workbench) -> list[str]:
     ended = together(bench, mlruns, [["run", SMOKE, "--json"]] * 2)
     if wrong := failed(ended):
         return wrong
-    documents = [json.loads(one.stdout[one.stdout.index("\n{") :]) for one in ended]
-    ran = Counter(name for document in documents for name, status in document["stages"].items() if status == "ran")
+    documents = [document(one) for one in ended]
+    ran = Counter(name for one in documents for name, status in one["stages"].items() if status == "ran")
     wrong = [f"{name} ran {times} times" for name, times in ran.items() if times > 1]
-    if len({json.dumps(document["test"]["scores"]) for document in documents}) > 1:
+    if len({json.dumps(one["test"]["scores"]) for one in documents}) > 1:
         wrong.append("they have other scores")
     found = statuses(mlruns / "mlflow.db")
     return wrong + ([] if found == {"pipeline FINISHED": 2, "trial FINISHED": 2} else [f"MLflow has {found}"])

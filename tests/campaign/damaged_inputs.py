@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import random
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -50,7 +49,6 @@ class Seed(NamedTuple):
 
 def figure(bench: Workbench, quick: bool, seed: int) -> Figure:
     """Of damaged files that were read, or refused with a reason."""
-    logging.disable(logging.CRITICAL)
     dice, cases, known = random.Random(seed), Cases("damaged files were read or refused with a reason"), list(seeds())
     for number in range(QUICK_CASES if quick else CASES):
         one = dice.choice(known) if quick or number >= len(known) else known[number]
@@ -65,7 +63,6 @@ def figure(bench: Workbench, quick: bool, seed: int) -> Figure:
             f"{number} {one.name} {'+'.join(change.__name__ for change in changes)}",
             case(bench.folder / str(number), one, content),
         )
-    logging.disable(logging.NOTSET)
     return cases.figure
 
 
@@ -128,7 +125,7 @@ def case(folder: Path, seed: Seed, content: bytes) -> list[str]:
     folder.mkdir(parents=True)
     file = folder / seed.name
     file.write_bytes(content)
-    return isolated(lambda found: read_everywhere(found, folder, file, seed), folder)
+    return isolated(folder, read_everywhere, folder, file, seed)
 
 
 def read_everywhere(found: Found, folder: Path, file: Path, seed: Seed) -> None:

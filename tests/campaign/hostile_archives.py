@@ -51,7 +51,7 @@ def figure(bench: Workbench, quick: bool, seed: int) -> Figure:
         folder = bench.folder / str(number)
         folder.mkdir()
         with index(archive) as address:
-            problems = isolated(lambda found, a=archive, f=folder, u=address: fetch(found, a, f, u), folder)  # type: ignore[misc]
+            problems = isolated(folder, fetch, archive, folder, address)
         if {path: path.lstat().st_mtime_ns for path in outside.rglob("*")} != before:
             problems.append("something outside of the cache has changed")
         cases.add(archive.name, [*problems, *came_out(folder, archive)])

@@ -1,10 +1,10 @@
-"""A function in a forked process with limits: what it found, or how the process ended."""
+"""A function in a process of its own, with limits: what it found, or how the process ended."""
 
 from __future__ import annotations
 
 import json
+import logging
 import multiprocessing
-import os
 import resource
 import signal
 import time
@@ -25,12 +25,17 @@ GRACE = 2.0
 """So many times as much, and it is ended."""
 LONGEST = 20_000
 """Characters of a message."""
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(
+    [f"tests.campaign.{name}" for name in ("damaged_inputs", "hostile_archives", "odd_params")]
+)
+"""They are forked from one that has imported what all need."""
 
 
-def isolated(work: Callable[[Found], None], folder: Path) -> list[str]:
-    """What went wrong when `work` was called with a place for its findings, in a process of its own."""
+def isolated(folder: Path, work: Callable[..., None], *arguments: Any) -> list[str]:
+    """What went wrong when `work` was called with a place for its findings, and these arguments, elsewhere."""
     file = folder / "found.json"
-    process = multiprocessing.get_context("fork").Process(target=_call, args=(work, file))
+    process = PROCESSES.Process(target=_call, args=(file, work, arguments))
     began = time.monotonic()
     process.start()
     process.join(GRACE * SECONDS)
@@ -69,10 +74,10 @@ def attempt(found: Found, name: str, work: Callable[[], T]) -> T | None:
     return None
 
 
-def _call(work: Callable[[Found], None], file: Path) -> None:
+def _call(file: Path, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
+    logging.disable(logging.CRITICAL)
     found: Found = {"problems": []}
-    attempt(found, "the campaign itself", lambda: work(found))
-    found["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    file.write_text(json.dumps({"problems": found["problems"], "peak": found["peak"]}))
-    os._exit(0)  # nothing of the parent's is closed twice
+    attempt(found, "the campaign itself", lambda: work(found, *arguments))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    file.write_text(json.dumps({"problems": found["problems"], "peak": peak}))

@@ -17,7 +17,7 @@ import yaml
 from apf_tasks.params._yaml import Loader
 from apf_tasks.params.file import load_experiment
 from tests.campaign.common import SMOKE, Cases, Figure, Workbench
-from tests.campaign.isolated import attempt, isolated
+from tests.campaign.isolated import Found, attempt, isolated
 from tests.support.paths import PROJECT
 
 CASES, QUICK_CASES = 300, 40
@@ -132,10 +132,12 @@ def figure(bench: Workbench, quick: bool, seed: int) -> Figure:
 
 def checked(folder: Path, one: Case) -> list[str]:
     """What went wrong."""
-    file = str(folder / "case.yaml")
-    return isolated(
-        lambda found: attempt(found, "check", lambda: load_experiment(file, list(one.overrides))) and None, folder
-    )
+    return isolated(folder, check, str(folder / "case.yaml"), list(one.overrides))
+
+
+def check(found: Found, file: str, overrides: list[str]) -> None:
+    """As the command does."""
+    attempt(found, "check", lambda: load_experiment(file, overrides))
 
 
 def written_by_hand() -> Iterator[Case]:

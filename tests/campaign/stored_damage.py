@@ -7,7 +7,6 @@ nothing.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import random
@@ -19,7 +18,7 @@ from pathlib import Path
 from apf_tasks import stages
 from apf_tasks.artifacts import Artifact
 from apf_tasks.cache import store
-from tests.campaign.common import SMOKE, Cases, Figure, Workbench, differences, last_line, undisturbed
+from tests.campaign.common import SMOKE, Cases, Figure, Workbench, differences, document, last_line, undisturbed
 
 WAYS = ("flip", "flip", "cut", "delete", "lengthen", "empty", "swap", "digit")
 CASES, QUICK_CASES = 300, 40
@@ -122,7 +121,8 @@ def repaired(bench: Workbench, pristine: Path, files: list[Path], dice: random.R
         return [f"the run fails: {last_line(ended)}"]
     unsaid = [stage for stage in damaged if f"{stage}: the stored result" not in ended.stdout]
     again = bench.run(mlruns, "run", SMOKE, "--json")
-    document = json.loads(again.stdout[again.stdout.index("{\n") :])
-    ran = [name for name, status in document["stages"].items() if status == "ran"]
+    if again.returncode:
+        return [f"the next run fails: {last_line(again)}"]
+    ran = [name for name, status in document(again)["stages"].items() if status == "ran"]
     wrong = [f"not said of {stage}" for stage in unsaid] + [f"the next run computes {name}" for name in ran]
     return wrong + [line for line in differences(pristine, mlruns) if not line.startswith("points")]

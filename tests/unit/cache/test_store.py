@@ -1,0 +1,48 @@
+"""What the store believes of a result that somebody has changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from apf_tasks.artifacts import Artifact
+from apf_tasks.cache import store
+from apf_tasks.cache.store import Record
+
+
+class Text(Artifact):
+    """A toy artifact."""
+
+    words: int
+
+
+@pytest.fixture
+def stored() -> Path:
+    """The folder of a result."""
+    partial = store.open_partial("write", "key", resumable=False)
+    (partial / "text.txt").write_text("two words")
+    record = Record(stage="write", key="key", inputs={}, code={}, libraries={}, seconds=1)
+    return store.commit(partial, Text(path=partial, fingerprint="0", words=2), record).path
+
+
+def test_a_result_is_believed_as_it_was_stored(stored: Path) -> None:
+    found = store.load("write", "key", Text)
+    assert found is not None
+    assert found.words == 2
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "text.txt",
+        pytest.param(
+            "handle.json",
+            marks=pytest.mark.xfail(strict=True, reason="the handle is not among the files whose digest is recorded"),
+        ),
+    ],
+)
+def test_a_result_that_was_changed_by_hand_is_not_believed(stored: Path, name: str) -> None:
+    text = (stored / name).read_text()
+    (stored / name).write_text(text.replace("2", "3") if "2" in text else text.upper())
+    assert store.load("write", "key", Text) is None
