@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,14 @@ def test_a_file_is_scored(tmp_path: Path) -> None:
     assert alike(pd.read_parquet(tmp_path / "out.parquet")[list(old.answers[0])], old.answers)
     with pytest.raises(RegistryError, match="expected word vectors, found one that takes text"):
         similar(old.uri, "cat", None, 3)
+
+
+@pytest.mark.xfail(strict=True, reason="nothing is taken for an empty text, a list for its notation: both get a label")
+@pytest.mark.parametrize("text", [None, math.nan, ["a", "b"]], ids=repr)
+def test_a_row_whose_text_is_none_is_refused(text: object, tmp_path: Path) -> None:
+    registered = load_registered(restore("sentiment", tmp_path).uri)
+    with pytest.raises(DataError, match="text"):
+        registered.predict(pd.DataFrame({"text": ["a brave story", text]}))
 
 
 def test_words_are_asked(tmp_path: Path) -> None:
