@@ -13,7 +13,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from tests.campaign.common import SMOKE, Cases, Figure, Workbench, differences, last_line, send, undisturbed
+from tests.campaign.common import SMOKE, Cases, Figure, Workbench, differences, last_line, send
 
 SEARCH = "search={space: {train.learning_rate: [2e-3, 1e-3, 5e-4, 2e-4]}, halving: {min_steps: 12, eta: 2}}"
 COMMAND = (SMOKE, SEARCH, "train.epochs=24", "runtime.checkpoint_minutes=0.01")
@@ -25,13 +25,13 @@ QUICK_KILLS = 3
 def figure(bench: Workbench, quick: bool, seed: int) -> Figure:
     """Of rounds that came to the same."""
     dice, cases = random.Random(seed), Cases("rounds of kills ended as the undisturbed run")
-    expected = undisturbed(bench, *COMMAND)
-    usual = training_seconds(bench)
+    expected, kills = bench.folder / "undisturbed", QUICK_KILLS if quick else KILLS
+    longest = training_seconds(bench, expected) / (kills + 1)  # so that some of it is left for the last kill
     for number in range(QUICK_ROUNDS if quick else ROUNDS):
         mlruns, told = bench.folder / f"round-{number}", []
         problems: list[str] = []
-        for _ in range(QUICK_KILLS if quick else KILLS):
-            said, left = one_kill(bench, mlruns, dice.uniform(0, 0.7 * usual), dice)
+        for _ in range(kills):
+            said, left = one_kill(bench, mlruns, dice.uniform(0, longest), dice)
             told.append(said)
             problems += [f"after {said}: {line}" for line in left]
         problems += finished(bench, expected, mlruns)
@@ -39,13 +39,14 @@ def figure(bench: Workbench, quick: bool, seed: int) -> Figure:
     return cases.figure
 
 
-def training_seconds(bench: Workbench) -> float:
-    """How long the command takes from its first training on."""
-    log = bench.folder / "usual.log"
-    process = bench.start(bench.folder / "usual", "run", *COMMAND, log=log)
+def training_seconds(bench: Workbench, mlruns: Path) -> float:
+    """How long the command takes there from its first training on. Raises RuntimeError when it fails."""
+    log = bench.folder / f"{mlruns.name}.log"
+    process = bench.start(mlruns, "run", *COMMAND, log=log)
     wait_for_training(process, log, 0)
     began = time.monotonic()
-    process.wait()
+    if process.wait():
+        raise RuntimeError(f"the undisturbed run fails: {log.read_text()[-2000:]}")
     return time.monotonic() - began
 
 
