@@ -91,12 +91,14 @@ class Workbench:
                 start_new_session=True,
             )
 
-    def run(self, mlruns: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
-        """To its end. One that does not end in PATIENCE is killed, and has the exit code of a kill."""
+    def run(
+        self, mlruns: Path, *words: str, seconds: float = PATIENCE, **more: str
+    ) -> subprocess.CompletedProcess[str]:
+        """To its end. One that does not end in time is killed, and has the exit code of a kill."""
         log = self.folder / f"{uuid.uuid4().hex}.log"
         process = self.start(mlruns, *words, log=log, **more)
         try:
-            process.wait(PATIENCE)
+            process.wait(seconds)
         except subprocess.TimeoutExpired:
             send(process, signal.SIGKILL, "group")
             process.wait()
