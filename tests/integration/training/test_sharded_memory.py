@@ -9,6 +9,8 @@ from apf_tasks.runtime.launch import run_on_ranks
 from tests.support import sharded_calls
 from tests.support.tiny import tiny_model
 
+pytestmark = pytest.mark.slow
+
 RANKS = 4
 Found = list[dict[str, float]]
 
