@@ -22,7 +22,7 @@ from apf_tasks.models.pretrained import BaseModelInfo, load_base
 from apf_tasks.params.family import FamilyParams
 from apf_tasks.params.model import ModelParams
 from apf_tasks.params.train import RuntimeParams
-from apf_tasks.runtime.devices import autocast, choose_device, choose_precision
+from apf_tasks.runtime.devices import autocast, choose_device, choose_precision, use_tf32
 from apf_tasks.runtime.ranks import SINGLE_PROCESS, Ranks, current_ranks
 from apf_tasks.runtime.sharding import unsharded
 
@@ -71,6 +71,7 @@ def load_predictor(
     place = Placement(
         device, choose_precision(runtime, device), current_ranks(), runtime.shard and current_ranks().count > 1
     )
+    use_tf32(device, place.dtype)
     return Predictor(network, base, functions, tuple(label_names), place)
 
 

@@ -63,7 +63,8 @@ class RuntimeParams(Frozen):
     """`auto`: CUDA, else MPS, else CPU."""
     precision: Literal["auto", "fp32", "bf16", "pure_bf16"] = "auto"
     """`bf16`: matrix products in bfloat16, weights in float32. `pure_bf16`: weights, gradients and moments in bfloat16
-    too, rounded stochastically; half the memory. `auto`: bf16 where the device computes it fast, else fp32."""
+    too, rounded stochastically; half the memory. `fp32`: on CUDA with matrix products in TF32. `auto`: bf16 where the
+    device computes it fast, else fp32."""
     devices: Annotated[PositiveInt, Field(json_schema_extra=NOT_IN_KEY)] = 1
     """Train on this many devices of a machine, a process (rank) for each. Rows per step stay `batch_size`."""
     nodes: Annotated[PositiveInt, Field(json_schema_extra=NOT_IN_KEY)] = 1

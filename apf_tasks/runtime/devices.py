@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import random
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -14,6 +15,8 @@ import torch
 
 from apf_tasks.errors import ParamsError
 from apf_tasks.params.train import RuntimeParams
+
+logger = logging.getLogger("apf")
 
 
 def choose_device(runtime: RuntimeParams) -> torch.device:
@@ -35,6 +38,13 @@ def choose_precision(runtime: RuntimeParams, device: torch.device) -> torch.dtyp
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     fast_on_cpu = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
     return torch.bfloat16 if fast_on_cpu else torch.float32
+
+
+def use_tf32(device: torch.device, dtype: torch.dtype) -> None:
+    """Let CUDA multiply float32 matrices in TF32: sums in float32, factors of 10 bits. Said once."""
+    if device.type == "cuda" and dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision != "tf32":
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+        logger.info("           float32 on CUDA: matrix products in TF32 (factors of 10 bits, sums in float32)")
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Any]:

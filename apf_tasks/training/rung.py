@@ -7,6 +7,7 @@ resuming after an interruption is, and gives the same bits as a training that ne
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from apf_tasks.inputs import TrainingInputs
 from apf_tasks.runtime.launch import run_on_ranks
 from apf_tasks.tracking import run_logger as tracking
 from apf_tasks.training.state import TrainingState, prepare_training
-from apf_tasks.training.train import checkpoints, recording_contexts, run_until, trial_run, validate_now
+from apf_tasks.training.train import check_score, checkpoints, recording_contexts, run_until, trial_run, validate_now
 
 
 def train_rung(out: Path, folder: Path, key: str, trial: TrainingInputs, until: int) -> Rung:
@@ -81,5 +82,8 @@ def _train_and_score(training: TrainingState, until: int) -> tuple[float | None,
 def _best_so_far(training: TrainingState, run: tracking.TrialRun) -> float:
     """The better of the score now and the best of the scheduled validations."""
     sign, metric = training.network.family.sign(training.trial.metric), training.trial.metric
-    found = (validate_now(training, run), training.progress.best_scores)
-    return sign * max(sign * scores[metric] for scores in found if scores)
+    found = [scores for scores in (validate_now(training, run), training.progress.best_scores) if scores]
+    numbers = [sign * scores[metric] for scores in found if not math.isnan(scores[metric])]
+    if not numbers:
+        check_score(found[0], metric)
+    return sign * max(numbers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,7 @@ from apf_tasks.cache.fingerprints import fingerprint_files
 from apf_tasks.cache.journal import current_label, labelled_as
 from apf_tasks.cache.store import CHECKPOINT_DIR, PAUSED
 from apf_tasks.data.rows import write_rows
-from apf_tasks.errors import InterruptedByUser
+from apf_tasks.errors import DivergedError, InterruptedByUser
 from apf_tasks.evaluation.predictor import metric_scores, predict_and_tune, row_statistics
 from apf_tasks.family import Prediction
 from apf_tasks.inputs import TrainingInputs
@@ -152,8 +153,7 @@ def _validate(training: TrainingState) -> dict[str, float]:
     scores = _scores(training, scored[0])
     metric, now = training.trial.metric, training.progress
     training.validated = (now.step, scores)
-    sign = training.network.family.sign(metric)
-    if not now.best_scores or sign * scores[metric] > sign * now.best_scores[metric]:
+    if _is_better(scores, now.best_scores, metric, training.network.family.sign(metric)):
         save_best(training.out, training.network.model, now.step)
         training.best = scored
         update: dict[str, Any] = {"best_step": now.step, "best_scores": scores, "validations_without_gain": 0}
@@ -163,6 +163,13 @@ def _validate(training: TrainingState) -> dict[str, float]:
         update = {"validations_without_gain": waited, "stopped": patience is not None and waited >= patience}
     training.progress = now.model_copy(update=update)
     return scores
+
+
+def _is_better(scores: dict[str, float], best: dict[str, float], metric: str, sign: int) -> bool:
+    """Whether to keep these weights: the first are better than none, and every number is better than not-a-number."""
+    if not best or math.isnan(best[metric]):
+        return True
+    return sign * scores[metric] > sign * best[metric]
 
 
 def validate_now(training: TrainingState, run: tracking.TrialRun) -> dict[str, float]:
@@ -185,6 +192,7 @@ def _finish(training: TrainingState, run: tracking.TrialRun, resumed_from: int |
     """Go back to the best weights, check that all of them moved, and write the model."""
     network, out, model = training.network.model, training.out, training.trial.model
     now = training.progress
+    check_score(now.best_scores, training.trial.metric)
     training.ranks.barrier()  # nobody reads before the first rank has written
     load_best(out, network, now.best_step)
     changed = check_all_parameters_changed(network, now.initial_digests)
@@ -222,6 +230,13 @@ def _finish(training: TrainingState, run: tracking.TrialRun, resumed_from: int |
         resumed_from_step=resumed_from,
         **facts,
     )
+
+
+def check_score(scores: dict[str, float], metric: str) -> None:
+    """Raise DivergedError where no validation gave a number for `metric`."""
+    if math.isnan(scores[metric]):
+        found, do = f"{metric} not a number in every validation", "Lower train.learning_rate, or look at the rows."
+        raise DivergedError("validation", f"a number for {metric}", found, do)
 
 
 def _write_model(training: TrainingState, predictions: list[Prediction]) -> str:
