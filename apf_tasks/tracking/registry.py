@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from apf_tasks.artifacts import EvaluationReport, RegisteredModel, Selection
 from apf_tasks.errors import RegistryError
 from apf_tasks.params.base import Frozen
 from apf_tasks.tracking import client as tracker
+from apf_tasks.tracking._downloads import fetch_once
 from apf_tasks.tracking.lookup import version_is_there
 
 APPROVAL_TAG = "apf.approval"
@@ -160,8 +163,14 @@ def download_model(uri: str) -> Path:
     import mlflow
 
     found = find_version(uri)
+    version = f"models:/{found.name}/{found.version}"
+    location = str(tracker.client().get_model_version_download_uri(found.name, found.version))
     with tracker.fluent_api():
-        logged = Path(mlflow.artifacts.download_artifacts(f"models:/{found.name}/{found.version}"))
+        if urlsplit(location).scheme in ("", "file"):
+            logged = Path(mlflow.artifacts.download_artifacts(version))  # where it lies, not a copy
+        else:
+            fetch = functools.partial(mlflow.artifacts.download_artifacts, version)
+            logged = fetch_once(location, lambda folder: fetch(dst_path=str(folder)))
     return logged / "artifacts" / "model"
 
 
