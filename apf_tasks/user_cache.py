@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import sqlite3
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
+
+Make = Callable[[Path], object]
+"""Have a library make its empty database at a path."""
 
 
 def cache_folder() -> Path:
@@ -17,37 +22,64 @@ def cache_folder() -> Path:
     return Path(os.environ.get("APF_CACHE") or Path.home() / ".cache" / "apf")
 
 
-def copy_empty_database(library: str, database: Path) -> None:
-    """Where there is no database yet: the empty one of this release of the library, if it was kept.
+def put_empty_database(library: str, database: Path, make: Make, clean: Sequence[str] = ()) -> None:
+    """Where there is no database yet: a copy of the empty one of these releases, which is made where none is kept.
 
-    Its migrations take seconds, a copy takes none.
+    Migrations take seconds, a copy takes none. The database appears in one step, whole, however many processes want it.
+    `clean` are statements for the one that is kept.
     """
-    kept = _kept(library)
-    if database.exists() or not kept.is_file():
+    if database.exists():
         return
     database.parent.mkdir(parents=True, exist_ok=True)
-    copy = database.with_name(f"{database.name}.{os.getpid()}.copy")
-    shutil.copyfile(kept, copy)
-    with contextlib.suppress(FileExistsError):  # another process was first
-        os.link(copy, database)
-    copy.unlink()
+    with tempfile.TemporaryDirectory(prefix=f".{database.name}-", dir=database.parent) as folder:
+        copy = Path(folder, "copy.db")
+        try:
+            _copy_kept(library, copy, make, clean)
+        except OSError:  # a cache that cannot be written
+            _make_empty(copy, make, clean)
+        with contextlib.suppress(FileExistsError):  # another process was first
+            os.link(copy, database)
 
 
-def keep_empty_database(library: str, database: Path, clean: Sequence[str]) -> None:
-    """Keep a database that the library has just made, for `copy_empty_database`, after these statements."""
-    kept = _kept(library)
-    if kept.exists():
-        return
-    with contextlib.suppress(OSError, sqlite3.Error):  # the next one is made, then
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        partial = kept.with_name(f"{kept.name}.{os.getpid()}")
-        with closing(sqlite3.connect(database)) as made, closing(sqlite3.connect(partial)) as copy:
-            made.backup(copy)
-            for statement in clean:
-                copy.execute(statement)
-            copy.commit()
-        partial.rename(kept)
+def _copy_kept(library: str, copy: Path, make: Make, clean: Sequence[str]) -> None:
+    releases = "-".join(f"{name}-{version(name)}" for name in (library, "alembic", "sqlalchemy"))  # these decide tables
+    kept = cache_folder().resolve() / "databases" / f"{releases}.db"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with kept.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not _is_whole(kept):
+            _keep(kept, make, clean)
+        shutil.copyfile(kept, copy)
 
 
-def _kept(library: str) -> Path:
-    return cache_folder() / "databases" / f"{library}-{version(library)}.db"
+def _keep(kept: Path, make: Make, clean: Sequence[str]) -> None:
+    """Make the database beside its place, and put it there in one step; `kept` is locked."""
+    folder = kept.with_suffix(".making")
+    shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
+    folder.mkdir()
+    _make_empty(folder / "copy.db", make, clean)
+    (folder / "copy.db").replace(kept)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _make_empty(copy: Path, make: Make, clean: Sequence[str]) -> None:
+    """In one file, whatever the journal of the library is."""
+    made = copy.with_name("made.db")
+    make(made)
+    with closing(sqlite3.connect(made)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+        for statement in clean:
+            target.execute(statement)
+        target.commit()
+
+
+def _is_whole(database: Path) -> bool:
+    """Whether a kept database opens, and has been migrated."""
+    try:
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as kept:
+            checked, migrated = (
+                kept.execute(said).fetchone() for said in ("pragma quick_check", "select count(*) from alembic_version")
+            )
+    except sqlite3.Error:
+        return False
+    return bool(checked == ("ok",) and migrated == (1,))

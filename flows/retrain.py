@@ -16,6 +16,7 @@ from apf_tasks.promotion.gate import GateResult
 from apf_tasks.promotion.warm_start import as_tag, last_resolved_aliases, pin_aliases, resolve_aliases
 from apf_tasks.runs.record import record
 from apf_tasks.runs.recorded import recorded
+from apf_tasks.runs.reused import deliver_outbox
 from apf_tasks.tracking.champion import champion_of
 from apf_tasks.tracking.past_runs import local_params
 from flows.orchestration.notify import notify_on_failure, send_notification
@@ -59,6 +60,7 @@ def retrain(
 
 
 def _retrained(written: Params, params_file: str, refresh: bool, dry_run: bool = False) -> RetrainResult:
+    deliver_outbox()  # the last run may be among what waits
     resolved = resolve_aliases(written)
     last = last_resolved_aliases(written)  # another champion alone is no reason to train again
     new = what_is_new(pin_aliases(written, {**resolved, **(last or {})}))

@@ -13,6 +13,7 @@ from apf_tasks.data.rows import read_rows
 from apf_tasks.errors import DataError, RegistryError
 from apf_tasks.evaluation.comparison import Comparison, RunPredictions, compare
 from apf_tasks.params.word_vectors import WordVectorParams
+from apf_tasks.runs.reused import deliver_outbox
 from apf_tasks.tracking.past_runs import PREDICTIONS, PastRun, ValidationPoint, artifact, past_run, validation_curve
 
 Score = tuple[float, float, float]
@@ -55,6 +56,7 @@ def compare_runs(names: Sequence[str], metric: str | None, picture: Path | None)
     """
     if len(names) < 2:
         raise DataError("compare", "at least two runs", str(len(names)), "Name another run.")
+    deliver_outbox()
     runs = dict(zip(string.ascii_uppercase, map(past_run, names), strict=False))
     ids = [run.run_id for run in runs.values()]
     if len(names) > len(runs) or (twice := [name for name in names if ids.count(ids[list(names).index(name)]) > 1]):

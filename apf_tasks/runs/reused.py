@@ -1,7 +1,8 @@
 """A run whose every stage is reused: its outcome from the store at once, its MLflow run by a later command.
 
 `mlruns/outbox/TOKEN.json` has all that the MLflow run is to say, as it was when the run was made. It is delivered by
-the next run, `apf reconcile`, `apf ui` or `apf up`, once: the token is a tag of the MLflow run.
+the next run that computes something, and by what looks at runs: `apf compare`, `rerun`, `retrain`, `reconcile`, `ui`
+and `up`. Once: the token is a tag of the MLflow run.
 """
 
 from __future__ import annotations
@@ -143,6 +144,11 @@ def _note(stage_run: StageRun) -> None:
 def _reused_stage(stage_run: StageRun) -> ReusedStage:
     assert stage_run.handle is not None
     return ReusedStage(stage=stage_run.stage, label=stage_run.label, handle=stage_run.handle.model_dump(mode="json"))
+
+
+def deliver_outbox() -> dict[str, bool]:
+    """Deliver all that waits, so that the tracker has every run that ended. Run, or token -> whether it is there."""
+    return outbox.deliver_leftovers() | deliver_runs()
 
 
 def deliver_runs() -> dict[str, bool]:

@@ -20,7 +20,7 @@ from urllib.request import urlopen
 from apf_tasks.cache import store
 from apf_tasks.cache.workspace import current_workspace
 from apf_tasks.errors import RegistryError
-from apf_tasks.user_cache import copy_empty_database, keep_empty_database
+from apf_tasks.user_cache import put_empty_database
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -79,16 +79,17 @@ def client() -> MlflowClient:
 
 
 def _make_database(uri: str) -> None:
-    """The first question, at which MLflow makes or migrates its database; our own is a copy where one was kept."""
+    """The first question, at which MLflow makes or migrates its database; our own is a copy of an empty one."""
+    own = store.root() / "mlflow.db"
+    if uri == f"sqlite:///{own}":
+        put_empty_database("mlflow", own, lambda made: _ask(f"sqlite:///{made}", f"sqlite:///{made}"), EMPTY)
+    _ask(uri, registry_uri())
+
+
+def _ask(uri: str, registry: str) -> None:
     from mlflow import MlflowClient
 
-    own = store.root() / "mlflow.db"
-    fresh = uri == f"sqlite:///{own}" and not own.exists()
-    if fresh:
-        copy_empty_database("mlflow", own)
-    MlflowClient(tracking_uri=uri, registry_uri=registry_uri()).search_experiments(max_results=1)
-    if fresh:
-        keep_empty_database("mlflow", own, EMPTY)
+    MlflowClient(tracking_uri=uri, registry_uri=registry).search_experiments(max_results=1)
 
 
 @contextmanager

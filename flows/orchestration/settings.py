@@ -6,18 +6,17 @@ Prefect reads its settings when it is imported, so `apply_defaults` comes first.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
-import threading
+import sys
 import urllib.request
 
 from apf_tasks.cache import store
 from apf_tasks.serving._processes import START_SECONDS
 from apf_tasks.tracking import client as tracker
-from apf_tasks.user_cache import copy_empty_database, keep_empty_database
-from flows.orchestration._interrupts import resend_lost_sigint, sigint_blocked
+from flows.orchestration._interrupts import resend_lost_sigint
+from flows.orchestration._temporary_server import TemporaryServer
 
 SERVER_FILE = "prefect_server.json"
 """Written by `apf up` while its server lives."""
@@ -52,40 +51,50 @@ def running_server() -> str | None:
         return None
 
 
-def warm_up_servers(workers: bool = False) -> None:
-    """Start Prefect's temporary server while libraries are imported: each takes seconds, neither needs the other.
+def warm_up_servers(training: bool = False, workers: bool = False) -> None:
+    """Import Prefect and MLflow; a temporary server of Prefect's starts beside it, unless another one is named.
 
-    `workers`: trials will be trained in processes of their own, which import the same.
+    To be called before a flow is imported. `training`: import what that needs too. `workers`: trials will be trained in
+    processes of their own.
     """
-    from prefect.client.orchestration import get_client
-
-    resend_lost_sigint()
-    temporary = "PREFECT_API_URL" not in os.environ
-    database = store.root() / "prefect.db"
-    fresh = temporary and not database.exists()
-    if temporary:
+    apply_defaults()
+    server = None if _server_is_named() else TemporaryServer()
+    if server is not None:
         logging.getLogger("apf").info("starting Prefect and MLflow (`apf up` keeps a server and avoids the wait)")
-        # a catalogue for the UI, which takes seconds to write; saving a block registers its kind
-        os.environ.setdefault("PREFECT_SERVER_REGISTER_BLOCKS_ON_START", "false")
-        copy_empty_database("prefect", database)
-
-    def wake() -> None:
-        # Ctrl-C in a terminal reaches the server too, to which the end of the run is still to be told
-        with sigint_blocked(), contextlib.suppress(Exception), get_client(sync_client=True) as prefect:
-            prefect.hello()  # an error comes again, in full, when the flow asks
-            if fresh:  # no flow has run yet
-                keep_empty_database("prefect", database, ())
-
-    waking = threading.Thread(target=wake, daemon=True)
-    waking.start()
+        server = _used_or_stopped(server)
+    resend_lost_sigint()
     if workers:
         from flows.orchestration.task_runners import import_once
 
         import_once()
     tracker.client()
-    if temporary and waking.is_alive():  # a core is free: what training needs, if anything is trained
+    if training:
         import apf_tasks.training.train  # noqa: F401
-    waking.join()
+    if server is not None:
+        server.wait()
+
+
+def _server_is_named() -> bool:
+    """Whether Prefect's settings name one already; that they do in a file is seen when they are read."""
+    if "prefect" not in sys.modules:
+        return "PREFECT_API_URL" in os.environ
+    from prefect.settings import get_current_settings
+
+    return get_current_settings().api.url is not None
+
+
+def _used_or_stopped(server: TemporaryServer) -> TemporaryServer | None:
+    """Prefect's settings name the server from now on, unless they name another one or refuse temporary ones."""
+    from prefect.context import refresh_global_settings_context
+    from prefect.settings import get_current_settings
+
+    settings = get_current_settings()
+    if settings.api.url is not None or not settings.server.ephemeral.enabled:
+        server.stop()
+        return None
+    os.environ["PREFECT_API_URL"] = server.url
+    refresh_global_settings_context()
+    return server
 
 
 POOL = "local"

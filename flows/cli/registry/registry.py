@@ -72,6 +72,9 @@ def promote(
         move = promotion.promote(name, number, why or "by hand, no gate", promotion.champion_of(name))
         print(as_document(move)) if as_json else print_move(out, move)
         return
+    from flows.orchestration.settings import warm_up_servers
+
+    warm_up_servers()
     from flows import promote as flow
 
     verdict = flow.promote(name, version, why, dry_run)

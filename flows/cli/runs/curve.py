@@ -39,10 +39,10 @@ def curve(
     if isinstance(experiment, WordVectorParams):
         raise ParamsError("apf curve", "rows with training targets", "word vectors", "Name a params file of a family.")
     console_logging()
+    warm_up_servers(training=True)
     from apf_tasks.cache.journal import journal
     from flows.learning_curve import learning_curve
 
-    warm_up_servers()
     with journal() as done:
         learning_curve(params, parse_overrides(overrides or ()), parts)
     if as_json:

@@ -25,19 +25,21 @@ def rerun(
 ) -> None:
     """Repeat a past run from its record, report what has changed since, and compare the scores."""
     from apf_tasks.runs.differences import in_original_folder, provenance_diff
+    from apf_tasks.runs.reused import deliver_outbox
     from apf_tasks.tracking.past_runs import past_run
     from flows.orchestration._console import console_logging
     from flows.orchestration.settings import warm_up_servers
 
+    deliver_outbox()
     past = past_run(run)
     with in_original_folder(past.provenance, past.params) as elsewhere:
         lines = provenance_diff(past.provenance, past.params)
         if not as_json:
             print_then_and_now(out, past, elsewhere, lines)
         console_logging()
+        warm_up_servers()
         from flows.rerun import repeat
 
-        warm_up_servers()
         repeated = repeat(past, fresh)
     if as_json:
         print(json.dumps(rerun_document(repeated, lines), ensure_ascii=False))

@@ -37,10 +37,11 @@ def run(params: ParamsFile, overrides: Overrides = None, as_json: AsJson = False
     done = _reused(experiment, params)
     if done is None:
         from flows.cli.runs._search import shown_live
-        from flows.fine_tune import fine_tune
         from flows.orchestration.settings import warm_up_servers
 
-        warm_up_servers(workers=experiment.search.parallel > 1)
+        warm_up_servers(training=True, workers=experiment.search.parallel > 1)
+        from flows.fine_tune import fine_tune
+
         with journal() as done, shown_live(done, experiment):
             fine_tune(params, parse_overrides(overrides or ()))
     if as_json:

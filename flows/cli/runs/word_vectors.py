@@ -31,9 +31,10 @@ def vectors(params: ParamsFile, overrides: Overrides = None, as_json: AsJson = F
     done = reuse(experiment, word_vector_pipeline, origin(params))
     if done is None:
         from flows.orchestration.settings import warm_up_servers
-        from flows.word_vectors import word_vectors
 
         warm_up_servers()
+        from flows.word_vectors import word_vectors
+
         with journal() as done:
             word_vectors(params, parse_overrides(overrides or ()))
     if as_json:

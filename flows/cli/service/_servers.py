@@ -35,13 +35,11 @@ def serve(work: bool = False) -> None:
 
 
 def _start_mlflow(started: Started) -> None:
-    from apf_tasks.runs.reused import deliver_runs
+    from apf_tasks.runs.reused import deliver_outbox
     from apf_tasks.tracking import client as tracker
-    from apf_tasks.tracking.outbox import deliver_leftovers
 
     tracker.client()
-    deliver_leftovers()
-    deliver_runs()
+    deliver_outbox()
     uri = tracker.tracking_uri()
     if uri.startswith("http"):
         out.print(f"MLflow      {uri} (the team's)")

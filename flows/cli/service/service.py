@@ -29,10 +29,10 @@ def retrain(
 
     load_params(local_params(params), overrides or ())
     console_logging()
+    warm_up_servers()
     from flows.cli.registry._output import print_retrained
     from flows.retrain import retrain as flow
 
-    warm_up_servers()
     found = flow(params, parse_overrides(overrides or ()), refresh, dry_run)
     if as_json:
         print(json.dumps(found.model_dump(mode="json")))
@@ -55,10 +55,10 @@ def drift(
 
     load_params(local_params(params), overrides or ())
     console_logging()
+    warm_up_servers()
     from flows.cli.registry._output import print_drift
     from flows.drift import drift as flow
 
-    warm_up_servers()
     report = flow(params, parse_overrides(overrides or ()))
     if as_json:
         print(json.dumps(report.model_dump(mode="json", exclude={"path"})))

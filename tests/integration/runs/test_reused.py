@@ -22,6 +22,7 @@ from apf_tasks.runs.record import record
 from apf_tasks.runs.recorded import recorded
 from apf_tasks.tracking import client as tracker
 from apf_tasks.tracking import outbox
+from flows.retrain import retrain
 from tests.support.projects import apf, work_in_copy
 from tests.support.tiny import review_rows, tiny_bert, write_jsonl
 
@@ -122,6 +123,22 @@ def test_reused_runs_import_nothing_heavy_and_are_recorded_like_any_other(projec
     for run_id in delivered:
         assert recorded_as(run_id) == wanted
         assert tracker.client().get_run(run_id).data.tags[tracker.TOKEN_TAG] in queued
+
+
+@pytest.mark.parametrize("command", [("compare", "0000", "1111"), ("rerun", "0000")])
+def test_commands_that_look_for_runs_deliver_first(project: Path, command: tuple[str, ...]) -> None:
+    assert apf("run", "reviews.yaml") == 0
+    [file] = outbox.folder().glob("*.json")
+    assert apf(*command) == 1  # there is no run of that name
+    assert tracker.run_of_token(tracker.experiment_id("reviews"), file.stem) is not None
+    assert list(outbox.folder().iterdir()) == []
+
+
+def test_a_retraining_that_finds_nothing_new_delivers_first(project: Path) -> None:
+    assert apf("run", "reviews.yaml") == 0
+    [file] = outbox.folder().glob("*.json")
+    assert retrain.fn("reviews.yaml").outcome == "nothing new"
+    assert tracker.run_of_token(tracker.experiment_id("reviews"), file.stem) is not None
 
 
 def test_a_delivery_cut_short_leaves_one_run(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

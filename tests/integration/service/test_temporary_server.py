@@ -1,0 +1,94 @@
+"""Prefect's server of one command: it answers, knows what ran, and ends with the command, however that ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import psutil
+import pytest
+
+from apf_tasks.tracking import client as tracker
+from flows.orchestration._temporary_server import TemporaryServer
+from flows.orchestration.settings import apply_defaults
+from tests.integration.service.test_team import answers
+from tests.integration.service.test_up import BIN, wait_until
+from tests.support.databases import Databases
+from tests.support.paths import PROJECT
+
+COMMAND = """
+import sys, time
+from flows.orchestration._temporary_server import TemporaryServer
+from flows.orchestration.settings import apply_defaults
+
+apply_defaults()
+server = TemporaryServer()
+if sys.argv[1] == "answers":
+    server.wait()
+print(server.url, server._process.pid, flush=True)
+time.sleep(600)
+"""
+SMOKE = PROJECT / "params" / "smoke" / "sentiment.yaml"
+
+
+def without_prefect() -> dict[str, str]:
+    """The environment of a command of its own: Prefect's settings there do not name the server of the tests."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+
+
+def test_it_answers_at_the_address_that_is_known_before_and_ends_when_asked(
+    mlruns: Path, databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    databases.prefect(mlruns / "prefect.db")
+    for name in set(os.environ) - set(without_prefect()):
+        monkeypatch.delenv(name)
+    apply_defaults()
+    server = TemporaryServer()
+    try:
+        server.wait()
+        assert answers(f"{server.url}/health")
+    finally:
+        server.stop()
+    assert server._process.returncode in (0, -signal.SIGTERM), (mlruns / "logs" / "prefect.log").read_text()
+    assert not answers(f"{server.url}/health")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["starts", "answers"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_it_does_not_outlive_a_command_that_is_killed(
+    mlruns: Path, databases: Databases, number: signal.Signals, when: str
+) -> None:
+    databases.prefect(mlruns / "prefect.db")
+    with subprocess.Popen(
+        [sys.executable, "-c", COMMAND, when], stdout=subprocess.PIPE, text=True, env=without_prefect()
+    ) as command:
+        assert command.stdout is not None
+        url, pid = command.stdout.readline().split()
+        server = psutil.Process(int(pid))
+        assert server.is_running()
+        command.send_signal(number)
+    wait_until(lambda: not server.is_running(), 60)
+    assert not answers(f"{url}/health")
+
+
+@pytest.mark.slow
+def test_two_first_runs_at_once_in_a_folder_both_end_well(mlruns: Path, tmp_path: Path) -> None:
+    environment = without_prefect() | {"APF_CACHE": str(tmp_path / "cache")}
+    runs = [
+        subprocess.Popen([str(BIN / "apf"), "run", str(SMOKE), f"train.epochs={epochs}"], env=environment, cwd=PROJECT)
+        for epochs in (1, 2)
+    ]
+    assert [run.wait(1200) for run in runs] == [0, 0]
+    place = tracker.experiment_id("sentiment")
+    found = tracker.client().search_runs([place], "tags.`apf.kind` = 'pipeline'")
+    assert [run.info.status for run in found] == ["FINISHED"] * 2
+    with closing(sqlite3.connect(mlruns / "prefect.db")) as database:
+        states = database.execute("select name, state_type from flow_run").fetchall()
+    assert states == [(str(SMOKE), "COMPLETED")] * 2
+    assert len(list((tmp_path / "cache" / "databases").glob("*.db"))) == 2
