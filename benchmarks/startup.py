@@ -3,7 +3,7 @@
     python -m benchmarks.startup [--runs 3]
 
 In an empty folder each time, without a server. The first run fills the caches of bytecode and of the user, and is not
-counted.
+counted. The seconds of processor time to the first step depend less on what else the machine does.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 from statistics import median
 
+import psutil
+
 PARAMS = Path(__file__).parents[1] / "params" / "smoke" / "sentiment.yaml"
 APF = Path(sys.executable).with_name("apf")
 
@@ -28,20 +30,24 @@ def main() -> None:
     runs = parser.parse_args().runs
     with tempfile.TemporaryDirectory() as folder:
         first_step(Path(folder, "warm"))
-    steps, reused = [], []
+    steps, cores, reused = [], [], []
     for _ in range(runs):
         with tempfile.TemporaryDirectory() as folder:
-            steps.append(first_step(Path(folder, "mlruns")))
+            seconds, used = first_step(Path(folder, "mlruns"))
+            steps.append(seconds)
+            cores.append(used)
             reused.append(seconds_of_a_reused_run(Path(folder, "mlruns")))
     print(f"load of the last minute before the end: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     print(f"first optimizer step: {median(steps):.1f} s (median of {runs}; {min(steps):.1f} to {max(steps):.1f})")
+    command, children = (median(used) for used in zip(*cores, strict=True))
+    print(f"processor time by then: {command:.1f} s of the command, {children:.1f} s of what it started")
     print(f"a run that is reused: {median(reused):.2f} s (median of {runs}; {min(reused):.2f} to {max(reused):.2f})")
 
 
-def first_step(mlruns: Path) -> float:
-    """Seconds from the command to the first optimizer step of the first trial; the run goes on to its end.
+def first_step(mlruns: Path) -> tuple[float, tuple[float, float]]:
+    """Seconds from the command to the first optimizer step of the first trial, and processor time by then.
 
-    The points of a step are in the outbox as soon as it is made.
+    The points of a step are in the outbox as soon as it is made. The run goes on to its end.
     """
     started = time.perf_counter()
     with started_run(mlruns) as process:
@@ -50,9 +56,17 @@ def first_step(mlruns: Path) -> float:
                 raise SystemExit("the run ended before its first step")
             time.sleep(0.05)
         seconds = time.perf_counter() - started
+        used = processor_time(process.pid)
         if process.wait():
             raise SystemExit("the run failed")
-    return seconds
+    return seconds, used
+
+
+def processor_time(pid: int) -> tuple[float, float]:
+    """Seconds of a process, and of the processes that it started and that live."""
+    process = psutil.Process(pid)
+    own, *others = (sum(found.cpu_times()[:2]) for found in [process, *process.children(recursive=True)])
+    return own, sum(others)
 
 
 def seconds_of_a_reused_run(mlruns: Path) -> float:

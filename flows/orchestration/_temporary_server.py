@@ -24,6 +24,7 @@ from apf_tasks.errors import ApfError
 from apf_tasks.serving._processes import START_SECONDS
 from apf_tasks.user_cache import put_empty_database
 
+HOST = "127.0.0.1"
 STOP_SECONDS = 10
 """How long a server may take to end."""
 DATABASE_URL = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
@@ -46,8 +47,8 @@ class TemporaryServer:
     def __init__(self) -> None:
         self._log = store.root() / "logs" / "prefect.log"
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        with socket.create_server(("127.0.0.1", 0)) as listener, self._log.open("ab") as log:
-            self.url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+        with socket.create_server((HOST, 0)) as listener, self._log.open("ab") as log:
+            self.url = f"http://{HOST}:{listener.getsockname()[1]}/api"
             self._process = subprocess.Popen(
                 [sys.executable, "-P", __file__, str(listener.fileno())],
                 stdin=subprocess.PIPE,
@@ -58,6 +59,8 @@ class TemporaryServer:
                 start_new_session=True,  # Ctrl-C is for the command, which has to tell the server of its end
             )
         atexit.register(self.stop)
+        for name in ("no_proxy", "NO_PROXY"):  # Prefect's client would ask a proxy for it, which may be anywhere
+            os.environ[name] = ",".join(filter(None, (os.environ.get(name), HOST)))
 
     def wait(self) -> None:
         """Until it answers. Raises ApfError when it does not."""

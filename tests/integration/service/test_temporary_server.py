@@ -13,8 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from apf_tasks.errors import ApfError
 from apf_tasks.tracking import client as tracker
-from flows.orchestration._temporary_server import TemporaryServer
+from flows.orchestration._temporary_server import DATABASE_URL, TemporaryServer
 from flows.orchestration.settings import apply_defaults
 from tests.integration.service.test_team import answers
 from tests.integration.service.test_up import BIN, wait_until
@@ -41,13 +42,22 @@ def without_prefect() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
 
 
-def test_it_answers_at_the_address_that_is_known_before_and_ends_when_asked(
-    mlruns: Path, databases: Databases, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    databases.prefect(mlruns / "prefect.db")
+@pytest.fixture
+def settings(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Of a command of its own, on a machine that reaches others by a proxy."""
     for name in set(os.environ) - set(without_prefect()):
         monkeypatch.delenv(name)
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "")
     apply_defaults()
+    return monkeypatch
+
+
+@pytest.mark.usefixtures("settings")
+def test_it_answers_at_the_address_that_is_known_before_and_ends_when_asked(mlruns: Path, databases: Databases) -> None:
+    databases.prefect(mlruns / "prefect.db")
     server = TemporaryServer()
     try:
         server.wait()
@@ -56,6 +66,15 @@ def test_it_answers_at_the_address_that_is_known_before_and_ends_when_asked(
         server.stop()
     assert server._process.returncode in (0, -signal.SIGTERM), (mlruns / "logs" / "prefect.log").read_text()
     assert not answers(f"{server.url}/health")
+
+
+def test_one_that_cannot_start_is_an_error_that_names_its_log(mlruns: Path, settings: pytest.MonkeyPatch) -> None:
+    settings.setenv(DATABASE_URL, "nonsense")
+    server = TemporaryServer()
+    with pytest.raises(ApfError, match=r"Prefect's server: expected an answer.*logs/prefect\.log"):
+        server.wait()
+    server.stop()
+    assert "ArgumentError" in (mlruns / "logs" / "prefect.log").read_text()
 
 
 @pytest.mark.slow
