@@ -197,12 +197,10 @@ def _record(experiment: Experiment, params_file: str) -> None:
     """Run the stages in one MLflow run."""
     from apf_tasks.pipelines import pipeline, word_vector_pipeline
     from apf_tasks.promotion.warm_start import as_tag, pin_aliases, resolve_aliases
-    from apf_tasks.runs.record import record
     from apf_tasks.runs.recorded import recorded
-    from apf_tasks.word_vectors import record as of_vectors
 
     if isinstance(experiment, WordVectorParams):
-        recorded(experiment, word_vector_pipeline, of_vectors.record, params_file)
+        recorded(experiment, word_vector_pipeline, params_file)
         return
     resolved = resolve_aliases(experiment)
-    recorded(pin_aliases(experiment, resolved), pipeline, record, params_file, tags=as_tag(resolved))
+    recorded(pin_aliases(experiment, resolved), pipeline, params_file, tags=as_tag(resolved))

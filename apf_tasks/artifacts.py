@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, Protocol
 
 from pydantic import Field, model_validator
 
@@ -21,6 +21,22 @@ Score = float
 Interval = tuple[float, float]
 
 
+class Rows(Protocol):
+    """A handle of rows, such as a tokenized split."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the content."""
+
+    @property
+    def rows(self) -> int:
+        """How many."""
+
+    @property
+    def tokens(self) -> int:
+        """How many of these."""
+
+
 class Recorded(NamedTuple):
     """What a result adds to the MLflow run of its pipeline."""
 
@@ -31,6 +47,10 @@ class Recorded(NamedTuple):
     """Of these, MLflow gets the ones that exist."""
     folder: str = ""
     """Folder of the run in which the files go."""
+    tables: tuple[Path, ...] = ()
+    """CSV files among them that MLflow shows, and compares between runs."""
+    datasets: Mapping[str, Rows] = {}
+    """Name -> the rows that become a data set of the run."""
 
 
 class Artifact(Frozen):
@@ -116,6 +136,9 @@ class TokenizedSplit(Artifact):
         cut = f" · {self.truncated_rows:,} truncated at {self.max_tokens}" if self.truncated_rows else ""
         windows = f" · {self.examples:,} windows" if self.examples != self.rows else ""
         return f"{self.name} {self.rows:,} rows{windows} · {self.tokens:,} tokens{cut}"
+
+    def records(self) -> Recorded:
+        return Recorded(datasets={self.name: self})
 
 
 class TrainedModel(Artifact):

@@ -9,7 +9,6 @@ from apf_tasks.params.file import load_params, origin
 from apf_tasks.pipelines import pipeline
 from apf_tasks.planning.plan import forget, log_plan, plan_stages
 from apf_tasks.promotion.warm_start import as_tag, pin_aliases, resolve_aliases
-from apf_tasks.runs.record import record
 from apf_tasks.runs.recorded import recorded
 from apf_tasks.tracking.past_runs import local_params
 from flows.orchestration.settings import apply_defaults
@@ -38,4 +37,4 @@ def fine_tune(
     if refresh:
         forget(plan_stages(experiment, pipeline))
     with on_prefect():
-        return recorded(experiment, pipeline, record, params_file=origin(params), tags=as_tag(resolved))
+        return recorded(experiment, pipeline, params_file=origin(params), tags=as_tag(resolved))

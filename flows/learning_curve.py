@@ -8,7 +8,6 @@ from typing import Any
 from apf_tasks.artifacts import LearningCurve
 from apf_tasks.params.file import load_params, origin
 from apf_tasks.pipelines import FRACTIONS, curve_pipeline
-from apf_tasks.runs.record import record
 from apf_tasks.runs.recorded import recorded
 from apf_tasks.tracking.past_runs import local_params
 from flows.orchestration.settings import apply_defaults
@@ -30,6 +29,4 @@ def learning_curve(
     """
     experiment = load_params(local_params(params), overrides or {})
     with on_prefect():
-        return recorded(
-            experiment, lambda found: curve_pipeline(found, tuple(fractions)), record, origin(params), "curve"
-        )
+        return recorded(experiment, lambda found: curve_pipeline(found, tuple(fractions)), origin(params), "curve")

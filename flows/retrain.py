@@ -14,7 +14,6 @@ from apf_tasks.pipelines import drifted, pipeline
 from apf_tasks.planning.plan import plan_stages
 from apf_tasks.promotion.gate import GateResult
 from apf_tasks.promotion.warm_start import as_tag, last_resolved_aliases, pin_aliases, resolve_aliases
-from apf_tasks.runs.record import record
 from apf_tasks.runs.recorded import recorded
 from apf_tasks.runs.reused import deliver_outbox
 from apf_tasks.tracking.champion import champion_of
@@ -73,7 +72,7 @@ def _retrained(written: Params, params_file: str, refresh: bool, dry_run: bool =
     if dry_run:
         return RetrainResult(outcome="would retrain", reason=reason)
     with on_prefect():
-        registered = recorded(experiment, _drift_and_pipeline, record, params_file=params_file, tags=as_tag(resolved))
+        registered = recorded(experiment, _drift_and_pipeline, params_file=params_file, tags=as_tag(resolved))
     return _promoted(registered, experiment, reason)
 
 

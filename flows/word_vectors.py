@@ -10,7 +10,6 @@ from apf_tasks.pipelines import word_vector_pipeline
 from apf_tasks.planning.plan import forget, log_plan, plan_stages
 from apf_tasks.runs.recorded import recorded
 from apf_tasks.tracking.past_runs import local_params
-from apf_tasks.word_vectors.record import record
 from flows.orchestration.settings import apply_defaults
 
 apply_defaults()  # prefect reads its settings when it is imported
@@ -36,4 +35,4 @@ def word_vectors(
     if refresh:
         forget(plan_stages(experiment, word_vector_pipeline))
     with on_prefect():
-        return recorded(experiment, word_vector_pipeline, record, params_file=origin(params))
+        return recorded(experiment, word_vector_pipeline, params_file=origin(params))

@@ -6,9 +6,10 @@ import contextlib
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from apf_tasks.cache.journal import PipelineRun, journal
+from apf_tasks.cache.journal import journal
 from apf_tasks.params._yaml import params_yaml
 from apf_tasks.params.file import Experiment
+from apf_tasks.runs.record import record
 from apf_tasks.runs.reused import deliver_runs
 from apf_tasks.tracking import run_logger as tracking
 from apf_tasks.tracking.provenance import PARAMS, PROVENANCE, provenance
@@ -20,7 +21,6 @@ R = TypeVar("R")
 def recorded(
     experiment: E,
     lines: Callable[[E], R],
-    write: Callable[[str, E, PipelineRun], None],
     params_file: str = "",
     kind: str = "pipeline",
     tags: Mapping[str, str] | None = None,
@@ -37,7 +37,7 @@ def recorded(
 
         def write_all() -> None:
             tracking.log_text(run_id, provenance(params_file, done.stage_runs).model_dump_json(indent=1), PROVENANCE)
-            write(run_id, experiment, done)
+            record(run_id, experiment, done)
 
         try:
             result = lines(experiment)

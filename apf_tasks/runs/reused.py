@@ -23,7 +23,6 @@ from apf_tasks.errors import ApfError
 from apf_tasks.params._yaml import params_yaml
 from apf_tasks.params.base import Frozen
 from apf_tasks.params.file import Experiment, load_experiment
-from apf_tasks.params.word_vectors import WordVectorParams
 from apf_tasks.runs.record import record, test_opened
 from apf_tasks.tracking import client as tracker
 from apf_tasks.tracking import outbox
@@ -32,7 +31,6 @@ from apf_tasks.tracking._owner import owner_tags
 from apf_tasks.tracking.lookup import version_is_there
 from apf_tasks.tracking.provenance import PARAMS, PROVENANCE, provenance
 from apf_tasks.word_vectors import stages as word_stages
-from apf_tasks.word_vectors.record import record as record_words
 
 E = TypeVar("E", bound=Experiment)
 
@@ -196,10 +194,7 @@ def _delivered(pending: PendingRun) -> str:
     tracking.log_text(run_id, pending.provenance, PROVENANCE)
     done = PipelineRun(run_id=run_id, trials=pending.trials, test_opened=pending.test_opened)
     done.stage_runs = [StageRun(s.stage, s.label, "reused", "", 0.0, _handle(s)) for s in pending.stages]
-    if isinstance(experiment, WordVectorParams):
-        record_words(run_id, experiment, done)
-    else:
-        record(run_id, experiment, done)
+    record(run_id, experiment, done)
     tracker.end_run(run_id, "FINISHED", pending.ended_ms, pending.tags)
     return run_id
 

@@ -5,17 +5,20 @@ The fluent API's run belongs to a thread, so everything here goes by run id.
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import socket
 import uuid
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
+from apf_tasks.artifacts import Rows
 from apf_tasks.cache.history import within_experiment
 from apf_tasks.params.base import dotted
 from apf_tasks.params.file import Experiment
@@ -175,22 +178,6 @@ def _written(file: Path) -> str:
     return file.read_text() if file.is_file() else ""
 
 
-class Rows(Protocol):
-    """A handle of rows, such as a tokenized split."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Digest of the content."""
-
-    @property
-    def rows(self) -> int:
-        """How many."""
-
-    @property
-    def tokens(self) -> int:
-        """How many of these."""
-
-
 def log_datasets(run_id: str, splits: Mapping[str, Rows], source: str) -> None:
     """The splits as MLflow datasets, with our own digests (MLflow's see the first 10,000 rows alone)."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -227,6 +214,18 @@ def log_files(run_id: str, files: Mapping[Path, str]) -> None:
     """File -> folder among the run's artifacts."""
     for path, folder in files.items():
         client().log_artifact(run_id, str(path), folder)
+
+
+def log_tables(run_id: str, paths: Iterable[Path]) -> None:
+    """CSV files with rows as tables of the run, under their names."""
+    for path in paths:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        if rows:
+            columns = {column: [row[column] for row in rows] for column in rows[0]}
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "For backward compatibility, 'str' dtypes")  # mlflow 3.17 on pandas 3
+                client().log_table(run_id, columns, f"tables/{path.stem}.json")
 
 
 def log_text(run_id: str, text: str, name: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from apf_tasks.artifacts import Artifact
+from apf_tasks.artifacts import Artifact, Recorded
 from apf_tasks.params.word_vectors import VectorsParams
 
 
@@ -27,6 +27,11 @@ class Corpus(Artifact):
         size = f"{self.rows:,} rows · {self.sentences + self.held_out_sentences:,} sentences · {self.tokens:,} words"
         left_out = f"{self.repeated_rows:,} repeated rows left out · {self.rejected_rows:,} rejected"
         return f"{size} ({self.distinct_words:,} different) · {left_out}"
+
+    def records(self) -> Recorded:
+        numbers = ("rows", "sentences", "held_out_sentences", "tokens", "distinct_words", "repeated_rows")
+        metrics = {f"corpus/{name}": getattr(self, name) for name in numbers}
+        return Recorded({0: metrics}, datasets={"corpus": self})
 
 
 class TrainedVectors(Artifact):
@@ -58,6 +63,18 @@ class TrainedVectors(Artifact):
         held_out = f" · held-out accuracy {self.held_out_accuracy:.3f}" if self.held_out_accuracy is not None else ""
         return f"{self.vocabulary:,} words · loss {self.loss:.3f}{held_out} · {self.words_per_second:,.0f} words/s"
 
+    def records(self) -> Recorded:
+        found = {
+            "train/loss": self.loss,
+            "train/vocabulary": self.vocabulary,
+            "train/words_per_second": self.words_per_second,
+            "held_out/loss": self.held_out_loss,
+            "held_out/accuracy": self.held_out_accuracy,
+            "baseline/frequency/accuracy": self.frequency_accuracy,
+        }
+        metrics = {name: value for name, value in found.items() if value is not None}
+        return Recorded({0: metrics}, {"apf.chosen_run": self.run_id})
+
 
 class VectorReport(Artifact):
     """`report.json`, `nearest.csv`, `analogies.csv`, and the map as `map.png`, `map.svg` and `map.csv`."""
@@ -86,3 +103,14 @@ class VectorReport(Artifact):
             pairs = f"{self.similarity_pairs} pairs of {self.similarities}"
             parts.append(f"correlation with people {self.similarity_correlation:.2f} ({pairs})")
         return " · ".join(parts)
+
+    def records(self) -> Recorded:
+        metrics: dict[str, float] = {}
+        if asked := self.analogies - self.unknown_analogies:
+            metrics["test/analogies_first"] = self.analogies_first / asked
+            metrics["test/analogies_in_first_ten"] = self.analogies_in_first_ten / asked
+        if self.similarity_correlation is not None:
+            metrics["test/similarity_correlation"] = self.similarity_correlation
+        tables = (self.path / "nearest.csv", self.path / "analogies.csv")
+        files = (*tables, *(self.path / name for name in ("report.json", "map.png", "map.svg", "map.csv")))
+        return Recorded({0: metrics}, {"apf.verdict": self.describe()}, files, "words", tables)

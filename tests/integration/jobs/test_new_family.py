@@ -13,13 +13,12 @@ import pandas as pd
 import pytest
 
 from apf_tasks.artifacts import EvaluationReport
-from apf_tasks.cache.journal import StageRun
+from apf_tasks.cache.journal import journal
 from apf_tasks.errors import ParamsError
 from apf_tasks.params.experiment import Params
 from apf_tasks.params.file import load_params
 from apf_tasks.pipelines import pipeline
 from apf_tasks.planning.plan import plan_stages
-from apf_tasks.runs.record import record
 from apf_tasks.runs.recorded import recorded
 from apf_tasks.tracking import client as tracker
 from tests.support.paths import PROJECT
@@ -64,9 +63,9 @@ def runs_again(params: Params) -> list[str]:
 
 def test_it_goes_through_the_whole_job_from_a_folder(project: Path) -> None:
     params = load_params("words.yaml")
-    done: list[StageRun] = []
-    recorded(params, pipeline, lambda run_id, given, journal: done.extend(journal.stage_runs))
-    report = next(run.handle for run in done if isinstance(run.handle, EvaluationReport))
+    with journal() as done:
+        recorded(params, pipeline)
+    report = next(run.handle for run in done.stage_runs if isinstance(run.handle, EvaluationReport))
     assert report.scores["accuracy"] > report.baselines["always_long"]["accuracy"]
     assert "before_fine_tuning" in report.baselines
     assert tracker.client().get_registered_model("words").aliases
@@ -83,7 +82,7 @@ def test_it_goes_through_the_whole_job_from_a_folder(project: Path) -> None:
 
 
 def test_the_logged_model_brings_its_family(project: Path) -> None:
-    recorded(load_params("words.yaml", ["train.epochs=1"]), pipeline, record)
+    recorded(load_params("words.yaml", ["train.epochs=1"]), pipeline)
     script = (
         "import mlflow, pandas, sys\n"
         "model = mlflow.pyfunc.load_model('models:/words/1')\n"
@@ -118,11 +117,10 @@ def test_it_works_installed_from_a_wheel(project: Path, tmp_path: Path, monkeypa
     script = (
         "from apf_tasks.params.file import load_params\n"
         "from apf_tasks.pipelines import pipeline\n"
-        "from apf_tasks.runs.record import record\n"
         "from apf_tasks.runs.recorded import recorded\n"
         "from apf_tasks.stages import ingest\n"
         "params = load_params('words.yaml', ['train.epochs=1'])\n"
-        "print(recorded(params, pipeline, record).model_uri)\n"
+        "print(recorded(params, pipeline).model_uri)\n"
         "print(ingest.record(params.data, params.family).libraries['my-package'])\n"
     )
     environment = os.environ | {"PYTHONPATH": f"{site}{os.pathsep}{PROJECT}"}

@@ -18,7 +18,6 @@ from apf_tasks.params.experiment import Params
 from apf_tasks.params.file import load_params, origin
 from apf_tasks.pipelines import pipeline
 from apf_tasks.runs import reused
-from apf_tasks.runs.record import record
 from apf_tasks.runs.recorded import recorded
 from apf_tasks.tracking import client as tracker
 from apf_tasks.tracking import outbox
@@ -70,7 +69,7 @@ def project(first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 def run_in_full() -> None:
     """The job of `reviews.yaml`, recorded as it goes."""
-    recorded(load_params("reviews.yaml"), pipeline, record, params_file=origin("reviews.yaml"))
+    recorded(load_params("reviews.yaml"), pipeline, params_file=origin("reviews.yaml"))
 
 
 def run_in_new_process() -> tuple[dict[str, Any], list[str]]:
