@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from apf_tasks.artifacts import EvaluationReport, RegisteredModel, Selection
-from apf_tasks.cache.fingerprints import fingerprint_files
 from apf_tasks.data.rows import read_rows
 from apf_tasks.errors import RegistryError
 from apf_tasks.evaluation.registered.recorded_config import ServedConfig
@@ -19,9 +18,7 @@ from apf_tasks.params.family import FamilyParams, own_package
 from apf_tasks.params.model import ModelParams
 from apf_tasks.params.train import RuntimeParams
 from apf_tasks.tracking import run_logger as tracking
-from apf_tasks.tracking.champion import add_challenger
-from apf_tasks.tracking.models import NOT_REGISTERED, Interface, ask_logged, log_code_model
-from apf_tasks.tracking.registry import register_version
+from apf_tasks.tracking.models import NOT_REGISTERED, Interface, ask_logged, log_code_model, register_logged
 
 REPLAYED_ROWS = 32
 PROBABILITY_TOLERANCE = {"fp32": 1e-3, "bf16": 2e-2}
@@ -64,18 +61,15 @@ def register(
     run_id = tracking.current_run(name)
     uri, model_id = _log(folder, run_id, selection, model, family, runtime)
     replayed = _replay(uri, report, family, selection.chosen.precision)
-    number = register_version(name, model_id, run_id, selection, report)
-    aliases = add_challenger(name, number)
-    return RegisteredModel(
-        path=out,
-        fingerprint=fingerprint_files(out, ["model"]),
-        name=name,
-        version=number,
-        model_uri=f"models:/{name}/{number}",
-        aliases=aliases,
-        run_id=run_id,
-        replayed_rows=replayed,
-    )
+    low, high = report.intervals[report.metric]
+    tags = {
+        "apf.model": selection.chosen.fingerprint,
+        "apf.test": report.fingerprint,
+        f"test.{report.metric}": f"{report.scores[report.metric]:.4f} [{low:.4f}, {high:.4f}]",
+        "apf.verdict": report.verdict,
+        "apf.trial_run": selection.chosen.run_id,
+    }
+    return register_logged(out, name, run_id, model_id, tags, replayed)
 
 
 def _link_or_copy(source: str, target: str) -> None:

@@ -12,8 +12,12 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from apf_tasks.artifacts import RegisteredModel
+from apf_tasks.cache.fingerprints import fingerprint_files
 from apf_tasks.errors import RegistryError
 from apf_tasks.tracking import client as tracker
+from apf_tasks.tracking.champion import add_challenger
+from apf_tasks.tracking.registry import add_version
 
 PACKAGE = Path(__file__).resolve().parents[1]
 """The folder of `apf_tasks`, which is logged with a model."""
@@ -91,6 +95,23 @@ def ask_logged(uri: str, rows: pd.DataFrame, own_package: str | None = None) -> 
         if strays := [file for file in loaded if PACKAGE in Path(file).parents]:
             raise RegistryError(f"replay of {uri}", "the logged code alone", ", ".join(strays), NOT_REGISTERED)
     return answers
+
+
+def register_logged(
+    out: Path, name: str, run_id: str, model_id: str, tags: dict[str, str], replayed: int
+) -> RegisteredModel:
+    """Make a logged model, whose folder is `out`, a version: the `challenger`, and the first also the `champion`."""
+    number = add_version(name, model_id, run_id, tags)
+    return RegisteredModel(
+        path=out,
+        fingerprint=fingerprint_files(out, ["model"]),
+        name=name,
+        version=number,
+        model_uri=f"models:/{name}/{number}",
+        aliases=add_challenger(name, number),
+        run_id=run_id,
+        replayed_rows=replayed,
+    )
 
 
 @contextlib.contextmanager

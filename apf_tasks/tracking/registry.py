@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from apf_tasks.artifacts import EvaluationReport, RegisteredModel, Selection
+from apf_tasks.artifacts import RegisteredModel
 from apf_tasks.errors import RegistryError
 from apf_tasks.params.base import Frozen
 from apf_tasks.tracking import client as tracker
@@ -18,19 +18,6 @@ from apf_tasks.tracking.lookup import version_is_there
 
 APPROVAL_TAG = "apf.approval"
 GATE_TAG = "apf.gate"
-
-
-def register_version(name: str, model_id: str, run_id: str, selection: Selection, report: EvaluationReport) -> int:
-    """A new version with its fingerprints and score as tags. Returns its number."""
-    low, high = report.intervals[report.metric]
-    tags = {
-        "apf.model": selection.chosen.fingerprint,
-        "apf.test": report.fingerprint,
-        f"test.{report.metric}": f"{report.scores[report.metric]:.4f} [{low:.4f}, {high:.4f}]",
-        "apf.verdict": report.verdict,
-        "apf.trial_run": selection.chosen.run_id,
-    }
-    return add_version(name, model_id, run_id, tags)
 
 
 def add_version(name: str, model_id: str, run_id: str, tags: dict[str, str]) -> int:

@@ -9,13 +9,10 @@ from pathlib import Path
 import pandas as pd
 
 from apf_tasks.artifacts import RegisteredModel
-from apf_tasks.cache.fingerprints import fingerprint_files
 from apf_tasks.errors import RegistryError
 from apf_tasks.models.word_vectors import NEAREST, VECTORS, VOCABULARY, WordVectors, answer, read_word_vectors
 from apf_tasks.tracking import run_logger as tracking
-from apf_tasks.tracking.champion import add_challenger
-from apf_tasks.tracking.models import NOT_REGISTERED, Interface, ask_logged, log_code_model
-from apf_tasks.tracking.registry import add_version
+from apf_tasks.tracking.models import NOT_REGISTERED, Interface, ask_logged, log_code_model, register_logged
 from apf_tasks.word_vectors.artifacts import Corpus, TrainedVectors, VectorReport
 
 REPLAYED_WORDS = 32
@@ -51,18 +48,7 @@ def register_vectors(
         "apf.trial_run": trained.run_id,
         "apf.verdict": report.describe(),
     }
-    number = add_version(name, model_id, run_id, tags)
-    aliases = add_challenger(name, number)
-    return RegisteredModel(
-        path=out,
-        fingerprint=fingerprint_files(out, ["model"]),
-        name=name,
-        version=number,
-        model_uri=f"models:/{name}/{number}",
-        aliases=aliases,
-        run_id=run_id,
-        replayed_rows=replayed,
-    )
+    return register_logged(out, name, run_id, model_id, tags, replayed)
 
 
 def _interface(table: WordVectors) -> Interface:
