@@ -42,6 +42,7 @@ WITHOUT_INFLUENCE = {
         "cache.stage": "",
         "cache.workspace": "current_workspace",
         "cache.store": "CHECKPOINT_DIR lock root store_error",
+        "context": "scoped",
         "errors": "ApfError DataError DivergedError InterruptedByUser MissingModelError ModelError ParamsError"
         " PromotionRefusedError RegistryError SourceError UnsuitableParamsError UntrainableDataError WorkerDiedError"
         " WorkersError fails_trial is_system_error portable",

@@ -11,8 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from hashlib import blake2b
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 
 from apf_tasks.cache import fingerprints, store
 from apf_tasks.cache.store import Record
+from apf_tasks.context import scoped
 from apf_tasks.errors import StoreError
 
 MARK_BYTES = 6
@@ -30,14 +30,9 @@ _experiment: ContextVar[str] = ContextVar("apf_experiment", default="apf")
 current_experiment = _experiment.get
 
 
-@contextmanager
-def within_experiment(name: str) -> Iterator[None]:
+def within_experiment(name: str) -> AbstractContextManager[None]:
     """Within the block, stage calls belong to this experiment."""
-    token = _experiment.set(name)
-    try:
-        yield
-    finally:
-        _experiment.reset(token)
+    return scoped(_experiment, name)
 
 
 def note(record: Record) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 from apf_tasks.artifacts import Artifact
+from apf_tasks.context import scoped
 
 V = TypeVar("V")
 
@@ -94,11 +95,8 @@ def journal(dry: bool = False, prepare: bool = False) -> Iterator[PipelineRun]:
     if (outer := _journal.get()) is not None and outer.dry >= dry:
         yield outer
         return
-    token = _journal.set(pipeline := PipelineRun(dry, prepare))
-    try:
+    with scoped(_journal, pipeline := PipelineRun(dry, prepare)):
         yield pipeline
-    finally:
-        _journal.reset(token)
 
 
 def note_trials(trials: list[dict[str, Any]], expected_steps: int) -> None:
@@ -117,11 +115,6 @@ def current_label() -> str:
     return _label.get()
 
 
-@contextmanager
-def labelled_as(label: str) -> Iterator[None]:
+def labelled_as(label: str) -> AbstractContextManager[None]:
     """Within the block, that is how the stage call is called."""
-    token = _label.set(label)
-    try:
-        yield
-    finally:
-        _label.reset(token)
+    return scoped(_label, label)

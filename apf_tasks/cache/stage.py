@@ -12,7 +12,7 @@ import inspect
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from apf_tasks.cache import fingerprints, history, store
 from apf_tasks.cache.code_digest import code_digests, root_of
 from apf_tasks.cache.environment import environment, installed_version
 from apf_tasks.cache.journal import Pending, StageRun, _journal, labelled_as
+from apf_tasks.context import scoped
 from apf_tasks.params.base import Frozen, dotted
 from apf_tasks.params.family import FamilyParams, own_distributions
 
@@ -195,14 +196,9 @@ def run_locally(
 _runner: ContextVar[Runner] = ContextVar("apf_runner", default=run_locally)
 
 
-@contextmanager
-def use_stage_runner(runner: Runner) -> Iterator[None]:
+def use_stage_runner(runner: Runner) -> AbstractContextManager[None]:
     """Within the block stage calls run by `runner`, for example as tasks of Prefect."""
-    token = _runner.set(runner)
-    try:
-        yield
-    finally:
-        _runner.reset(token)
+    return scoped(_runner, runner)
 
 
 def stage(

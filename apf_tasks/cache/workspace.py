@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+
+from apf_tasks.context import scoped
 
 
 @dataclass(frozen=True)
@@ -21,14 +22,9 @@ class Workspace:
     registry_uri: str | None = None
     """None: the same as for tracking."""
 
-    @contextmanager
-    def active(self) -> Iterator[None]:
+    def active(self) -> AbstractContextManager[None]:
         """Within the block this context (this thread) stores and records here."""
-        token = _active.set(self)
-        try:
-            yield
-        finally:
-            _active.reset(token)
+        return scoped(_active, self)
 
 
 _active: ContextVar[Workspace | None] = ContextVar("apf_workspace", default=None)

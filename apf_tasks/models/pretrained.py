@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from apf_tasks.context import scoped
 from apf_tasks.errors import ModelError, SourceError, is_system_error
 from apf_tasks.models.config import position_offset, positions
 from apf_tasks.params.model import ModelParams
@@ -193,16 +193,11 @@ def load_pretrained(folder: Path, model: ModelParams, auto_class: str, **config:
     return loaded  # type: ignore[no-any-return]
 
 
-@contextmanager
-def without_weights() -> Iterator[None]:
+def without_weights() -> AbstractContextManager[None]:
     """Within the block `load_pretrained` makes models from their configuration alone: for plans, on tensors without
     numbers.
     """
-    token = _no_weights.set(True)
-    try:
-        yield
-    finally:
-        _no_weights.reset(token)
+    return scoped(_no_weights, True)
 
 
 def _check_new(loaded: PreTrainedModel, info: dict[str, Any], model: ModelParams, auto_class: str) -> None:

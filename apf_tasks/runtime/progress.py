@@ -7,10 +7,12 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import NamedTuple
+
+from apf_tasks.context import scoped
 
 logger = logging.getLogger("apf")
 
@@ -52,14 +54,9 @@ current_listener = _listener.get
 """Who is told now, if anybody."""
 
 
-@contextmanager
-def listening(listener: Listener) -> Iterator[None]:
+def listening(listener: Listener) -> AbstractContextManager[None]:
     """Within the block, whoever listens shows the progress, and nothing is shown here."""
-    token = _listener.set(listener)
-    try:
-        yield
-    finally:
-        _listener.reset(token)
+    return scoped(_listener, listener)
 
 
 @contextmanager

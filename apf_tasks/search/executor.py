@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from apf_tasks.cache.journal import planning
 from apf_tasks.cache.stage import Stage
+from apf_tasks.context import scoped
 from apf_tasks.params.experiment import Params
 from apf_tasks.params.train import RuntimeParams
 
@@ -43,14 +44,9 @@ ExecutorFactory = Callable[[int, RuntimeParams], AbstractContextManager[Executor
 _executor_factory: ContextVar[ExecutorFactory | None] = ContextVar("apf_executor", default=None)
 
 
-@contextmanager
-def use_executor(factory: ExecutorFactory) -> Iterator[None]:
+def use_executor(factory: ExecutorFactory) -> AbstractContextManager[None]:
     """Within the block trials that run at the same time are trained by the executor that `factory` gives."""
-    token = _executor_factory.set(factory)
-    try:
-        yield
-    finally:
-        _executor_factory.reset(token)
+    return scoped(_executor_factory, factory)
 
 
 @contextmanager

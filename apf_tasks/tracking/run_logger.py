@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from apf_tasks.artifacts import Rows
 from apf_tasks.cache.history import within_experiment
+from apf_tasks.context import scoped
 from apf_tasks.params.base import dotted
 from apf_tasks.params.file import Experiment
 from apf_tasks.tracking._owner import owner_tags, still_lives
@@ -78,12 +79,8 @@ def ended(outbox: Outbox) -> Iterator[None]:
 @contextmanager
 def within(pipeline: Pipeline) -> Iterator[None]:
     """Record as part of a pipeline, be it one that another process runs."""
-    token = _pipeline.set(pipeline)
-    try:
-        with within_experiment(pipeline.experiment):
-            yield
-    finally:
-        _pipeline.reset(token)
+    with scoped(_pipeline, pipeline), within_experiment(pipeline.experiment):
+        yield
 
 
 def current_run(name: str) -> str:
