@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from apf_tasks.artifacts import Artifact, EvaluationReport, RegisteredModel, Selection
 from apf_tasks.cache.journal import StageRun, journal
 from apf_tasks.params.experiment import Params
-from apf_tasks.params.file import Experiment, load_experiment, origin
+from apf_tasks.params.file import Experiment, origin
 from apf_tasks.params.word_vectors import WordVectorParams
 from apf_tasks.word_vectors.artifacts import VectorReport
 
@@ -106,17 +106,18 @@ def load_params(params: str | Path, overrides: Mapping[str, Any] | None = None) 
 
     `params` is a path, the bare name of a file in params/, or `runs:/ID`. Raises ParamsError naming every problem.
     """
-    from apf_tasks.tracking.past_runs import local_params
+    from apf_tasks.runs.experiments import load_experiment
 
-    return load_experiment(local_params(str(params)), overrides or {})
+    return load_experiment(str(params), overrides)
 
 
 def plan(params: Experiment | str | Path) -> Plan:
     """What `run` would reuse and what it would compute, and why. Runs nothing. `params`: as of `run`."""
+    from apf_tasks.pipelines import pipeline_of_either_kind
     from apf_tasks.planning.plan import plan_stages
 
     experiment = _experiment(params)
-    return Plan(experiment, tuple(plan_stages(experiment, _stages)))
+    return Plan(experiment, tuple(plan_stages(experiment, pipeline_of_either_kind)))
 
 
 def run(params: Experiment | str | Path, refresh: bool = False) -> Run:
@@ -181,16 +182,6 @@ def export(uri: str, folder: str | Path, force: bool = False) -> Exported:
 
 def _experiment(params: Experiment | str | Path) -> Experiment:
     return params if isinstance(params, (Params, WordVectorParams)) else load_params(params)
-
-
-def _stages(experiment: Experiment) -> RegisteredModel:
-    """Call the stages, of whichever kind of experiment."""
-    from apf_tasks.pipelines import pipeline, word_vector_pipeline
-    from apf_tasks.promotion.warm_start import pin_aliases, resolve_aliases
-
-    if isinstance(experiment, WordVectorParams):
-        return word_vector_pipeline(experiment)
-    return pipeline(pin_aliases(experiment, resolve_aliases(experiment)))
 
 
 def _record(experiment: Experiment, params_file: str) -> None:

@@ -6,9 +6,10 @@ from apf_tasks.artifacts import DriftReport, LearningCurve, RegisteredModel
 from apf_tasks.errors import ParamsError
 from apf_tasks.inputs import EvaluationInputs, TrainingInputs
 from apf_tasks.params.experiment import Params
-from apf_tasks.params.file import Trial, with_trial
+from apf_tasks.params.file import Experiment, Trial, with_trial
 from apf_tasks.params.word_vectors import WordVectorParams
 from apf_tasks.promotion.champion_rows import champion_split, champion_uri
+from apf_tasks.promotion.warm_start import pin_aliases, resolve_aliases
 from apf_tasks.search.search import base_model, search
 from apf_tasks.search.trials import trial_source
 from apf_tasks.stages import (
@@ -36,6 +37,13 @@ def pipeline(params: Params) -> RegisteredModel:
     test = tokenize.labelled("test")(split, "test", base, params.family)
     report = evaluate(EvaluationInputs(selection, train, test, base, params.family, params.test, params.runtime))
     return register(selection, report, base, params.family, params.runtime, params.model_name)
+
+
+def pipeline_of_either_kind(experiment: Experiment) -> RegisteredModel:
+    """The stages of an experiment as it was written: an alias of the registry means what it means now."""
+    if isinstance(experiment, WordVectorParams):
+        return word_vector_pipeline(experiment)
+    return pipeline(pin_aliases(experiment, resolve_aliases(experiment)))
 
 
 def drifted(params: Params) -> DriftReport:

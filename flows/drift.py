@@ -6,9 +6,8 @@ import logging
 from typing import Any
 
 from apf_tasks.artifacts import DriftReport
-from apf_tasks.params.file import load_params
 from apf_tasks.pipelines import drifted
-from apf_tasks.tracking.past_runs import local_params
+from apf_tasks.runs.experiments import load_params
 from flows.orchestration.settings import apply_defaults
 
 apply_defaults()  # prefect reads its settings when it is imported
@@ -29,7 +28,7 @@ def drift(params: str, overrides: dict[str, Any] | None = None) -> DriftReport:
 
     The event `apf.data.drifted` of the resource `apf.experiment.NAME` starts the deployments that wait for it.
     """
-    experiment = load_params(local_params(params), overrides or {})
+    experiment = load_params(params, overrides)
     with on_prefect():
         report = drifted(experiment)
     logger.info("drift      %s", report.describe())

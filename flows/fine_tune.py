@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from apf_tasks.artifacts import RegisteredModel
-from apf_tasks.params.file import load_params, origin
+from apf_tasks.params.file import origin
 from apf_tasks.pipelines import pipeline
 from apf_tasks.planning.plan import forget, log_plan, plan_stages
 from apf_tasks.promotion.warm_start import as_tag, pin_aliases, resolve_aliases
+from apf_tasks.runs.experiments import load_params
 from apf_tasks.runs.recorded import recorded
-from apf_tasks.tracking.past_runs import local_params
 from flows.orchestration.settings import apply_defaults
 
 apply_defaults()  # prefect reads its settings when it is imported
@@ -29,7 +29,7 @@ def fine_tune(
     `params` names a file in params/ or a path; `overrides` are dotted, such as {"train.learning_rate": 3e-5}. With
     `dry_run` the plan is logged and nothing runs; with `refresh` every stage runs, known or not.
     """
-    resolved = resolve_aliases(written := load_params(local_params(params), overrides or {}))
+    resolved = resolve_aliases(written := load_params(params, overrides))
     experiment = pin_aliases(written, resolved)
     if dry_run:
         log_plan(plan_stages(experiment, pipeline))

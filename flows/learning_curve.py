@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from apf_tasks.artifacts import LearningCurve
-from apf_tasks.params.file import load_params, origin
+from apf_tasks.params.file import origin
 from apf_tasks.pipelines import FRACTIONS, curve_pipeline
+from apf_tasks.runs.experiments import load_params
 from apf_tasks.runs.recorded import recorded
-from apf_tasks.tracking.past_runs import local_params
 from flows.orchestration.settings import apply_defaults
 
 apply_defaults()  # prefect reads its settings when it is imported
@@ -27,6 +27,6 @@ def learning_curve(
 
     `params` and `overrides` as in fine_tune; `fractions` ascend, above 0 and up to 1.
     """
-    experiment = load_params(local_params(params), overrides or {})
+    experiment = load_params(params, overrides)
     with on_prefect():
         return recorded(experiment, lambda found: curve_pipeline(found, tuple(fractions)), origin(params), "curve")

@@ -9,15 +9,15 @@ from apf_tasks.artifacts import RegisteredModel
 from apf_tasks.errors import RegistryError
 from apf_tasks.params.base import Frozen
 from apf_tasks.params.experiment import Params
-from apf_tasks.params.file import load_params, origin
+from apf_tasks.params.file import origin
 from apf_tasks.pipelines import drifted, pipeline
 from apf_tasks.planning.plan import plan_stages
 from apf_tasks.promotion.gate import GateResult
 from apf_tasks.promotion.warm_start import as_tag, last_resolved_aliases, pin_aliases, resolve_aliases
+from apf_tasks.runs.experiments import load_params
 from apf_tasks.runs.recorded import recorded
 from apf_tasks.runs.reused import deliver_outbox
 from apf_tasks.tracking.champion import champion_of
-from apf_tasks.tracking.past_runs import local_params
 from flows.orchestration.notify import notify_on_failure, send_notification
 from flows.orchestration.settings import apply_defaults
 from flows.promote import gate_and_promote
@@ -51,7 +51,7 @@ def retrain(
     `refresh` evaluates the gate even if nothing has changed; `dry_run` reports what is new. Raises
     PromotionRefusedError when the gate keeps the champion.
     """
-    experiment = load_params(local_params(params), overrides or {})
+    experiment = load_params(params, overrides)
     if dry_run:
         return _retrained(experiment, origin(params), refresh, dry_run)
     with notify_on_failure(experiment.notify, experiment.model_name):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from apf_tasks.artifacts import RegisteredModel
-from apf_tasks.params.file import load_word_vectors, origin
+from apf_tasks.params.file import origin
 from apf_tasks.pipelines import word_vector_pipeline
 from apf_tasks.planning.plan import forget, log_plan, plan_stages
+from apf_tasks.runs.experiments import load_word_vectors
 from apf_tasks.runs.recorded import recorded
-from apf_tasks.tracking.past_runs import local_params
 from flows.orchestration.settings import apply_defaults
 
 apply_defaults()  # prefect reads its settings when it is imported
@@ -28,7 +28,7 @@ def word_vectors(
     `params` names a file in params/ or a path; `overrides` are dotted, such as {"vectors.dimensions": 50}. With
     `dry_run` the plan is logged and nothing runs; with `refresh` every stage runs, known or not.
     """
-    experiment = load_word_vectors(local_params(params), overrides or {})
+    experiment = load_word_vectors(params, overrides)
     if dry_run:
         log_plan(plan_stages(experiment, word_vector_pipeline))
         return None

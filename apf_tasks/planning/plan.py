@@ -9,7 +9,7 @@ from typing import TypeVar
 from apf_tasks.artifacts import Artifact
 from apf_tasks.cache import store
 from apf_tasks.cache.history import within_experiment
-from apf_tasks.cache.journal import StageRun, journal
+from apf_tasks.cache.journal import PipelineRun, StageRun, journal
 from apf_tasks.params.file import Experiment
 
 E = TypeVar("E", bound=Experiment)
@@ -17,11 +17,16 @@ E = TypeVar("E", bound=Experiment)
 logger = logging.getLogger("apf")
 
 
+def plan_run(experiment: E, lines: Callable[[E], Artifact], prepare: bool = False) -> PipelineRun:
+    """What a pipeline would do now, with the stored results. Runs nothing; with `prepare`, the preparing stages."""
+    with journal(dry=True, prepare=prepare) as plan, within_experiment(experiment.name):
+        lines(experiment)
+    return plan
+
+
 def plan_stages(experiment: E, lines: Callable[[E], Artifact]) -> list[StageRun]:
     """The stage calls of a pipeline as they stand: `reused` or `runs`. Runs nothing."""
-    with journal(dry=True) as plan, within_experiment(experiment.name):
-        lines(experiment)
-    return plan.stage_runs
+    return plan_run(experiment, lines).stage_runs
 
 
 def log_plan(stage_runs: Sequence[StageRun]) -> None:

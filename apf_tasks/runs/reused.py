@@ -18,11 +18,12 @@ from typing import Any, TypeVar
 from apf_tasks import stages
 from apf_tasks.artifacts import Artifact, RegisteredModel, TokenizedSplit
 from apf_tasks.cache import history, store
-from apf_tasks.cache.journal import PipelineRun, StageRun, journal
+from apf_tasks.cache.journal import PipelineRun, StageRun
 from apf_tasks.errors import ApfError
 from apf_tasks.params._yaml import params_yaml
 from apf_tasks.params.base import Frozen
 from apf_tasks.params.file import Experiment, load_experiment
+from apf_tasks.planning.plan import plan_run
 from apf_tasks.runs.record import record, test_opened
 from apf_tasks.tracking import client as tracker
 from apf_tasks.tracking import outbox
@@ -75,11 +76,11 @@ def stored_run(experiment: E, lines: Callable[[E], Any]) -> PipelineRun | None:
 
     None when something is to be computed, or MLflow's client has to be asked: then the pipeline is run.
     """
-    with journal(dry=True) as done, history.within_experiment(experiment.name), _silence():
-        try:
-            lines(experiment)
-        except ApfError:
-            return None  # the run will say it, and record it
+    try:
+        with _silence():
+            done = plan_run(experiment, lines)
+    except ApfError:
+        return None  # the run will say it, and record it
     return done if all(map(_is_stored, done.stage_runs)) else None
 
 

@@ -13,11 +13,10 @@ from apf_tasks.artifacts import LearningCurve
 from apf_tasks.cache.journal import PipelineRun
 from apf_tasks.errors import ParamsError
 from apf_tasks.params.experiment import Params
-from apf_tasks.params.file import load_experiment
 from apf_tasks.params.word_vectors import WordVectorParams
 from apf_tasks.pipelines import first_trial
+from apf_tasks.runs.experiments import load_experiment
 from apf_tasks.search.trials import label
-from apf_tasks.tracking.past_runs import local_params
 from flows.cli._app import AsJson, Overrides, ParamsFile, out
 
 
@@ -35,7 +34,7 @@ def curve(
     from flows.orchestration._console import console_logging
     from flows.orchestration.settings import warm_up_servers
 
-    experiment, parts = load_experiment(local_params(params), overrides or ()), parse_fractions(fractions)
+    experiment, parts = load_experiment(params, overrides), parse_fractions(fractions)
     if isinstance(experiment, WordVectorParams):
         raise ParamsError("apf curve", "rows with training targets", "word vectors", "Name a params file of a family.")
     console_logging()

@@ -15,7 +15,7 @@ from apf_tasks.cache.journal import PipelineRun, StageRun
 from apf_tasks.params.experiment import Params
 from apf_tasks.planning.devices import size
 from apf_tasks.planning.estimates import Estimate, estimate
-from apf_tasks.tracking.past_runs import local_params
+from apf_tasks.runs.experiments import load_experiment
 
 if TYPE_CHECKING:
     from apf_tasks.planning.measure import Speed
@@ -26,7 +26,6 @@ from typing import Annotated
 
 import typer
 
-from apf_tasks.params.file import load_experiment
 from apf_tasks.params.word_vectors import WordVectorParams
 from apf_tasks.planning.devices import check_device
 
@@ -50,20 +49,12 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Show what would be reused and what would run, and why. Runs stages only to estimate time and memory."""
-    from apf_tasks.cache.history import within_experiment
-    from apf_tasks.cache.journal import journal
-    from apf_tasks.pipelines import pipeline, word_vector_pipeline
-    from apf_tasks.promotion.warm_start import pin_aliases, resolve_aliases
+    from apf_tasks.pipelines import pipeline_of_either_kind
+    from apf_tasks.planning.plan import plan_run
 
     wanted = check_device(device) if device else "cpu" if memory else None
-    experiment = load_experiment(local_params(params), overrides or ())
-    prepare = measure or wanted is not None
-    with journal(dry=True, prepare=prepare) as book, within_experiment(experiment.name):
-        if isinstance(experiment, WordVectorParams):
-            word_vector_pipeline(experiment)
-        else:
-            pipeline(pin_aliases(experiment, resolve_aliases(experiment)))
-
+    experiment = load_experiment(params, overrides)
+    book = plan_run(experiment, pipeline_of_either_kind, prepare=measure or wanted is not None)
     found = (
         None
         if isinstance(experiment, WordVectorParams)

@@ -11,13 +11,13 @@ from rich.table import Table
 from apf_tasks.artifacts import RegisteredModel, TokenizedSplit
 from apf_tasks.cache.journal import PipelineRun, journal
 from apf_tasks.params.experiment import Params
-from apf_tasks.params.file import load_experiment, origin
+from apf_tasks.params.file import origin
 from apf_tasks.params.word_vectors import WordVectorParams
 from apf_tasks.pipelines import pipeline
 from apf_tasks.promotion.warm_start import as_tag, pin_aliases, resolve_aliases
+from apf_tasks.runs.experiments import load_experiment
 from apf_tasks.runs.record import test_opened
 from apf_tasks.runs.reused import reuse
-from apf_tasks.tracking.past_runs import local_params
 from flows.cli._app import AsJson, Overrides, ParamsFile, out, run_line
 from flows.cli.runs._search import search_table
 from flows.cli.runs.word_vectors import vectors
@@ -29,7 +29,7 @@ def run(params: ParamsFile, overrides: Overrides = None, as_json: AsJson = False
     from flows.orchestration._console import console_logging
 
     # every problem at once, before prefect is even imported
-    experiment = load_experiment(local_params(params), overrides or ())
+    experiment = load_experiment(params, overrides)
     if isinstance(experiment, WordVectorParams):
         vectors(params, overrides, as_json)
         return

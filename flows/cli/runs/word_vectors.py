@@ -13,10 +13,10 @@ from rich.table import Table
 
 from apf_tasks.artifacts import RegisteredModel
 from apf_tasks.cache.journal import PipelineRun, journal
-from apf_tasks.params.file import load_word_vectors, origin
+from apf_tasks.params.file import origin
 from apf_tasks.pipelines import word_vector_pipeline
+from apf_tasks.runs.experiments import load_word_vectors
 from apf_tasks.runs.reused import reuse
-from apf_tasks.tracking.past_runs import local_params
 from apf_tasks.word_vectors.artifacts import Corpus, TrainedVectors, VectorReport
 from flows.cli._app import AsJson, Overrides, ParamsFile, out, run_line
 
@@ -26,7 +26,7 @@ def vectors(params: ParamsFile, overrides: Overrides = None, as_json: AsJson = F
     from apf_tasks.params.file import parse_overrides
     from flows.orchestration._console import console_logging
 
-    experiment = load_word_vectors(local_params(params), overrides or ())
+    experiment = load_word_vectors(params, overrides)
     console_logging()
     done = reuse(experiment, word_vector_pipeline, origin(params))
     if done is None:

@@ -22,12 +22,12 @@ def retrain(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Train again if data, params or code have changed, and let the gate decide on promotion."""
-    from apf_tasks.params.file import load_params, parse_overrides
-    from apf_tasks.tracking.past_runs import local_params
+    from apf_tasks.params.file import parse_overrides
+    from apf_tasks.runs.experiments import load_params
     from flows.orchestration._console import console_logging
     from flows.orchestration.settings import warm_up_servers
 
-    load_params(local_params(params), overrides or ())
+    load_params(params, overrides)
     console_logging()
     warm_up_servers()
     from flows.cli.registry._output import print_retrained
@@ -48,12 +48,12 @@ def drift(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Compare new rows with those that the champion was trained on."""
-    from apf_tasks.params.file import load_params, parse_overrides
-    from apf_tasks.tracking.past_runs import local_params
+    from apf_tasks.params.file import parse_overrides
+    from apf_tasks.runs.experiments import load_params
     from flows.orchestration._console import console_logging
     from flows.orchestration.settings import warm_up_servers
 
-    load_params(local_params(params), overrides or ())
+    load_params(params, overrides)
     console_logging()
     warm_up_servers()
     from flows.cli.registry._output import print_drift
