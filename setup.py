@@ -12,10 +12,11 @@ import shutil
 from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
-ROWS = ROOT / "params" / "smoke" / "data" / "sentiment.jsonl"
+EXAMPLE = "sentiment.yaml", "data/sentiment.jsonl"
 
 
 class BuildWheel(build_py):
@@ -38,8 +39,19 @@ class BuildWheel(build_py):
         text = command.read_text(encoding="utf-8")
         command.write_text(text.replace('FLOWS = "flows"', 'FLOWS = "apf_flows"'), encoding="utf-8")
         shutil.copytree(ROOT / "docs", target / "docs", ignore=shutil.ignore_patterns("images"))
-        (target / "example").mkdir()
-        shutil.copy2(ROWS, target / "example" / "reviews.jsonl")
+        (target / "example" / "data").mkdir(parents=True)
+        for name in EXAMPLE:
+            shutil.copy2(ROOT / "params" / "smoke" / name, target / "example" / name)
 
 
-setup(cmdclass={"build_py": BuildWheel})
+class NameWheel(bdist_wheel):
+    """What the wheel says of itself."""
+
+    def write_wheelfile(self, wheelfile_base: str, *generator: str) -> None:
+        """As usual, and the names of its packages; an editable install comes here without `egginfo_dir`."""
+        super().write_wheelfile(wheelfile_base, *generator)
+        if self.egginfo_dir:
+            Path(wheelfile_base, "top_level.txt").write_text("apf_flows\napf_tasks\n", encoding="utf-8")
+
+
+setup(cmdclass={"build_py": BuildWheel, "bdist_wheel": NameWheel})

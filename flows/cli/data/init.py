@@ -15,41 +15,6 @@ PACKAGE = __name__.partition(".")[0]
 INSTALLED = Path(__file__).parents[2]
 CHECKOUT = INSTALLED.parent
 
-PARAMS = """\
-# An experiment: 240 short reviews, a tiny BERT from random weights. It shows in a minute that everything works.
-# For your own rows: `apf new sentiment my_reviews.csv` writes such a file, and docs/PARAMS.md lists every key.
-family: sentiment
-
-data:
-  source: params/data/reviews.jsonl
-
-split:
-  validation_fraction: 0.2
-  test_fraction: 0.2
-  near_duplicate_similarity: # the rows are made to be alike
-
-model: # instead: base: bert-base-uncased, a local folder, or models:/NAME@champion
-  init: scratch
-  architecture: bert
-  sizes: {hidden_size: 64, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 128}
-  max_tokens: 48
-
-tokenizer:
-  train: wordpiece
-  vocab_size: 400
-
-train:
-  epochs: 8
-  batch_size: 16
-
-search: # every combination is trained; validation chooses
-  space:
-    train.learning_rate: [2e-3, 1e-3]
-
-test:
-  resamples: 500
-"""
-
 PREFECT = """\
 # Deployments: `apf up` makes them, and starts a worker. Then, for example:
 #   prefect deployment run retrain/example --watch
@@ -79,13 +44,13 @@ def init(
     folder: Annotated[Path, typer.Argument(help="Where to write; the working folder when empty.")] = Path(),
 ) -> None:
     """Start a folder of your own: an example that runs, deployments for it, and the documents."""
-    rows = INSTALLED / "example" / "reviews.jsonl"
-    docs = INSTALLED / "docs"
-    if not rows.is_file():
-        rows, docs = CHECKOUT / "params" / "smoke" / "data" / "sentiment.jsonl", CHECKOUT / "docs"
+    example, docs = INSTALLED / "example", INSTALLED / "docs"
+    if not example.is_dir():
+        example, docs = CHECKOUT / "params" / "smoke", CHECKOUT / "docs"
+    params = (example / "sentiment.yaml").read_text(encoding="utf-8")
     texts = {
-        Path("params/example.yaml"): PARAMS,
-        Path("params/data/reviews.jsonl"): rows.read_text(encoding="utf-8"),
+        Path("params/example.yaml"): params.replace("params/smoke/data/sentiment.jsonl", "params/data/reviews.jsonl"),
+        Path("params/data/reviews.jsonl"): (example / "data" / "sentiment.jsonl").read_text(encoding="utf-8"),
         Path("prefect.yaml"): PREFECT.format(package=PACKAGE),
         Path(".gitignore"): IGNORE,
     }

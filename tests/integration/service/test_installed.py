@@ -52,6 +52,8 @@ def test_init_run_up_and_a_deployment(python: Path, tmp_path: Path, databases: D
         assert done.returncode == 0, f"{command}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
         return done.stdout
 
+    named = next(python.parents[1].rglob("apf-*.dist-info")) / "top_level.txt"
+    assert named.read_text().split() == ["apf_flows", "apf_tasks"]
     ask("init")
     assert (folder / "docs" / "PARAMS.md").is_file()
     assert "fine" in ask("check", "example")
