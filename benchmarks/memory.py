@@ -141,16 +141,14 @@ def measured(case: Case) -> dict[str, Any]:
     import torch
 
     from apf_tasks.runtime.devices import peak_memory_gib, reset_peak_memory
-    from apf_tasks.training.activation_checkpointing import apply_activation_checkpointing
     from apf_tasks.training.loop import train_steps
-    from apf_tasks.training.optim.optimizers import build_optimizer
+    from apf_tasks.training.state import set_up
 
     params, runtime = params_of(case)
     params = params.model_copy(update={"epochs": 2})
     network, examples = network_of(case), examples_of(case)
+    _, optimizer = set_up(network, examples, params, runtime)
     reset_peak_memory(torch.device("cpu"))
-    apply_activation_checkpointing(network.model, runtime.activations)
-    optimizer = build_optimizer(network, params, runtime)
     for _ in train_steps(network, optimizer, examples, params):
         pass
     peak = peak_memory_gib(torch.device("cpu")) * 2**30

@@ -30,11 +30,9 @@ from apf_tasks.planning.devices import WITHOUT_BF16, device_type
 from apf_tasks.runtime.ranks import BUCKET
 from apf_tasks.sources.models import model_folder
 from apf_tasks.training import step_loader as feed
-from apf_tasks.training.activation_checkpointing import apply_activation_checkpointing
 from apf_tasks.training.loop import max_tokens_per_forward, train_steps
-from apf_tasks.training.optim.optimizers import check_optimizer, optimizer_of
-from apf_tasks.training.packing import supports_packing
-from apf_tasks.training.state import constants_of
+from apf_tasks.training.optim.optimizers import check_optimizer
+from apf_tasks.training.state import constants_of, set_up
 
 HEAP_TENSOR = 2**25
 """Bytes up to which glibc may keep a freed tensor's memory in its heap (mallopt(3), M_MMAP_THRESHOLD)."""
@@ -118,13 +116,8 @@ def predict_step(
     params = params.model_copy(update={"micro_batch_tokens": most, "epochs": 1})
     with tracked() as tracker, nullcontext() if device == "cpu" else gpu_attention():
         network = make()
-        model = network.model.requires_grad_(True)
-        packed = network.family.packs and supports_packing(network, examples)
-        if runtime.precision == "pure_bf16":
-            for parameter in model.parameters():
-                parameter.data = parameter.data.to(torch.bfloat16)
-        apply_activation_checkpointing(model, kept)
-        optimizer = optimizer_of(model, params, runtime)
+        packed, optimizer = set_up(network, examples, params, runtime.model_copy(update={"activations": kept}))
+        model = network.model
         for tensor in (*model.parameters(), *model.buffers()):
             tracker.note(tensor, "weights")
         tracker.vocabulary = int(getattr(model.config.get_text_config(decoder=True), "vocab_size", 0))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +16,7 @@ from apf_tasks.evaluation.predictor import Predictor, load_predictor
 from apf_tasks.examples import Examples
 from apf_tasks.family import Prediction
 from apf_tasks.inputs import TrainingInputs
-from apf_tasks.params.train import TrainParams
+from apf_tasks.params.train import RuntimeParams, TrainParams
 from apf_tasks.runtime.devices import reset_peak_memory, seed_everything
 from apf_tasks.runtime.ranks import Ranks
 from apf_tasks.runtime.sharding import shard
@@ -23,7 +24,7 @@ from apf_tasks.sources.models import model_folder
 from apf_tasks.training.activation_checkpointing import apply_activation_checkpointing
 from apf_tasks.training.checkpoints import TrainerState, load_checkpoint
 from apf_tasks.training.loop import Step, train_steps
-from apf_tasks.training.optim.optimizers import build_optimizer
+from apf_tasks.training.optim.optimizers import check_optimizer, optimizer_of
 from apf_tasks.training.optim.schedules import evaluation_interval, total_steps
 from apf_tasks.training.packing import supports_packing
 from apf_tasks.training.weights import parameter_digests
@@ -83,16 +84,10 @@ def prepare_training(out: Path, trial: TrainingInputs) -> TrainingState:
     params, model = trial.params, trial.model
     seed_everything(params.seed)
     network = load_predictor(model_folder(model), model, trial.family, trial.train.label_names, trial.runtime)
-    network.model.requires_grad_(True)
     examples = Examples.of(trial.train)
-    packed = _packs(network, examples, trial)
-    if trial.runtime.precision == "pure_bf16":
-        network.model.to(torch.bfloat16)  # type: ignore[arg-type]
-    if network.place.sharded:
-        shard(network.model, network.place.ranks, network.place.device)
+    check_optimizer(params, trial.runtime, network.place.device.type, network.place.ranks.count)
+    packed, optimizer = set_up(network, examples, params, trial.runtime, partial(_packs, trial))
     reset_peak_memory(network.place.device)
-    apply_activation_checkpointing(network.model, trial.runtime.activations)
-    optimizer = build_optimizer(network, params, trial.runtime)
     progress = load_checkpoint(out, network.model, optimizer)
     return TrainingState(
         out=out,
@@ -108,11 +103,34 @@ def prepare_training(out: Path, trial: TrainingInputs) -> TrainingState:
     )
 
 
-def _packs(network: Predictor, examples: Examples, trial: TrainingInputs) -> bool:
+def set_up(
+    network: Predictor,
+    examples: Examples,
+    params: TrainParams,
+    runtime: RuntimeParams,
+    packs: Callable[[Predictor, Examples], bool] = supports_packing,
+) -> tuple[bool, torch.optim.Optimizer]:
+    """Make the model trainable, in place. Returns whether examples are packed, and the optimizer.
+
+    A memory plan calls it too, with a model without numbers.
+    """
+    network.model.requires_grad_(True)
+    packed = network.family.packs and packs(network, examples)
+    if runtime.precision == "pure_bf16":
+        for tensor in (*network.model.parameters(), *network.model.buffers()):  # `to` fails on tensors without numbers
+            if tensor.is_floating_point():
+                tensor.data = tensor.data.to(torch.bfloat16)
+    if network.place.sharded:
+        shard(network.model, network.place.ranks, network.place.device)
+    apply_activation_checkpointing(network.model, runtime.activations)
+    return packed, optimizer_of(network.model, params, runtime)
+
+
+def _packs(trial: TrainingInputs, network: Predictor, examples: Examples) -> bool:
     """Whether examples are packed: tried once for a base and its rows, not by every rung of a search."""
     key = trial.model.model_dump_json() + trial.runtime.model_dump_json() + trial.train.fingerprint
     if key not in _packing_supported:
-        _packing_supported[key] = network.family.packs and supports_packing(network, examples)
+        _packing_supported[key] = supports_packing(network, examples)
     return _packing_supported[key]
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from apf_tasks.errors import ParamsError, UnsuitableParamsError
-from apf_tasks.evaluation.predictor import Predictor
 from apf_tasks.params.train import RuntimeParams, TrainParams
 from apf_tasks.training.optim._bf16 import StochasticRoundingOptimizer
 from apf_tasks.training.optim.from_params import Groups, build, decay_groups, from_param_groups
@@ -16,12 +15,6 @@ from apf_tasks.training.optim.joined import OptimizerInBackward, OptimizersConta
 
 Over = Callable[[Groups], torch.optim.Optimizer]
 """Makes the optimizer of parameter groups."""
-
-
-def build_optimizer(network: Predictor, params: TrainParams, runtime: RuntimeParams) -> torch.optim.Optimizer:
-    """As the params say. Raises ParamsError where it is of no use, or does not go together with the runtime."""
-    check_optimizer(params, runtime, network.place.device.type, network.place.ranks.count)
-    return optimizer_of(network.model, params, runtime)
 
 
 def check_optimizer(params: TrainParams, runtime: RuntimeParams, device: str, devices: int) -> None:

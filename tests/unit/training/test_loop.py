@@ -26,7 +26,7 @@ from apf_tasks.params.model import ModelParams
 from apf_tasks.params.train import RuntimeParams, TrainParams
 from apf_tasks.training.loop import train_steps
 from apf_tasks.training.optim.from_params import build
-from apf_tasks.training.optim.optimizers import build_optimizer
+from apf_tasks.training.optim.optimizers import optimizer_of
 from apf_tasks.training.optim.schedules import total_steps
 from tests.support.tiny import review_rows, tiny_bert
 
@@ -69,7 +69,7 @@ class Setting:
         params = TrainParams(**{"learning_rate": 1e-3, "epochs": 2, "batch_size": 8, **values})  # type: ignore[arg-type]
         model = self.model()
         network = self.network(model)
-        optimizer = build_optimizer(network, params, RuntimeParams())
+        optimizer = optimizer_of(network.model, params, RuntimeParams())
         torch.manual_seed(2)
         losses = []
         for step in train_steps(network, optimizer, self.examples(rows), params):

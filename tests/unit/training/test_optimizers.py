@@ -19,7 +19,7 @@ from apf_tasks.training.activation_checkpointing import apply_activation_checkpo
 from apf_tasks.training.loop import train_steps
 from apf_tasks.training.optim.from_params import build, hidden_matrices
 from apf_tasks.training.optim.joined import OptimizerInBackward
-from apf_tasks.training.optim.optimizers import build_optimizer
+from apf_tasks.training.optim.optimizers import check_optimizer, optimizer_of
 from tests.support.paths import PROJECT
 from tests.unit.training.test_loop import Setting, weights
 
@@ -132,7 +132,7 @@ def test_a_step_in_the_backward_pass_holds_few_gradients(setting: Setting) -> No
     network = setting.network()
     held: list[int] = []
     parameters = list(network.model.parameters())
-    optimizer = build_optimizer(network, params, RuntimeParams())
+    optimizer = optimizer_of(network.model, params, RuntimeParams())
     for parameter in parameters:
         parameter.register_post_accumulate_grad_hook(lambda _: held.append(sum(p.grad is not None for p in parameters)))
     steps = list(train_steps(network, optimizer, setting.examples(), params))
@@ -148,7 +148,7 @@ def test_a_gradient_that_is_no_number_is_not_used(setting: Setting) -> None:
     network.model.classifier.weight.data[0, 0] = math.nan
     before = weights(network.model)
     with pytest.raises(DivergedError, match="a finite gradient"):
-        list(train_steps(network, build_optimizer(network, params, RuntimeParams()), setting.examples(), params))
+        list(train_steps(network, optimizer_of(network.model, params, RuntimeParams()), setting.examples(), params))
     assert torch.equal(weights(network.model).isnan(), before.isnan())
 
 
@@ -161,7 +161,7 @@ def test_layers_computed_again_give_the_same_bits(tmp_path: Path, activations: s
         network, calls = setting.network(), []
         apply_activation_checkpointing(network.model, how)
         network.model.base_model.encoder.layer[0].attention.register_forward_hook(lambda *_: calls.append(1))  # noqa: B023
-        optimizer = build_optimizer(network, params, RuntimeParams())
+        optimizer = optimizer_of(network.model, params, RuntimeParams())
         losses = [step.loss for step in train_steps(network, optimizer, setting.examples(), params)]
         found.append((losses, weights(network.model), len(calls)))
     (losses, moved, once), (again, moved_again, twice) = found
@@ -170,15 +170,14 @@ def test_layers_computed_again_give_the_same_bits(tmp_path: Path, activations: s
     assert twice == 2 * once
 
 
-def test_what_does_not_go_together_is_said(setting: Setting) -> None:
-    network = setting.network()
+def test_what_does_not_go_together_is_said() -> None:
     for name in ("adamw_8bit", "adamw_offload", "muon"):
         with pytest.raises(ParamsError, match=rf"an optimizer for cpu, found {name}, which is for cuda"):
-            build_optimizer(network, TrainParams(optimizer={"name": name}), RuntimeParams())  # type: ignore[arg-type]
+            check_optimizer(TrainParams(optimizer={"name": name}), RuntimeParams(), "cpu", 1)  # type: ignore[arg-type]
     with pytest.raises(ParamsError, match="sharded tensors"):
-        build_optimizer(network, TrainParams(optimizer={"name": "adafactor"}), RuntimeParams(shard=True))  # type: ignore[arg-type]
+        check_optimizer(TrainParams(optimizer={"name": "adafactor"}), RuntimeParams(shard=True), "cpu", 1)  # type: ignore[arg-type]
     with pytest.raises(ParamsError, match="offload` with a CUDA device"):
-        build_optimizer(network, TrainParams(), RuntimeParams(activations="offload"))
+        check_optimizer(TrainParams(), RuntimeParams(activations="offload"), "cpu", 1)
     with pytest.raises(ValidationError, match="needs `max_grad_norm:`"):
         TrainParams(step_in_backward=True)
     with pytest.raises(ValidationError, match="a per-tensor optimizer, not muon"):

@@ -18,7 +18,7 @@ from apf_tasks.training._compile import GAIN, WAIT_SECONDS, Compiler, is_worth_c
 from apf_tasks.training.loop import train_steps
 from apf_tasks.training.optim._bf16 import StochasticRoundingOptimizer, rounded
 from apf_tasks.training.optim.from_params import from_param_groups
-from apf_tasks.training.optim.optimizers import build_optimizer
+from apf_tasks.training.optim.optimizers import check_optimizer, optimizer_of
 from tests.unit.training.test_loop import Setting, weights
 
 PURE = RuntimeParams(device="cpu", precision="pure_bf16")
@@ -72,7 +72,7 @@ def test_it_learns_like_float32_and_resumes_with_the_same_bits(setting: Setting,
         {"learning_rate": rate, "epochs": 8, "batch_size": 8, "optimizer": optimizer, "schedule": "constant"}
     )
     network = pure(setting)
-    built = build_optimizer(network, params, PURE)
+    built = optimizer_of(network.model, params, PURE)
     halfway: dict[str, Any] = {}
     losses = []
     for step in train_steps(network, built, setting.examples(), params):
@@ -87,7 +87,7 @@ def test_it_learns_like_float32_and_resumes_with_the_same_bits(setting: Setting,
     assert np.mean(losses) == pytest.approx(np.mean(exact), rel=0.15)
     again = pure(setting)
     again.model.load_state_dict(halfway)
-    its = build_optimizer(again, params, PURE)
+    its = optimizer_of(again.model, params, PURE)
     its.load_state_dict(kept)
     list(train_steps(again, its, setting.examples(), params, start=10))
     assert torch.equal(weights(again.model), weights(network.model))
@@ -101,7 +101,7 @@ def _written(state: dict[str, Any], path: Path) -> Path:
 def test_moments_take_two_bytes_each_and_gradients_none_in_the_backward_pass(setting: Setting) -> None:
     params = TrainParams(epochs=1, batch_size=8, step_in_backward=True, max_grad_norm=None)
     network = pure(setting)
-    optimizer = build_optimizer(network, params, PURE)
+    optimizer = optimizer_of(network.model, params, PURE)
     list(train_steps(network, optimizer, setting.examples(), params))
     states = [value for part in optimizer.state_dict().values() for value in part["state"][0].values()]
     kept = sum(value.nbytes for value in states if value.numel() > 1)
@@ -109,12 +109,11 @@ def test_moments_take_two_bytes_each_and_gradients_none_in_the_backward_pass(set
     assert all(parameter.grad is None for parameter in network.model.parameters())
 
 
-def test_what_does_not_go_with_it_is_said(setting: Setting) -> None:
+def test_what_does_not_go_with_it_is_said() -> None:
     with pytest.raises(ValidationError, match="pure_bf16 is for one device"):
         RuntimeParams(precision="pure_bf16", devices=2)
-    moved = replace(setting.network(), place=replace(setting.network().place, device=torch.device("cuda")))
     with pytest.raises(ParamsError, match=r"single tensors, for runtime\.precision=pure_bf16, found muon"):
-        build_optimizer(moved, TrainParams(optimizer={"name": "muon"}), PURE)  # type: ignore[arg-type]
+        check_optimizer(TrainParams(optimizer={"name": "muon"}), PURE, "cuda", 1)  # type: ignore[arg-type]
 
 
 @pytest.mark.slow
@@ -125,7 +124,7 @@ def test_compiled_layers_compute_the_same(setting: Setting) -> None:
     for how in ("off", "on"):
         network = setting.network()
         compiler = Compiler(network.model, RuntimeParams(compile=how), network.place)  # type: ignore[arg-type]
-        optimizer = build_optimizer(network, params, RuntimeParams())
+        optimizer = optimizer_of(network.model, params, RuntimeParams())
         losses = []
         for step in train_steps(network, optimizer, setting.examples(), params):
             losses.append(step.loss)
