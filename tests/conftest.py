@@ -8,10 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from apf_tasks.tracking import client as tracker
-from apf_tasks.tracking import run_logger as tracking
-from tests.support.databases import Databases
-
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -27,18 +23,17 @@ def mlruns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
-    """Those that are copied; every `mlflow.db` of this process comes from there."""
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder of all processes of pytest-xdist. apf keeps its empty databases there: migrations take seconds."""
     base = tmp_path_factory.getbasetemp()
-    found = Databases(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
+    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     with pytest.MonkeyPatch.context() as patch:
-        for module in (tracker, tracking):
-            patch.setattr(module, "client", found.client)
-        yield found
+        patch.setenv("APF_CACHE", str(folder / "cache"))
+        yield folder
 
 
 @pytest.fixture(scope="session")
-def prefect_server(databases: Databases) -> Iterator[None]:
+def prefect_server(shared: Path) -> Iterator[None]:
     """A real Prefect server over a temporary database, for tests that run stages as tasks."""
     from flows.orchestration.settings import apply_defaults
 
@@ -47,5 +42,5 @@ def prefect_server(databases: Databases) -> Iterator[None]:
     apply_defaults()
     from tests.support.prefect_server import shared_server
 
-    with shared_server(databases.shared, databases):
+    with shared_server(shared):
         yield

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from apf_tasks.serving._processes import START_SECONDS
-from tests.support.databases import Databases
+from apf_tasks.user_cache import copy_empty_database, keep_empty_database
 
 
 @contextmanager
-def shared_server(shared: Path, databases: Databases) -> Iterator[None]:
+def shared_server(shared: Path) -> Iterator[None]:
     """Within the block Prefect's settings name the server that `shared` knows. Who starts it waits for the others."""
     address = shared / "prefect.url"
     with (shared / "prefect.starts").open("w") as starts, (shared / "prefect.uses").open("w") as uses:
@@ -26,7 +26,7 @@ def shared_server(shared: Path, databases: Databases) -> Iterator[None]:
             with _asked(address.read_text()):
                 yield
             return
-        with _started(Path(tempfile.mkdtemp(dir=shared)), databases) as url:
+        with _started(Path(tempfile.mkdtemp(dir=shared))) as url:
             address.write_text(url)
             fcntl.flock(starts, fcntl.LOCK_UN)
             yield
@@ -36,15 +36,17 @@ def shared_server(shared: Path, databases: Databases) -> Iterator[None]:
 
 
 @contextmanager
-def _started(folder: Path, databases: Databases) -> Iterator[str]:
+def _started(folder: Path) -> Iterator[str]:
     """Prefect's own way to serve tests, over a copied database."""
     from prefect.settings import PREFECT_API_URL
     from prefect.testing import utilities
 
-    databases.prefect(folder / "prefect-test.db")
+    database = folder / "prefect-test.db"
+    copy_empty_database("prefect", database)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(utilities, "mkdtemp", lambda: str(folder))
         with utilities.prefect_test_harness(server_startup_timeout=START_SECONDS):
+            keep_empty_database("prefect", database, ())
             yield str(PREFECT_API_URL.value())
 
 

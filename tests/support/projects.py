@@ -3,13 +3,42 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from apf_tasks.cache.journal import PipelineRun, journal
 from flows.cli.main import main
+from tests.support.tiny import review_rows, write_jsonl
+
+
+def write_project(folder: Path, base: Path, rows: int = 200, **sections: Any) -> None:
+    """Reviews, and `reviews.yaml` with `sections` beside or instead of the usual ones."""
+    write_jsonl(folder / "rows.jsonl", review_rows(rows))
+    params: dict[str, Any] = {
+        "family": "sentiment",
+        "data": {"source": "rows.jsonl"},
+        # the generated reviews are alike on purpose
+        "split": {"validation_fraction": 0.2, "test_fraction": 0.2, "near_duplicate_similarity": None},
+        "model": {"base": str(base), "max_tokens": 48},
+        "runtime": {"precision": "fp32"},
+        "test": {"resamples": 200, "before_fine_tuning": False},
+    }
+    (folder / "reviews.yaml").write_text(yaml.safe_dump(params | sections))
+
+
+@contextmanager
+def working_in(folder: Path) -> Iterator[None]:
+    """Within the block this is the working directory, and its `mlruns` the store."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("APF_MLRUNS", str(folder / "mlruns"))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.chdir(folder)
+        yield
 
 
 def run(**overrides: Any) -> PipelineRun:

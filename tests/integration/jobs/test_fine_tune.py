@@ -6,11 +6,9 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
-import yaml
 
 from apf_tasks.artifacts import EvaluationReport, RawData, Selection, TrainedModel
 from apf_tasks.cache import code_digest, store
@@ -20,7 +18,7 @@ from apf_tasks.pipelines import pipeline
 from apf_tasks.planning.plan import plan_stages
 from apf_tasks.tracking import client as tracker
 from flows.cli.main import main
-from tests.support.projects import handle, run, work_in_copy
+from tests.support.projects import handle, run, work_in_copy, working_in, write_project
 from tests.support.tiny import review_rows, tiny_bert, write_jsonl
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -37,27 +35,12 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def first(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project folder after one run; each test works on a copy."""
     folder = tmp_path_factory.mktemp("project")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("APF_MLRUNS", str(folder / "mlruns"))
-        patch.chdir(folder)
-        write_project(folder, base)
+    with working_in(folder):
+        space = {"space": {"train.learning_rate": [0.004, 0.0001]}}
+        train, test = {"epochs": 4, "batch_size": 16}, {"resamples": 200}
+        write_project(folder, base, 240, train=train, runtime={}, search=space, test=test)
         run()
     return folder
-
-
-def write_project(folder: Path, base: Path) -> None:
-    write_jsonl(folder / "rows.jsonl", review_rows(240))
-    params: dict[str, Any] = {
-        "family": "sentiment",
-        "data": {"source": "rows.jsonl"},
-        # the generated reviews are alike on purpose
-        "split": {"validation_fraction": 0.2, "test_fraction": 0.2, "near_duplicate_similarity": None},
-        "model": {"base": str(base), "max_tokens": 48},
-        "train": {"epochs": 4, "batch_size": 16},
-        "search": {"space": {"train.learning_rate": [0.004, 0.0001]}},
-        "test": {"resamples": 200},
-    }
-    (folder / "reviews.yaml").write_text(yaml.safe_dump(params))
 
 
 def ran(done: PipelineRun) -> set[str]:

@@ -25,7 +25,7 @@ from apf_tasks.word_vectors.artifacts import TrainedVectors, VectorReport
 from apf_tasks.word_vectors.similar import similar
 from flows.cli.main import main
 from tests.support.paths import PROJECT
-from tests.support.projects import handle
+from tests.support.projects import handle, work_in_copy, working_in
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -42,9 +42,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params["data"]["source"] = "text.jsonl"
     params["probe"]["words"].append("zebra")
     (folder / "words.yaml").write_text(yaml.safe_dump(params))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("APF_MLRUNS", str(folder / "mlruns"))
-        patch.chdir(folder)
+    with working_in(folder):
         assert ran(run()) == STAGES
     return folder
 
@@ -52,11 +50,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def project(first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the folder after the first run, to work in."""
-    copy = tmp_path / "project"
-    shutil.copytree(first, copy)
-    monkeypatch.setenv("APF_MLRUNS", str(copy / "mlruns"))
-    monkeypatch.chdir(copy)
-    return copy
+    return work_in_copy(first, tmp_path, monkeypatch)
 
 
 def run(**overrides: Any) -> PipelineRun:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from apf_tasks.errors import DataError
 from apf_tasks.params.experiment import Params
@@ -22,8 +21,8 @@ from apf_tasks.runs.recorded import recorded
 from apf_tasks.tracking import client as tracker
 from apf_tasks.tracking import outbox
 from flows.retrain import retrain
-from tests.support.projects import apf, work_in_copy
-from tests.support.tiny import review_rows, tiny_bert, write_jsonl
+from tests.support.projects import apf, work_in_copy, working_in, write_project
+from tests.support.tiny import tiny_bert
 
 HEAVY = ("mlflow", "prefect", "torch", "transformers", "pandas")
 COMMAND = f"""
@@ -42,21 +41,9 @@ OWN = {"apf.host", "apf.pid", "apf.started", tracker.TOKEN_TAG}
 def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project folder after one run."""
     folder = tmp_path_factory.mktemp("project")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("APF_MLRUNS", str(folder / "mlruns"))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        patch.chdir(folder)
-        write_jsonl(folder / "rows.jsonl", review_rows(200))
-        params: dict[str, Any] = {
-            "family": "sentiment",
-            "data": {"source": "rows.jsonl"},
-            "split": {"validation_fraction": 0.2, "test_fraction": 0.2, "near_duplicate_similarity": None},
-            "model": {"base": str(tiny_bert(folder / "tiny")), "max_tokens": 48},
-            "train": {"epochs": 1, "batch_size": 16},
-            "search": {"space": {"train.learning_rate": [0.004, 0.0001]}},
-            "test": {"resamples": 200, "before_fine_tuning": False},
-        }
-        (folder / "reviews.yaml").write_text(yaml.safe_dump(params))
+    with working_in(folder):
+        space = {"space": {"train.learning_rate": [0.004, 0.0001]}}
+        write_project(folder, tiny_bert(folder / "tiny"), train={"epochs": 1, "batch_size": 16}, search=space)
         run_in_full()
     return folder
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import psutil
@@ -23,10 +22,10 @@ from apf_tasks.cache import store
 from apf_tasks.cache.journal import PipelineRun
 from apf_tasks.errors import ApfError
 from apf_tasks.tracking import client as tracker
-from tests.support.databases import Databases
+from apf_tasks.user_cache import copy_empty_database
 from tests.support.paths import PROJECT
-from tests.support.projects import handles, run, work_in_copy
-from tests.support.tiny import review_rows, tiny_bert, write_jsonl
+from tests.support.projects import handles, run, work_in_copy, working_in, write_project
+from tests.support.tiny import tiny_bert
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -42,27 +41,13 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def first(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project folder after one search; tests work on copies."""
     folder = tmp_path_factory.mktemp("project")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("APF_MLRUNS", str(folder / "mlruns"))
-        patch.chdir(folder)
-        write_project(folder, base)
+    with working_in(folder):
+        split = {"validation_fraction": 0.3, "test_fraction": 0.2, "near_duplicate_similarity": None}
+        train = {"epochs": 4, "batch_size": 8, "evaluate_every_epochs": 1}
+        search = {"space": {"train.learning_rate": RATES}, "halving": {"eta": 2, "min_steps": 8}}
+        write_project(folder, base, split=split, train=train, search=search)
         (folder / "first.json").write_text(json.dumps(run().trials))
     return folder
-
-
-def write_project(folder: Path, base: Path) -> None:
-    write_jsonl(folder / "rows.jsonl", review_rows(200))
-    params: dict[str, Any] = {
-        "family": "sentiment",
-        "data": {"source": "rows.jsonl"},
-        "split": {"validation_fraction": 0.3, "test_fraction": 0.2, "near_duplicate_similarity": None},
-        "model": {"base": str(base), "max_tokens": 48},
-        "train": {"epochs": 4, "batch_size": 8, "evaluate_every_epochs": 1},
-        "runtime": {"precision": "fp32"},
-        "search": {"space": {"train.learning_rate": RATES}, "halving": {"eta": 2, "min_steps": 8}},
-        "test": {"resamples": 200, "before_fine_tuning": False},
-    }
-    (folder / "reviews.yaml").write_text(yaml.safe_dump(params))
 
 
 @pytest.fixture
@@ -212,11 +197,9 @@ def test_the_budget_ends_the_drawing_and_seeds_repeat_the_best(project: Path) ->
 
 
 @pytest.mark.slow
-def test_killed_in_the_middle_it_ends_in_the_same_selection(
-    project: Path, tmp_path: Path, databases: Databases
-) -> None:
+def test_killed_in_the_middle_it_ends_in_the_same_selection(project: Path, tmp_path: Path) -> None:
     expected = handles(run(), Selection)[0]
-    databases.mlflow(tmp_path / "killed" / "mlflow.db")
+    copy_empty_database("mlflow", tmp_path / "killed" / "mlflow.db")
     environment = os.environ | {"APF_MLRUNS": str(tmp_path / "killed"), "PYTHONPATH": str(PROJECT)}
     environment["PREFECT_API_URL"] = PREFECT_API_URL.value()
     os.environ["APF_MLRUNS"] = environment["APF_MLRUNS"]

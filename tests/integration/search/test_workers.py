@@ -12,7 +12,6 @@ from typing import Any
 
 import psutil
 import pytest
-import yaml
 
 from apf_tasks.artifacts import Selection, TrainedModel
 from apf_tasks.cache import store
@@ -22,8 +21,8 @@ from apf_tasks.runtime.device_slots import exclusive_device
 from apf_tasks.tracking import client as tracker
 from flows.orchestration.workers import WorkerExecutor
 from tests.support.paths import PROJECT
-from tests.support.projects import handles, run
-from tests.support.tiny import review_rows, tiny_bert, write_jsonl
+from tests.support.projects import handles, run, write_project
+from tests.support.tiny import tiny_bert
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -34,18 +33,10 @@ RATES = [0.004, 0.001, 1e36]
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    write_jsonl(tmp_path / "rows.jsonl", review_rows(200))
-    params: dict[str, Any] = {
-        "family": "sentiment",
-        "data": {"source": "rows.jsonl"},
-        "split": {"validation_fraction": 0.3, "test_fraction": 0.2, "near_duplicate_similarity": None},
-        "model": {"base": str(tiny_bert(tmp_path / "tiny")), "max_tokens": 48},
-        "train": {"epochs": 4, "batch_size": 8},
-        "runtime": {"precision": "fp32"},
-        "search": {"space": {"train.learning_rate": RATES}, "parallel": 2},
-        "test": {"resamples": 200, "before_fine_tuning": False},
-    }
-    (tmp_path / "reviews.yaml").write_text(yaml.safe_dump(params))
+    split = {"validation_fraction": 0.3, "test_fraction": 0.2, "near_duplicate_similarity": None}
+    search = {"space": {"train.learning_rate": RATES}, "parallel": 2}
+    base, train = tiny_bert(tmp_path / "tiny"), {"epochs": 4, "batch_size": 8}
+    write_project(tmp_path, base, split=split, train=train, search=search)
     return tmp_path
 
 

@@ -28,7 +28,7 @@ from apf_tasks.tracking.registry import aliases_of
 from flows.promote import promote
 from flows.retrain import retrain
 from tests.support.paths import PROJECT
-from tests.support.projects import apf
+from tests.support.projects import apf, write_project
 from tests.support.tiny import review_rows, tiny_bert, write_jsonl
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -59,26 +59,18 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, dict[str, 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    write_jsonl(tmp_path / "rows.jsonl", review_rows(200))
-    params: dict[str, Any] = {
-        "family": "sentiment",
-        "data": {"source": "rows.jsonl"},
-        "split": {"validation_fraction": 0.2, "test_fraction": 0.4, "near_duplicate_similarity": None},
-        "model": {"base": str(tiny_bert(tmp_path / "tiny")), "max_tokens": 48},
-        "train": {"epochs": 1, "batch_size": 16, "learning_rate": 1e-5},
-        "runtime": {"precision": "fp32"},
-        "test": {"resamples": 200, "before_fine_tuning": False},
-        "gate": {
-            "latency_growth": 20,
-            "size_growth": 1.5,
-            "label_loss": 0.5,
-            "slice_loss": 0.5,
-            "minimum": 0.4,
-            "forgetting": 0.2,
-            "serves": False,
-        },
+    gate = {
+        "latency_growth": 20,
+        "size_growth": 1.5,
+        "label_loss": 0.5,
+        "slice_loss": 0.5,
+        "minimum": 0.4,
+        "forgetting": 0.2,
+        "serves": False,
     }
-    (tmp_path / "reviews.yaml").write_text(yaml.safe_dump(params))
+    split = {"validation_fraction": 0.2, "test_fraction": 0.4, "near_duplicate_similarity": None}
+    base, train = tiny_bert(tmp_path / "tiny"), {"epochs": 1, "batch_size": 16, "learning_rate": 1e-5}
+    write_project(tmp_path, base, split=split, train=train, gate=gate)
     return tmp_path
 
 

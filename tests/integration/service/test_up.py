@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from apf_tasks.tracking.registry import aliases_of
-from tests.support.databases import Databases
+from apf_tasks.user_cache import copy_empty_database
 from tests.support.tiny import review_rows, write_jsonl
 
 BIN = Path(sys.executable).parent
@@ -52,9 +52,9 @@ def deployments() -> dict[str, Any]:
 
 
 @pytest.fixture
-def up(project: Path, databases: Databases) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
+def up(project: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
     """A running `apf up`, and the environment of its clients."""
-    databases.mlflow(project / "mlruns" / "mlflow.db")
+    copy_empty_database("mlflow", project / "mlruns" / "mlflow.db")
     (project / "prefect.yaml").write_text(yaml.safe_dump(deployments()))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     environment |= {"PREFECT_WORKER_QUERY_SECONDS": "1", "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5"}
