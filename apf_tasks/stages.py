@@ -137,18 +137,18 @@ def tokenize(out: Path, split: Split, name: SplitName, model: ModelParams, famil
 )
 def train_model(out: Path, trial: TrainingInputs) -> TrainedModel:
     """One trial: every parameter updated on train, the best weights by validation."""
-    from apf_tasks.training import train as training
+    from apf_tasks.training import train
 
-    return training.train_model(out, trial)
+    return train.train_model(out, trial)
 
 
 @stage(libraries=TRAINING, identity=_base_identity)
 def train_rung(out: Path, trial: TrainingInputs, until: int) -> Rung:
     """The first part of a trial, to see whether it is worth the rest."""
-    from apf_tasks.training import rung as rungs
+    from apf_tasks.training import rung
 
     with train_model.open_call(trial) as (key, folder):
-        return rungs.train_rung(out, folder, key, trial, until)
+        return rung.train_rung(out, folder, key, trial, until)
 
 
 @stage(libraries=["pyarrow", "pandas", "numpy"])
@@ -168,9 +168,9 @@ def learning_curve(
     intervals: EvaluationParams,
 ) -> LearningCurve:
     """Validation scores over the rows trained on, and what more rows would bring."""
-    from apf_tasks.evaluation import learning_curve as curve
+    from apf_tasks.evaluation import learning_curve
 
-    return curve.learning_curve(out, models, parts, family, intervals)
+    return learning_curve.learning_curve(out, models, parts, family, intervals)
 
 
 @stage(libraries=SCORING)
@@ -196,9 +196,9 @@ def select(
 )
 def evaluate(out: Path, given: EvaluationInputs) -> EvaluationReport:
     """The one test of the chosen model, beside the baselines."""
-    from apf_tasks.evaluation import evaluate as evaluation
+    from apf_tasks.evaluation import evaluate
 
-    return evaluation.evaluate(out, given)
+    return evaluate.evaluate(out, given)
 
 
 @stage(
@@ -217,9 +217,9 @@ def register(
     name: str,
 ) -> RegisteredModel:
     """The chosen model in the registry, replayed before."""
-    from apf_tasks.serving import register as packaging
+    from apf_tasks.serving import register
 
-    return packaging.register(out, selection, report, model, family, runtime, name)
+    return register.register(out, selection, report, model, family, runtime, name)
 
 
 def _version_identity(
@@ -238,9 +238,9 @@ def contend(
     out: Path, uri: str, rows_of: Split | RawData, family: FamilyParams, runtime: RuntimeParams
 ) -> VersionScores:
     """A registered version on the test rows of a split, or on all rows that were read."""
-    from apf_tasks.evaluation.registered import scores as contender
+    from apf_tasks.evaluation.registered import scores
 
-    return contender.score_version(out, uri, rows_of, family, runtime)
+    return scores.score_version(out, uri, rows_of, family, runtime)
 
 
 def _champion_identity(

@@ -22,7 +22,7 @@ from apf_tasks.params.experiment import Params
 from apf_tasks.params.file import load_params
 from apf_tasks.params.model import ModelParams
 from apf_tasks.sources.models import model_folder
-from apf_tasks.tracking import client as tracker
+from apf_tasks.tracking import tracker
 from apf_tasks.training.train import train_model
 from benchmarks.cases import Case
 

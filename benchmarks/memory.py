@@ -176,9 +176,9 @@ def rows(apart: bool) -> None:
     import transformers
 
     from apf_tasks.models import pretrained
-    from apf_tasks.planning import memory as memory_plan
+    from apf_tasks.planning import memory
 
-    assert memory_plan
+    assert memory
     assert pretrained
     for name in ("AutoModelForSequenceClassification", "AutoModelForSeq2SeqLM"):
         getattr(transformers, name)

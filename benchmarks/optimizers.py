@@ -22,7 +22,7 @@ from rich.console import Console
 
 from apf_tasks.inputs import TrainingInputs
 from apf_tasks.params.train import TrainParams
-from apf_tasks.tracking import run_logger as tracking
+from apf_tasks.tracking import run_logger
 from apf_tasks.training.state import prepare_training
 from apf_tasks.training.train import train_model
 from benchmarks.cases import Case
@@ -51,7 +51,7 @@ def one(folder: Path, name: str) -> dict[str, float]:
     out = folder / "trained"
     out.mkdir()
     where = job.params.runtime.model_copy(update=runtime)
-    with tracking.within(tracking.Pipeline("optimizers")):
+    with run_logger.within(run_logger.Pipeline("optimizers")):
         trial = job.trial._replace(params=params, runtime=where)
         found = train_model(out, trial)
     return {

@@ -16,8 +16,7 @@ from apf_tasks.errors import RegistryError
 from apf_tasks.params.file import RUNS, Experiment
 from apf_tasks.params.word_vectors import WordVectorParams
 from apf_tasks.runs.rerun import RerunResult, same_predictions
-from apf_tasks.tracking import registry
-from apf_tasks.tracking import run_logger as tracking
+from apf_tasks.tracking import registry, run_logger
 from apf_tasks.tracking.past_runs import PREDICTIONS, PastRun, artifact, metrics_of
 from apf_tasks.tracking.provenance import PARAMS
 from apf_tasks.tracking.registry import REGISTRY
@@ -35,14 +34,14 @@ def repeat(past: PastRun, fresh: bool) -> RerunResult:
     with journal() as done:
         if not fresh:
             flow(f"{RUNS}{past.run_id}/{PARAMS}")
-            tracking.set_tags(done.run_id, {"apf.rerun_of": past.run_id})
+            run_logger.set_tags(done.run_id, {"apf.rerun_of": past.run_id})
             return _outcome(past, done, predictions, fresh)
         params, bases = str(artifact(past.run_id, PARAMS)), _local_bases(past.params)
         with _temporary_store():
             flow(params, bases)
             repeated = _outcome(past, done, predictions, fresh)
     said = f"{datetime.now():%Y-%m-%d %H:%M}: {'equal' if repeated.equal else 'different'}"
-    tracking.set_tags(past.run_id, {"apf.computed_again": said})
+    run_logger.set_tags(past.run_id, {"apf.computed_again": said})
     return repeated
 
 

@@ -20,7 +20,7 @@ from apf_tasks.runs.reused import deliver_outbox
 from apf_tasks.tracking.champion import champion_of
 from flows.orchestration.notify import notify_on_failure, send_notification
 from flows.orchestration.settings import apply_defaults
-from flows.promote import gate_and_promote
+from flows.promote import gate_in_flow
 
 apply_defaults()  # prefect reads its settings when it is imported
 
@@ -97,6 +97,6 @@ def _promoted(registered: RegisteredModel, experiment: Params, reason: str) -> R
         send_notification(experiment.notify, "promoted", name, f"the first version: {reason}", version)
         return RetrainResult(outcome="first champion", reason=reason, version=version)
     ask = experiment.gate.approve
-    verdict = gate_and_promote(name, version, experiment, f"retrained: {reason}", ask=ask)
+    verdict = gate_in_flow(name, version, experiment, f"retrained: {reason}", ask=ask)
     outcome: Literal["waiting for approval", "promoted"] = "waiting for approval" if ask else "promoted"
     return RetrainResult(outcome=outcome, reason=reason, version=version, verdict=verdict)

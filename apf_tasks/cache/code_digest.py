@@ -54,7 +54,7 @@ WITHOUT_INFLUENCE = {
         "sources.models": "_built _check_model_files",
         "sources.package_index": "cannot_write fetch",
         "stages": "",
-        "tracking.client": "client fluent_api",
+        "tracking.tracker": "client fluent_api",
         "tracking.registry": "aliases_of download_model find_version",
         "tracking.run_logger": "TrialRun current_pipeline current_run trial_run within",
         "user_cache": "cache_folder",

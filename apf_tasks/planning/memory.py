@@ -29,10 +29,10 @@ from apf_tasks.planning._gpu_attention import gpu_attention
 from apf_tasks.planning.devices import WITHOUT_BF16, device_type
 from apf_tasks.runtime.ranks import BUCKET
 from apf_tasks.sources.models import model_folder
-from apf_tasks.training import step_loader as feed
 from apf_tasks.training.loop import max_tokens_per_forward, train_steps
 from apf_tasks.training.optim.optimizers import check_optimizer
 from apf_tasks.training.state import constants_of, set_up
+from apf_tasks.training.step_loader import split_into_micro_batches
 
 HEAP_TENSOR = 2**25
 """Bytes up to which glibc may keep a freed tensor's memory in its heap (mallopt(3), M_MMAP_THRESHOLD)."""
@@ -161,7 +161,7 @@ def largest_step(examples: Examples, params: TrainParams, devices: int = 1, pack
     best, most = np.arange(0), -1
     sizes, at_once = examples.sizes, max_tokens_per_forward(params, "cpu")
     for rows in epoch_order(sizes, params.batch_size, params.seed, 0, pack_into is not None):
-        passes = feed.split_into_micro_batches(sizes[rows], at_once, pack_into)[::devices][:2]
+        passes = split_into_micro_batches(sizes[rows], at_once, pack_into)[::devices][:2]
         tokens = sum(len(one) * max(int(sizes[rows[sequence]].sum()) for sequence in one) for one in passes)
         if tokens > most:
             best, most = rows[[i for one in passes for sequence in one for i in sequence]], tokens

@@ -12,10 +12,8 @@ from apf_tasks.params.experiment import Params
 from apf_tasks.params.gate import Event
 from apf_tasks.promotion.gate import GateResult
 from apf_tasks.promotion.judge import evaluate_challenger
-from apf_tasks.tracking import client as tracker
-from apf_tasks.tracking import run_logger as tracking
-from apf_tasks.tracking.champion import CHALLENGER, champion_of
-from apf_tasks.tracking.champion import promote as move_champion
+from apf_tasks.tracking import run_logger, tracker
+from apf_tasks.tracking.champion import CHALLENGER, champion_of, promote
 from apf_tasks.tracking.past_runs import past_run
 from apf_tasks.tracking.registry import APPROVAL_TAG, GATE_TAG, aliases_of
 
@@ -75,7 +73,7 @@ def gate_and_promote(
     try:
         verdict.check()
         if not dry_run and not ask:
-            move_champion(name, version, why, champion, verdict.found)
+            promote(name, version, why, champion, verdict.found)
     except PromotionRefusedError as error:
         if not dry_run:
             notify("refused", name, str(error), version, verdict)
@@ -98,4 +96,4 @@ def _record(name: str, version: int, verdict: GateResult) -> None:
     said = f"passed against {against}" if not failed else f"failed against {against}: {', '.join(failed)}"
     client.set_model_version_tag(name, str(version), GATE_TAG, said)
     run_id = str(client.get_model_version(name, str(version)).run_id)
-    tracking.log_text(run_id, json.dumps(verdict.model_dump(mode="json"), indent=1), GATE_FILE)
+    run_logger.log_text(run_id, json.dumps(verdict.model_dump(mode="json"), indent=1), GATE_FILE)

@@ -13,7 +13,7 @@ from typing import Any
 
 from apf_tasks.errors import ParamsError, RegistryError
 from apf_tasks.params.experiment import Params
-from apf_tasks.tracking import client as tracker
+from apf_tasks.tracking import tracker
 from apf_tasks.tracking.registry import REGISTRY
 
 logger = logging.getLogger("apf")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from apf_tasks.params.base import Frozen
 from apf_tasks.runs.reused import deliver_outbox
-from apf_tasks.tracking import client as tracker
-from apf_tasks.tracking import run_logger as tracking
+from apf_tasks.tracking import run_logger, tracker
 from apf_tasks.tracking.champion import History, history, log_file
 from apf_tasks.tracking.registry import names
 
@@ -25,7 +24,7 @@ class Reconciled(Frozen):
 
 def reconcile() -> Reconciled:
     """Put right what can be. Work that is under way is left alone. Raises RegistryError."""
-    closed = tracking.close_dead_runs(*tracker.experiment_ids())
+    closed = run_logger.close_dead_runs(*tracker.experiment_ids())
     delivered = deliver_outbox()
     return Reconciled(
         closed=tuple(closed),

@@ -11,7 +11,7 @@ from apf_tasks.params._yaml import params_yaml
 from apf_tasks.params.file import Experiment
 from apf_tasks.runs.record import record
 from apf_tasks.runs.reused import deliver_runs
-from apf_tasks.tracking import run_logger as tracking
+from apf_tasks.tracking import run_logger
 from apf_tasks.tracking.provenance import PARAMS, PROVENANCE, provenance
 
 E = TypeVar("E", bound=Experiment)
@@ -30,13 +30,13 @@ def recorded(
     With all params and the provenance of every stage, so that the run can be repeated from its record alone.
     """
     deliver_runs()
-    with tracking.pipeline_run(experiment, kind) as run_id, journal() as done:
+    with run_logger.pipeline_run(experiment, kind) as run_id, journal() as done:
         done.run_id = run_id
-        tracking.set_tags(run_id, {"apf.params_file": params_file, **(tags or {})})
-        tracking.log_text(run_id, params_yaml(experiment), PARAMS)
+        run_logger.set_tags(run_id, {"apf.params_file": params_file, **(tags or {})})
+        run_logger.log_text(run_id, params_yaml(experiment), PARAMS)
 
         def write_all() -> None:
-            tracking.log_text(run_id, provenance(params_file, done.stage_runs).model_dump_json(indent=1), PROVENANCE)
+            run_logger.log_text(run_id, provenance(params_file, done.stage_runs).model_dump_json(indent=1), PROVENANCE)
             record(run_id, experiment, done)
 
         try:

@@ -25,13 +25,11 @@ from apf_tasks.params.base import Frozen
 from apf_tasks.params.file import Experiment, load_experiment
 from apf_tasks.planning.plan import plan_run
 from apf_tasks.runs.record import record, test_opened
-from apf_tasks.tracking import client as tracker
-from apf_tasks.tracking import outbox
-from apf_tasks.tracking import run_logger as tracking
+from apf_tasks.tracking import outbox, run_logger, tracker
 from apf_tasks.tracking._owner import owner_tags
 from apf_tasks.tracking.lookup import version_is_there
 from apf_tasks.tracking.provenance import PARAMS, PROVENANCE, provenance
-from apf_tasks.word_vectors import stages as word_stages
+from apf_tasks.word_vectors import stages as word_vector_stages
 
 E = TypeVar("E", bound=Experiment)
 
@@ -190,9 +188,9 @@ def _delivered(pending: PendingRun) -> str:
         pending.token,
         pending.started_ms,
     )
-    tracking.log_params(run_id, tracking.flat_params(experiment))
-    tracking.log_text(run_id, pending.params, PARAMS)
-    tracking.log_text(run_id, pending.provenance, PROVENANCE)
+    run_logger.log_params(run_id, run_logger.flat_params(experiment))
+    run_logger.log_text(run_id, pending.params, PARAMS)
+    run_logger.log_text(run_id, pending.provenance, PROVENANCE)
     done = PipelineRun(run_id=run_id, trials=pending.trials, test_opened=pending.test_opened)
     done.stage_runs = [StageRun(s.stage, s.label, "reused", "", 0.0, _handle(s)) for s in pending.stages]
     record(run_id, experiment, done)
@@ -201,6 +199,6 @@ def _delivered(pending: PendingRun) -> str:
 
 
 def _handle(reused: ReusedStage) -> Artifact:
-    module = stages if hasattr(stages, reused.stage) else word_stages
+    module = stages if hasattr(stages, reused.stage) else word_vector_stages
     kind: type[Artifact] = getattr(module, reused.stage).returns
     return kind.model_validate(reused.handle)

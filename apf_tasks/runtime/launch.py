@@ -22,8 +22,7 @@ import torch
 
 from apf_tasks.errors import InterruptedByUser, ParamsError, WorkerDiedError, WorkersError, fails_trial
 from apf_tasks.params.train import RuntimeParams
-from apf_tasks.runtime import _torchrun as agent
-from apf_tasks.runtime import ranks
+from apf_tasks.runtime import _torchrun, ranks
 from apf_tasks.runtime._nodes import heartbeat, next_call, rendezvous_folder, request_nodes, torchrun_options
 from apf_tasks.runtime._rank import CALL, CALLER, MOMENT, PID, read_result
 from apf_tasks.runtime.calls import Contexts, RemoteCall, Result
@@ -71,7 +70,7 @@ def check_devices(wanted: int, device: str) -> None:
 
 def run_ranks(folder: Path, options: list[str], devices: int, node: int = 0) -> int:
     """torchrun until it ends; whoever listens is told how far the first rank is. Returns its exit code."""
-    command = [sys.executable, "-c", agent.COMMAND, str(folder), *options]
+    command = [sys.executable, "-c", _torchrun.COMMAND, str(folder), *options]
     threads = str(max(1, torch.get_num_threads() // devices))
     said: ProgressUpdate | None = None
     listener, signals_sent = current_listener() or throttled_logger(), 0

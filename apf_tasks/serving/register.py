@@ -17,7 +17,7 @@ from apf_tasks.family import get_family
 from apf_tasks.params.family import FamilyParams, own_package
 from apf_tasks.params.model import ModelParams
 from apf_tasks.params.train import RuntimeParams
-from apf_tasks.tracking import run_logger as tracking
+from apf_tasks.tracking import run_logger
 from apf_tasks.tracking.models import NOT_REGISTERED, Interface, ask_logged, log_code_model, register_logged
 
 REPLAYED_ROWS = 32
@@ -58,7 +58,7 @@ def register(
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(selection.chosen.path / "model", folder, copy_function=_link_or_copy)
     (folder / "README.md").write_text(model_card(selection, report, name), encoding="utf-8")
-    run_id = tracking.current_run(name)
+    run_id = run_logger.current_run(name)
     uri, model_id = _log(folder, run_id, selection, model, family, runtime)
     replayed = _replay(uri, report, family, selection.chosen.precision)
     low, high = report.intervals[report.metric]

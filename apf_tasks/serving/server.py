@@ -24,7 +24,7 @@ from apf_tasks.serving._processes import (
     wait_for,
     wait_until_healthy,
 )
-from apf_tasks.tracking import client as tracker
+from apf_tasks.tracking import tracker
 from apf_tasks.tracking.registry import find_version, input_columns
 
 SERVED_ROWS = 2

@@ -25,7 +25,7 @@ from pydantic import Field, ValidationError
 from apf_tasks.cache import fingerprints, store
 from apf_tasks.errors import PromotionRefusedError, RegistryError
 from apf_tasks.params.base import Frozen
-from apf_tasks.tracking import client as tracker
+from apf_tasks.tracking import tracker
 from apf_tasks.tracking.registry import aliases_of, find_version
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"

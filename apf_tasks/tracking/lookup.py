@@ -16,7 +16,7 @@ from urllib.error import HTTPError
 from urllib.parse import quote, unquote, urlencode, urlsplit
 from urllib.request import urlopen
 
-from apf_tasks.tracking.client import registry_uri, tracking_uri
+from apf_tasks.tracking.tracker import registry_uri, tracking_uri
 
 SECONDS = 5.0
 """How long an answer is waited for before the client is asked."""

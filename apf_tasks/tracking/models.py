@@ -15,7 +15,7 @@ import pandas as pd
 from apf_tasks.artifacts import RegisteredModel
 from apf_tasks.cache.fingerprints import fingerprint_files
 from apf_tasks.errors import RegistryError
-from apf_tasks.tracking import client as tracker
+from apf_tasks.tracking import tracker
 from apf_tasks.tracking.champion import add_challenger
 from apf_tasks.tracking.registry import add_version
 

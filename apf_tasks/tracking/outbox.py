@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from apf_tasks.cache import store
-from apf_tasks.tracking import client as tracker
+from apf_tasks.tracking import tracker
 
 logger = logging.getLogger("apf")
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from apf_tasks.errors import RegistryError
 from apf_tasks.params.file import RUNS, Experiment, load_experiment
-from apf_tasks.tracking import client as tracker
+from apf_tasks.tracking import tracker
 from apf_tasks.tracking.provenance import PARAMS, PROVENANCE, Provenance
 from apf_tasks.tracking.registry import REGISTRY
 

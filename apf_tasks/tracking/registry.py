@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from apf_tasks.artifacts import RegisteredModel
 from apf_tasks.errors import RegistryError
 from apf_tasks.params.base import Frozen
-from apf_tasks.tracking import client as tracker
+from apf_tasks.tracking import tracker
 from apf_tasks.tracking._downloads import fetch_once
 from apf_tasks.tracking.lookup import version_is_there
 

@@ -24,7 +24,8 @@ from apf_tasks.context import scoped
 from apf_tasks.params.base import dotted
 from apf_tasks.params.file import Experiment
 from apf_tasks.tracking._owner import owner_tags, still_lives
-from apf_tasks.tracking.client import (
+from apf_tasks.tracking.outbox import MetricPoint, Outbox, RunEnd, deliver_leftovers, now_ms
+from apf_tasks.tracking.tracker import (
     client,
     experiment_id,
     find_run,
@@ -35,7 +36,6 @@ from apf_tasks.tracking.client import (
     take_over,
     translated_errors,
 )
-from apf_tasks.tracking.outbox import MetricPoint, Outbox, RunEnd, deliver_leftovers, now_ms
 
 logger = logging.getLogger("apf")
 

@@ -16,7 +16,7 @@ from apf_tasks.cache import fingerprints, store
 from apf_tasks.errors import DivergedError
 from apf_tasks.inputs import TrainingInputs
 from apf_tasks.runtime.launch import run_on_ranks
-from apf_tasks.tracking import run_logger as tracking
+from apf_tasks.tracking import run_logger
 from apf_tasks.training.state import TrainingState, prepare_training
 from apf_tasks.training.train import check_score, checkpoints, recording_contexts, run_until, trial_run, validate_now
 
@@ -79,7 +79,7 @@ def _train_and_score(training: TrainingState, until: int) -> tuple[float | None,
         return None, f"{error.where}: {error.found}", run.run_id
 
 
-def _best_so_far(training: TrainingState, run: tracking.TrialRun) -> float:
+def _best_so_far(training: TrainingState, run: run_logger.TrialRun) -> float:
     """The better of the score now and the best of the scheduled validations."""
     sign, metric = training.network.family.sign(training.trial.metric), training.trial.metric
     found = [scores for scores in (validate_now(training, run), training.progress.best_scores) if scores]

@@ -28,10 +28,10 @@ from apf_tasks.params.base import dotted
 from apf_tasks.runtime.calls import Contexts
 from apf_tasks.runtime.devices import peak_memory_gib
 from apf_tasks.runtime.launch import check_caller, run_on_ranks
-from apf_tasks.runtime.progress import progress as show_progress
+from apf_tasks.runtime.progress import progress
 from apf_tasks.runtime.sharding import full_state_dict
 from apf_tasks.runtime.signals import stop_signals
-from apf_tasks.tracking import run_logger as tracking
+from apf_tasks.tracking import run_logger
 from apf_tasks.training._compile import Compiler
 from apf_tasks.training.checkpoints import Checkpointer
 from apf_tasks.training.loop import Step
@@ -52,8 +52,8 @@ def train_model(out: Path, trial: TrainingInputs) -> TrainedModel:
 
 def recording_contexts() -> Contexts:
     """What makes a rank record in the MLflow run of this process, under the label of this stage call."""
-    pipeline, label = tracking.current_pipeline(), current_label()
-    return (functools.partial(tracking.within, pipeline), functools.partial(labelled_as, label))
+    pipeline, label = run_logger.current_pipeline(), current_label()
+    return (functools.partial(run_logger.within, pipeline), functools.partial(labelled_as, label))
 
 
 def _train_model(out: Path, trial: TrainingInputs) -> TrainedModel:
@@ -65,7 +65,7 @@ def _train_model(out: Path, trial: TrainingInputs) -> TrainedModel:
         return _finish(training, run, resumed_from)
 
 
-class NullRun(tracking.TrialRun):
+class NullRun(run_logger.TrialRun):
     """The run of a rank that is not the first: nothing is sent."""
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class NullRun(tracking.TrialRun):
 
 
 @contextmanager
-def trial_run(training: TrainingState) -> Iterator[tracking.TrialRun]:
+def trial_run(training: TrainingState) -> Iterator[run_logger.TrialRun]:
     """The MLflow run of the trial; says where the trial continues. The first rank alone has one."""
     if not training.ranks.first:
         yield NullRun()
@@ -90,11 +90,11 @@ def trial_run(training: TrainingState) -> Iterator[tracking.TrialRun]:
     model = training.trial.model
     facts = {"model.base": model.base, "model.max_tokens": model.max_tokens, "family.name": training.trial.family.name}
     facts |= dict(dotted(training.params.model_dump(mode="json"), "train."))
-    with tracking.trial_run(training.out, current_label(), facts, resumed_from) as run:
+    with run_logger.trial_run(training.out, current_label(), facts, resumed_from) as run:
         yield run
 
 
-def run_until(training: TrainingState, run: tracking.TrialRun, until: int) -> None:
+def run_until(training: TrainingState, run: run_logger.TrialRun, until: int) -> None:
     """Train to step `until` of the whole, or to the end of patience. What comes after does not change what is done."""
     if training.progress.stopped or training.progress.step >= until:
         return
@@ -102,7 +102,7 @@ def run_until(training: TrainingState, run: tracking.TrialRun, until: int) -> No
         (training.out / CHECKPOINT_DIR / PAUSED).unlink(missing_ok=True)
     network, loop = training.network, training.steps_to_come()
     compiler = Compiler(network.model, training.trial.runtime, network.place)
-    advancing = show_progress(f"train {current_label()}".strip(), until, "steps")
+    advancing = progress(f"train {current_label()}".strip(), until, "steps")
     with checkpoints(training) as kept, stop_signals() as stopping, advancing as advance, closing(loop):
         saved = time.monotonic()
         for step in loop:
@@ -172,7 +172,7 @@ def _is_better(scores: dict[str, float], best: dict[str, float], metric: str, si
     return sign * scores[metric] > sign * best[metric]
 
 
-def validate_now(training: TrainingState, run: tracking.TrialRun) -> dict[str, float]:
+def validate_now(training: TrainingState, run: run_logger.TrialRun) -> dict[str, float]:
     """Validation scores of the weights as they are; whether these are the best so far is not asked."""
     step, scores = training.validated
     if step != training.progress.step:
@@ -188,7 +188,7 @@ def _scores(training: TrainingState, predictions: list[Prediction]) -> dict[str,
     return dict(metric_scores(family, row_statistics(family, references, predictions, training.network.label_names)))
 
 
-def _finish(training: TrainingState, run: tracking.TrialRun, resumed_from: int | None) -> TrainedModel:
+def _finish(training: TrainingState, run: run_logger.TrialRun, resumed_from: int | None) -> TrainedModel:
     """Go back to the best weights, check that all of them moved, and write the model."""
     network, out, model = training.network.model, training.out, training.trial.model
     now = training.progress

@@ -11,7 +11,7 @@ import pandas as pd
 from apf_tasks.artifacts import RegisteredModel
 from apf_tasks.errors import RegistryError
 from apf_tasks.models.word_vectors import NEAREST, VECTORS, VOCABULARY, WordVectors, answer, read_word_vectors
-from apf_tasks.tracking import run_logger as tracking
+from apf_tasks.tracking import run_logger
 from apf_tasks.tracking.models import NOT_REGISTERED, Interface, ask_logged, log_code_model, register_logged
 from apf_tasks.word_vectors.artifacts import Corpus, TrainedVectors, VectorReport
 
@@ -32,7 +32,7 @@ def register_vectors(
     for file in (VECTORS, VOCABULARY):
         shutil.copy2(trained.path / file, folder / file)
     (folder / "README.md").write_text(model_card(corpus, trained, report, name), encoding="utf-8")
-    run_id = tracking.current_run(name)
+    run_id = run_logger.current_run(name)
     table = read_word_vectors(folder)
     uri, model_id = log_code_model(
         folder,

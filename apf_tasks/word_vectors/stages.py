@@ -18,9 +18,9 @@ from apf_tasks.word_vectors.artifacts import Corpus, TrainedVectors, VectorRepor
 )
 def read_corpus(out: Path, data: DataParams, corpus: CorpusParams) -> Corpus:
     """The texts of the source as sentences of words, some of them held out."""
-    from apf_tasks.word_vectors import corpus as texts
+    from apf_tasks.word_vectors.corpus import read_corpus
 
-    return texts.read_corpus(out, data, corpus)
+    return read_corpus(out, data, corpus)
 
 
 @stage(libraries=["gensim", "numpy", "safetensors", "jieba"])
@@ -49,6 +49,6 @@ def register_vectors(
     out: Path, corpus: Corpus, trained: TrainedVectors, report: VectorReport, name: str
 ) -> RegisteredModel:
     """The vectors in the registry, replayed before."""
-    from apf_tasks.word_vectors import register as packaging
+    from apf_tasks.word_vectors import register
 
-    return packaging.register_vectors(out, corpus, trained, report, name)
+    return register.register_vectors(out, corpus, trained, report, name)

@@ -11,7 +11,7 @@ from apf_tasks.errors import PromotionRefusedError
 from apf_tasks.params.gate import Event, NotifyParams
 from apf_tasks.promotion.gate import GateResult
 from apf_tasks.promotion.notices import Notification, post
-from apf_tasks.tracking import client as tracker
+from apf_tasks.tracking import tracker
 from flows.orchestration.settings import apply_defaults
 
 apply_defaults()  # prefect reads its settings when it is imported

@@ -14,7 +14,7 @@ import urllib.request
 
 from apf_tasks.cache import store
 from apf_tasks.serving._processes import START_SECONDS
-from apf_tasks.tracking import client as tracker
+from apf_tasks.tracking import tracker
 from flows.orchestration._interrupts import resend_lost_sigint
 from flows.orchestration._temporary_server import TemporaryServer
 

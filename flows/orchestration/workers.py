@@ -39,7 +39,7 @@ from apf_tasks.runtime.progress import (
     read_moment,
     throttled_logger,
 )
-from apf_tasks.tracking import run_logger as tracking
+from apf_tasks.tracking import run_logger
 from flows.orchestration.task import run_as_task
 from flows.orchestration.task_runners import STOP, WORKERS, Pool, environment_kept, interruptible, runner_of
 
@@ -133,7 +133,7 @@ class WorkerExecutor:
             partial(_environment, {name: value for name, value in os.environ.items() if name.startswith(TOLD)}),
             interruptible,
             partial(exclusive_device, self._runtime, beside),  # all beside it share the threads
-            partial(tracking.within, tracking.current_pipeline()),
+            partial(run_logger.within, run_logger.current_pipeline()),
             partial(_progress_file, moment),
         )
         call = RemoteCall(_run_stage, (stage.name, stage.label, arguments), contexts)

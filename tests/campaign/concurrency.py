@@ -19,7 +19,7 @@ from pathlib import Path
 from tests.campaign.common import PATIENCE, SMOKE, Cases, Figure, Workbench, document, last_line, rows_of, statuses
 from tests.support.paths import PROJECT
 
-MLFLOW = "from apf_tasks.tracking import client; client.client()"
+MLFLOW = "from apf_tasks.tracking import tracker; tracker.client()"
 PREFECT = (
     "from flows.orchestration.settings import apply_defaults; apply_defaults()\n"
     "from prefect.client.orchestration import get_client\n"

@@ -7,7 +7,7 @@ import tarfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from apf_tasks.tracking import client as tracker
+from apf_tasks.tracking import tracker
 from tests.support.paths import PROJECT
 
 ARCHIVE = PROJECT / "tests" / "fixtures" / "registered-versions.tar.xz"

@@ -91,13 +91,13 @@ def _label_decide(logits: torch.Tensor, label_names: Sequence[str]) -> list[Pred
 def _label_baselines(known: Texts, labels: Sequence[Any], asked: Texts, seed: int) -> dict[str, Sequence[Any]]:
     import pandas as pd
 
-    from apf_tasks.families.classification import baselines as b
+    from apf_tasks.families.classification import baselines
 
     rows = pd.Series(known), pd.Series(labels), pd.Series(asked)
     return {
-        "majority": b.majority_label(rows[1], len(asked)),
-        "tfidf_logistic_regression": b.tfidf_logistic_regression(*rows, seed),
-        "averaged_vectors_logistic_regression": b.averaged_vectors_logistic_regression(*rows, seed),
+        "majority": baselines.majority_label(rows[1], len(asked)),
+        "tfidf_logistic_regression": baselines.tfidf_logistic_regression(*rows, seed),
+        "averaged_vectors_logistic_regression": baselines.averaged_vectors_logistic_regression(*rows, seed),
     }
 
 
@@ -172,11 +172,11 @@ def _labels_tune(references: Sequence[Any], predictions: Sequence[Prediction]) -
 
 
 def _labels_baselines(known: Texts, labels: Sequence[Any], asked: Texts, seed: int) -> dict[str, Sequence[Any]]:
-    from apf_tasks.families.classification import baselines as b
+    from apf_tasks.families.classification import baselines
 
     return {
-        "majority": b.frequent_labels(labels, len(asked)),
-        "tfidf_logistic_regression": b.tfidf_one_against_rest(known, labels, asked, seed),
+        "majority": baselines.frequent_labels(labels, len(asked)),
+        "tfidf_logistic_regression": baselines.tfidf_one_against_rest(known, labels, asked, seed),
     }
 
 
@@ -200,11 +200,11 @@ def score(low: float, high: float) -> Target:
         return [{"prediction": low + share * (high - low)} for share in shares]
 
     def baselines(known: Texts, values: Sequence[Any], asked: Texts, seed: int) -> dict[str, Sequence[Any]]:
-        from apf_tasks.families.classification import baselines as b
+        from apf_tasks.families.classification import baselines
 
         return {
             "mean": [sum(values) / len(values)] * len(asked),
-            "tfidf_ridge": b.tfidf_ridge(known, values, asked),
+            "tfidf_ridge": baselines.tfidf_ridge(known, values, asked),
         }
 
     return Target(

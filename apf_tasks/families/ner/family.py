@@ -42,9 +42,9 @@ PARAMS = NerParams
 
 def check(params: NerParams, rows: pd.DataFrame) -> CheckedRows:
     """Tags in BIO, BIOES, IO or parts of speech, or spans by characters, become `text`, `tokens` and `tags`."""
-    from apf_tasks.families.ner import rows as _entity_rows
+    from apf_tasks.families.ner.rows import check
 
-    return _entity_rows.check(params, rows)
+    return check(params, rows)
 
 
 def labels(rows: pd.DataFrame) -> list[list[str]]:

@@ -44,10 +44,10 @@ def history(
     as_json: AsJson = False,
 ) -> None:
     """Every change of the champion. An interrupted change is completed first."""
-    from apf_tasks.tracking import champion as promotion
+    from apf_tasks.tracking import champion
     from flows.cli.registry._output import as_document, print_history
 
-    found = promotion.restore_aliases(name) if replay else promotion.history(name)
+    found = champion.restore_aliases(name) if replay else champion.history(name)
     print(as_document(found)) if as_json else print_history(out, found)
 
 
@@ -66,27 +66,27 @@ def promote(
     console_logging()
     if not gate:
         from apf_tasks.promotion.promote import challenger_of
-        from apf_tasks.tracking import champion as promotion
+        from apf_tasks.tracking import champion
 
         number = version or challenger_of(name)
-        move = promotion.promote(name, number, why or "by hand, no gate", promotion.champion_of(name))
+        move = champion.promote(name, number, why or "by hand, no gate", champion.champion_of(name))
         print(as_document(move)) if as_json else print_move(out, move)
         return
     from flows.orchestration.settings import warm_up_servers
 
     warm_up_servers()
-    from flows import promote as flow
+    from flows.promote import promote
 
-    verdict = flow.promote(name, version, why, dry_run)
+    verdict = promote(name, version, why, dry_run)
     print(json.dumps(verdict.model_dump(mode="json"))) if as_json else print_verdict(out, verdict)
 
 
 def rollback(name: Name, why: Why, as_json: AsJson = False) -> None:
     """Make the previous champion the champion again."""
-    from apf_tasks.tracking import champion as promotion
+    from apf_tasks.tracking import champion
     from flows.cli.registry._output import as_document, print_move
 
-    move = promotion.rollback(name, why)
+    move = champion.rollback(name, why)
     print(as_document(move)) if as_json else print_move(out, move)
 
 
@@ -112,10 +112,10 @@ def reconcile(as_json: AsJson = False) -> None:
     from flows.orchestration._console import console_logging
 
     console_logging()
-    from apf_tasks.runs.reconcile import reconcile as put_right
+    from apf_tasks.runs.reconcile import reconcile
     from flows.cli.registry._output import as_document, print_reconciled
 
-    found = put_right()
+    found = reconcile()
     print(as_document(found)) if as_json else print_reconciled(out, found)
 
 

@@ -97,9 +97,9 @@ def estimate_plan(
         planned = plan_memory(found.trainings, device)
     if not measure or not can_measure(found):
         return Estimated(found, None, planned)
-    from apf_tasks.planning.measure import measure_speed as warm_up
+    from apf_tasks.planning.measure import measure_speed
 
-    return Estimated(found, warm_up(found.trainings[0]), planned)
+    return Estimated(found, measure_speed(found.trainings[0]), planned)
 
 
 def can_measure(found: Estimate) -> bool:

@@ -50,11 +50,11 @@ def similar(
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="Nearest words to show.")] = 10,
 ) -> None:
     """Query word vectors: the nearest words of one word, or the cosine of two."""
-    from apf_tasks.word_vectors.similar import similar as ask
+    from apf_tasks.word_vectors.similar import similar
     from flows.orchestration._console import console_logging
 
     console_logging()
-    print_similar(out, word, other, ask(model, word, other, count))
+    print_similar(out, word, other, similar(model, word, other, count))
 
 
 def word_document(done: PipelineRun) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def serve(work: bool = False) -> None:
 
 def _start_mlflow(started: Started) -> None:
     from apf_tasks.runs.reused import deliver_outbox
-    from apf_tasks.tracking import client as tracker
+    from apf_tasks.tracking import tracker
 
     tracker.client()
     deliver_outbox()

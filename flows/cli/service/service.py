@@ -31,9 +31,9 @@ def retrain(
     console_logging()
     warm_up_servers()
     from flows.cli.registry._output import print_retrained
-    from flows.retrain import retrain as flow
+    from flows.retrain import retrain
 
-    found = flow(params, parse_overrides(overrides or ()), refresh, dry_run)
+    found = retrain(params, parse_overrides(overrides or ()), refresh, dry_run)
     if as_json:
         print(json.dumps(found.model_dump(mode="json")))
     else:
@@ -57,9 +57,9 @@ def drift(
     console_logging()
     warm_up_servers()
     from flows.cli.registry._output import print_drift
-    from flows.drift import drift as flow
+    from flows.drift import drift
 
-    report = flow(params, parse_overrides(overrides or ()))
+    report = drift(params, parse_overrides(overrides or ()))
     if as_json:
         print(json.dumps(report.model_dump(mode="json", exclude={"path"})))
     else:

@@ -16,7 +16,7 @@ from apf_tasks.cache.journal import PipelineRun, journal
 from apf_tasks.params.file import load_params
 from apf_tasks.pipelines import pipeline
 from apf_tasks.planning.plan import plan_stages
-from apf_tasks.tracking import client as tracker
+from apf_tasks.tracking import tracker
 from flows.cli.main import main
 from tests.support.projects import handle, run, work_in_copy, working_in, write_project
 from tests.support.tiny import review_rows, tiny_bert, write_jsonl

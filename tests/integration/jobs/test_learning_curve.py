@@ -10,7 +10,7 @@ import pytest
 from apf_tasks.cache.journal import journal
 from apf_tasks.params.file import load_params
 from apf_tasks.pipelines import pipeline
-from apf_tasks.tracking import client as tracker
+from apf_tasks.tracking import tracker
 from flows.cli.main import main
 from flows.cli.runs.plan import estimate_plan
 from tests.support.paths import PROJECT

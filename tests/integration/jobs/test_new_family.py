@@ -20,7 +20,7 @@ from apf_tasks.params.file import load_params
 from apf_tasks.pipelines import pipeline
 from apf_tasks.planning.plan import plan_stages
 from apf_tasks.runs.recorded import recorded
-from apf_tasks.tracking import client as tracker
+from apf_tasks.tracking import tracker
 from tests.support.paths import PROJECT
 from tests.support.tiny import review_rows, write_jsonl
 

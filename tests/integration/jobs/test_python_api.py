@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import apf_tasks as apf
-from apf_tasks.tracking import client as tracker
+from apf_tasks.tracking import tracker
 from apf_tasks.tracking.registry import GATE_TAG
 from tests.support.paths import PROJECT
 

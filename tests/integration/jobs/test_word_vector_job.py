@@ -20,7 +20,7 @@ from apf_tasks.models.word_vectors import nearest, read_word_vectors, similarity
 from apf_tasks.params.file import load_word_vectors
 from apf_tasks.pipelines import word_vector_pipeline
 from apf_tasks.planning.plan import plan_stages
-from apf_tasks.tracking import client as tracker
+from apf_tasks.tracking import tracker
 from apf_tasks.word_vectors.artifacts import TrainedVectors, VectorReport
 from apf_tasks.word_vectors.similar import similar
 from flows.cli.main import main

@@ -14,8 +14,7 @@ from apf_tasks.cache.journal import journal
 from apf_tasks.errors import RegistryError
 from apf_tasks.params.file import load_params
 from apf_tasks.runs.differences import provenance_diff
-from apf_tasks.tracking import client as tracker
-from apf_tasks.tracking import run_logger as tracking
+from apf_tasks.tracking import run_logger, tracker
 from apf_tasks.tracking.past_runs import local_params, past_run
 from apf_tasks.tracking.provenance import Provenance
 from flows.cli.main import main
@@ -181,7 +180,7 @@ def test_changed_data_are_said_before_they_are_used(project: Path, runs: dict[st
 
 
 def test_a_different_outcome_is_said(project: Path, runs: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    tracking.log_metrics(runs["poor"], {"test/accuracy": 0.125})
+    run_logger.log_metrics(runs["poor"], {"test/accuracy": 0.125})
     found = document(capsys, "rerun", runs["poor"])
     assert not found["equal"]
     assert found["scores"]["test/accuracy"]["recorded"] == 0.125

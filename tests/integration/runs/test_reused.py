@@ -18,8 +18,7 @@ from apf_tasks.params.file import load_params, origin
 from apf_tasks.pipelines import pipeline
 from apf_tasks.runs import reused
 from apf_tasks.runs.recorded import recorded
-from apf_tasks.tracking import client as tracker
-from apf_tasks.tracking import outbox
+from apf_tasks.tracking import outbox, tracker
 from flows.retrain import retrain
 from tests.support.projects import apf, work_in_copy, working_in, write_project
 from tests.support.tiny import tiny_bert

@@ -21,7 +21,7 @@ from apf_tasks.artifacts import Rung, Selection, TrainedModel
 from apf_tasks.cache import store
 from apf_tasks.cache.journal import PipelineRun
 from apf_tasks.errors import ApfError
-from apf_tasks.tracking import client as tracker
+from apf_tasks.tracking import tracker
 from apf_tasks.user_cache import copy_empty_database
 from tests.support.paths import PROJECT
 from tests.support.projects import handles, run, work_in_copy, working_in, write_project

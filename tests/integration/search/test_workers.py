@@ -18,7 +18,7 @@ from apf_tasks.cache import store
 from apf_tasks.errors import ParamsError, WorkersError
 from apf_tasks.params.train import RuntimeParams
 from apf_tasks.runtime.device_slots import exclusive_device
-from apf_tasks.tracking import client as tracker
+from apf_tasks.tracking import tracker
 from flows.orchestration.workers import WorkerExecutor
 from tests.support.paths import PROJECT
 from tests.support.projects import handles, run, write_project

@@ -13,9 +13,7 @@ from pathlib import Path
 import pytest
 
 from apf_tasks.errors import RegistryError
-from apf_tasks.tracking import client as tracker
-from apf_tasks.tracking import outbox
-from apf_tasks.tracking import run_logger as tracking
+from apf_tasks.tracking import outbox, run_logger, tracker
 from tests.support.projects import apf
 from tests.support.tracking_server import Server
 
@@ -28,7 +26,7 @@ def test_a_tracker_that_comes_and_goes_gets_every_point_once(
 
     caplog.set_level(logging.INFO, logger="apf")
     started = time.monotonic()
-    with tracking.trial_run(tmp_path, "trial", {"train.epochs": 1}, None) as run:
+    with run_logger.trial_run(tmp_path, "trial", {"train.epochs": 1}, None) as run:
         run.log(1, {"train/loss": 3.0})
         run.flush()
         while not points():
@@ -59,7 +57,7 @@ def test_a_tracker_that_comes_and_goes_gets_every_point_once(
 
 
 def test_what_was_sent_and_not_marked_is_not_sent_again(mlruns: Path, tmp_path: Path) -> None:
-    with tracking.trial_run(tmp_path, "trial", {}, None) as run:
+    with run_logger.trial_run(tmp_path, "trial", {}, None) as run:
         run.log(1, {"train/loss": 3.0})
     lines = [outbox.MetricPoint("train/loss", 3.0 / step, step, step) for step in (1, 2)]
     left = outbox.Outbox(run.run_id)
@@ -79,12 +77,12 @@ def test_reconcile_puts_right_what_killed_processes_left(
     mlruns: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     script = (
-        "import os, pathlib, signal; from apf_tasks.tracking import run_logger as tracking\n"
-        f"with tracking.trial_run(pathlib.Path({str(tmp_path)!r}), 'trial', {{}}, None) as run:\n"
+        "import os, pathlib, signal; from apf_tasks.tracking import run_logger\n"
+        f"with run_logger.trial_run(pathlib.Path({str(tmp_path)!r}), 'trial', {{}}, None) as run:\n"
         "    run.log(1, {'train/loss': 3.0}); run.flush(); os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -signal.SIGKILL
-    with tracking.trial_run(tmp_path / "..", "at work", {}, None) as at_work:
+    with run_logger.trial_run(tmp_path / "..", "at work", {}, None) as at_work:
         capsys.readouterr()
         assert apf("reconcile", "--json") == 0
         found = json.loads(capsys.readouterr().out)

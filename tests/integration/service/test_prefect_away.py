@@ -17,7 +17,7 @@ from apf_tasks.cache import store
 from apf_tasks.serving._processes import free_port
 from apf_tasks.tracking.registry import aliases_of
 from apf_tasks.user_cache import copy_empty_database
-from flows.orchestration import settings as environment
+from flows.orchestration import settings
 from flows.orchestration._interrupts import resend_lost_sigint
 from tests.integration.service.test_team import answers
 from tests.integration.service.test_up import BIN, wait_until
@@ -106,7 +106,7 @@ def test_ctrl_c_in_a_destructor_comes_again_and_prints_nothing(capsys: pytest.Ca
 @pytest.mark.usefixtures("hears_ctrl_c")
 def test_ctrl_c_cannot_fall_into_what_hears_the_lost_one(capsys: pytest.CaptureFixture[str]) -> None:
     def ask_again(frame: FrameType, event: str, argument: object) -> None:
-        if event == "call" and frame.f_code.co_filename == environment.__file__:
+        if event == "call" and frame.f_code.co_filename == settings.__file__:
             signal.raise_signal(signal.SIGINT)
 
     resend_lost_sigint()

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from apf_tasks.errors import PromotionRefusedError, RegistryError
-from apf_tasks.tracking import champion as promotion
-from apf_tasks.tracking import client as tracker
+from apf_tasks.tracking import champion, tracker
 from apf_tasks.tracking.champion import Promotion, add_challenger, history, log_file, promote, restore_aliases, rollback
 from apf_tasks.tracking.registry import aliases_of
 
@@ -29,7 +28,7 @@ PROCESSES.set_forkserver_preload(["mlflow", *STORES, "apf_tasks.tracking.champio
 def promoted_until(at: int, mlruns: str) -> None:
     """Version 2 becomes the champion, but for a kill after step `at`, or before the first one (-1)."""
     os.environ["APF_MLRUNS"] = mlruns
-    real = promotion._apply
+    real = champion._apply
 
     def steps(move: Promotion) -> Iterator[str]:
         for number, name in enumerate(real(move) if at >= 0 else [""]):
@@ -37,7 +36,7 @@ def promoted_until(at: int, mlruns: str) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
             yield name
 
-    promotion._apply = steps
+    champion._apply = steps
     promote(NAME, 2, "better", 1)
 
 
@@ -81,7 +80,7 @@ def test_the_first_version_is_the_champion_and_each_new_one_the_challenger() -> 
 def test_a_promotion_and_its_rollback_are_written_down() -> None:
     promote(NAME, 3, "better on reviews", 1, {"beat_champion": "+0.02 [+0.01, +0.03]"})
     assert aliases_of(NAME) == {"champion": 3, "previous": 1, "challenger": 3}
-    tag = tracker.client().get_model_version(NAME, "3").tags[promotion.TAG]
+    tag = tracker.client().get_model_version(NAME, "3").tags[champion.TAG]
     assert "better on reviews" in tag
     assert "+0.02 [+0.01, +0.03]" in tag
     rollback(NAME, "slower than thought")

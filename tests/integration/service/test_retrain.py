@@ -21,7 +21,7 @@ from apf_tasks.errors import ParamsError, PromotionRefusedError, SourceError
 from apf_tasks.params.experiment import Params
 from apf_tasks.params.file import load_params
 from apf_tasks.promotion.champion_rows import champion_split
-from apf_tasks.tracking import client as tracker
+from apf_tasks.tracking import tracker
 from apf_tasks.tracking.champion import history
 from apf_tasks.tracking.past_runs import artifact, past_run
 from apf_tasks.tracking.registry import aliases_of

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from apf_tasks.errors import ApfError
-from apf_tasks.tracking import client as tracker
+from apf_tasks.tracking import tracker
 from flows.orchestration._temporary_server import DATABASE_URL, TemporaryServer
 from flows.orchestration.settings import apply_defaults
 from tests.integration.service.test_team import answers

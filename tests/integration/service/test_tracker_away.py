@@ -12,8 +12,7 @@ import yaml
 from apf_tasks.artifacts import Selection
 from apf_tasks.cache import store
 from apf_tasks.errors import RegistryError
-from apf_tasks.tracking import client as tracker
-from apf_tasks.tracking import run_logger as tracking
+from apf_tasks.tracking import run_logger, tracker
 from tests.support.projects import handle, run
 from tests.support.tiny import review_rows, tiny_bert, write_jsonl
 from tests.support.tracking_server import Proxy
@@ -41,7 +40,7 @@ def test_a_lost_answer_leaves_one_run(proxy: Proxy, tmp_path: Path) -> None:
 
     logging.getLogger("apf").addFilter(recover)
     try:
-        with tracking.trial_run(tmp_path, "trial", {"train.epochs": 1}, None) as trial:
+        with run_logger.trial_run(tmp_path, "trial", {"train.epochs": 1}, None) as trial:
             assert tracker.client().get_run(trial.run_id).data.params == {"train.epochs": "1"}
     finally:
         logging.getLogger("apf").removeFilter(recover)
@@ -54,11 +53,11 @@ def test_the_next_start_finds_the_run_whose_creation_was_never_heard_of(
 ) -> None:
     monkeypatch.setattr(tracker, "PATIENCE_SECONDS", 0.0)
     proxy.loses = "runs/create"
-    with pytest.raises(RegistryError, match="to record there"), tracking.trial_run(tmp_path, "trial", {}, None):
+    with pytest.raises(RegistryError, match="to record there"), run_logger.trial_run(tmp_path, "trial", {}, None):
         raise AssertionError
     proxy.loses = ""
     assert runs() == ["RUNNING"]
-    with tracking.trial_run(tmp_path, "trial", {}, None):
+    with run_logger.trial_run(tmp_path, "trial", {}, None):
         assert runs() == ["RUNNING"]
     assert runs() == ["FINISHED"]
 
@@ -72,7 +71,7 @@ def test_a_tracker_that_is_away_for_a_moment_is_waited_for(
     proxy.refuses = True
     timer = threading.Timer(1.0, setattr, (proxy, "refuses", False))
     timer.start()
-    with tracking.trial_run(tmp_path, "trial", {}, None):
+    with run_logger.trial_run(tmp_path, "trial", {}, None):
         assert runs() == ["RUNNING"]
     timer.join()
     said = [record.message for record in caplog.records]

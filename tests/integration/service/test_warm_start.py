@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from apf_tasks.tracking import client as tracker
+from apf_tasks.tracking import tracker
 from tests.support.databases import Databases
 from tests.support.paths import PROJECT
 from tests.support.tiny import tiny_bert

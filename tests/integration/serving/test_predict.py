@@ -15,11 +15,10 @@ import pytest
 from rich.console import Console
 
 from apf_tasks.errors import DataError
-from apf_tasks.serving import _row_chunks as row_chunks
-from apf_tasks.serving import predict_file as scoring
+from apf_tasks.serving import _row_chunks, predict_file
 from apf_tasks.serving.onnx.export import Exported
 from apf_tasks.serving.predict_file import score_file
-from apf_tasks.tracking import client as tracker
+from apf_tasks.tracking import tracker
 from flows.cli.registry._output import print_exported
 from tests.support.paths import PROJECT
 from tests.support.projects import apf
@@ -32,16 +31,16 @@ MODEL = "models:/sentiment/1"
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from apf_tasks.serving import _row_chunks as row_chunks, predict_file as scoring
+from apf_tasks.serving import _row_chunks, predict_file
 
-write, written = scoring._write_part, []
+write, written = predict_file._write_part, []
 def write_and_die(table, part):
     write(table, part)
     written.append(part)
     if len(written) == 3:
         os.kill(os.getpid(), signal.SIGKILL)
-scoring._write_part = write_and_die
-scoring.score_file(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
+predict_file._write_part = write_and_die
+predict_file.score_file(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
 """
 
 
@@ -86,12 +85,12 @@ def test_a_row_for_every_row(tmp_path: Path, ending: str) -> None:
 
 
 def test_a_kill_costs_what_was_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_chunks.chunks, "__defaults__", (100,))
+    monkeypatch.setattr(_row_chunks.chunks, "__defaults__", (100,))
     source = tmp_path / "in.csv"
     pd.DataFrame(review_rows(650)).to_csv(source, index=False)
     score_file(MODEL, source, tmp_path / "whole.csv")
     target = tmp_path / "out.csv"
-    code = "from apf_tasks.serving import _row_chunks as row_chunks; row_chunks.chunks.__defaults__ = (100,)\n" + KILLED
+    code = "from apf_tasks.serving import _row_chunks; _row_chunks.chunks.__defaults__ = (100,)\n" + KILLED
     command = [sys.executable, "-c", code, MODEL, str(source), str(target)]
     killed = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(PROJECT)}, capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -100,8 +99,8 @@ def test_a_kill_costs_what_was_not_written(tmp_path: Path, monkeypatch: pytest.M
     assert len(before) == 3
     assert not target.exists()
     written: list[Path] = []
-    write = scoring._write_part
-    monkeypatch.setattr(scoring, "_write_part", lambda table, part: (written.append(part), write(table, part)))
+    write = predict_file._write_part
+    monkeypatch.setattr(predict_file, "_write_part", lambda table, part: (written.append(part), write(table, part)))
     assert score_file(MODEL, source, target).rows == 650
     assert not set(written) & set(before)
     assert target.read_bytes() == (tmp_path / "whole.csv").read_bytes()

@@ -20,7 +20,7 @@ import pytest
 
 from apf_tasks.evaluation.registered.model import load_registered
 from apf_tasks.serving.predict_file import score_file
-from apf_tasks.tracking import client as tracker
+from apf_tasks.tracking import tracker
 from tests.support.paths import PROJECT
 from tests.support.registered_versions import NAMES, Old, restore
 

@@ -12,7 +12,7 @@ import pytest
 
 from apf_tasks.cache import store
 from apf_tasks.params.train import RuntimeParams
-from apf_tasks.runtime import _nodes as nodes
+from apf_tasks.runtime import _nodes
 from apf_tasks.runtime._nodes import (
     ADDRESS,
     WANTED,
@@ -61,7 +61,7 @@ def test_a_call_is_joined_by_as_many_as_it_wants_and_only_while_it_lives() -> No
 
 
 def test_waiting_for_a_call_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nodes, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(_nodes, "POLL_SECONDS", 0.01)
     assert next_call({}, 0.05, []) is None
     assert next_call({}, float("inf"), [15]) is None
 
@@ -75,7 +75,7 @@ def test_one_machine_needs_no_meeting() -> None:
 
 def test_torchrun_is_told_where_the_first_machine_is() -> None:
     wanted = NodeRequest(address="a", port=1234, nodes=3, devices=8, device="cuda")
-    assert nodes.torchrun_options(wanted, 2, 8, "cuda") == [
+    assert _nodes.torchrun_options(wanted, 2, 8, "cuda") == [
         "--nnodes=3",
         "--node-rank=2",
         "--nproc-per-node=8",

@@ -22,8 +22,7 @@ from apf_tasks.params.train import RuntimeParams
 from apf_tasks.runtime._rank import CALLER
 from apf_tasks.runtime.launch import check_caller, run_on_ranks
 from apf_tasks.runtime.ranks import Ranks
-from apf_tasks.tracking import client as tracker
-from apf_tasks.tracking import run_logger as tracking
+from apf_tasks.tracking import run_logger, tracker
 from tests.integration.training.test_train_stage import PARAMS, points, prepared, started, train, wait_for
 from tests.support import rank_calls
 from tests.support.tiny import tiny_model
@@ -80,14 +79,14 @@ def test_two_ranks_that_divide_a_model_save_when_told_to_stop_and_any_number_goe
 ) -> None:
     out = tmp_path / "out"
     process = started([str(folder), str(out), "60", "2"])
-    wait_for((out / tracking.RUN_FILE).exists, process)
+    wait_for((out / run_logger.RUN_FILE).exists, process)
     process.send_signal(signal.SIGTERM)
     error = process.communicate()[1]
     assert "SIGTERM at step" in error
     assert "the same command continues from it" in error
     assert len(list((out / CHECKPOINT_DIR).glob("state-*/*.distcp"))) == 2  # each rank wrote its part
     shutil.copytree(out, tmp_path / "other")
-    (tmp_path / "other" / tracking.RUN_FILE).unlink()  # a run of its own, without the points up to here
+    (tmp_path / "other" / run_logger.RUN_FILE).unlink()  # a run of its own, without the points up to here
     continued = train(folder, out, params=LONGER)
     assert continued.resumed_from_step
     same_as_alone(continued, alone)

@@ -23,8 +23,7 @@ from apf_tasks.inputs import TrainingInputs
 from apf_tasks.params.family import FamilyParams
 from apf_tasks.params.model import ModelParams
 from apf_tasks.params.train import RuntimeParams, TrainParams
-from apf_tasks.tracking import client as tracker
-from apf_tasks.tracking import run_logger as tracking
+from apf_tasks.tracking import run_logger, tracker
 from apf_tasks.training.train import train_model
 from tests.support.tiny import review_rows, tiny_bert
 
@@ -156,7 +155,7 @@ def test_killed_at_any_moment_it_continues_to_the_same_bits(folder: Path, tmp_pa
 
 def test_sigterm_saves_a_checkpoint_first(folder: Path, tmp_path: Path) -> None:
     process = started([str(folder), str(tmp_path / "out"), "60", "1"])
-    wait_for((tmp_path / "out" / tracking.RUN_FILE).exists, process)
+    wait_for((tmp_path / "out" / run_logger.RUN_FILE).exists, process)
     time.sleep(0.3)
     process.send_signal(signal.SIGTERM)
     error = process.communicate()[1]

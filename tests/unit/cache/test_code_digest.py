@@ -283,7 +283,7 @@ def test_modules_that_count_by_definitions_are_never_taken_whole() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["errors", "sources.package_index", "runtime.progress", "cache.stage", "tracking.client", "tracking.run_logger"],
+    ["errors", "sources.package_index", "runtime.progress", "cache.stage", "tracking.tracker", "tracking.run_logger"],
 )
 def test_what_is_taken_from_reporting_modules_is_decided(module: str) -> None:
     """A new name counts until WITHOUT_INFLUENCE has it: put it there, or what decides a result elsewhere."""

@@ -11,7 +11,7 @@ import pytest
 
 from apf_tasks.cache import store
 from apf_tasks.cache.workspace import Workspace, current_workspace
-from apf_tasks.tracking import client as tracker
+from apf_tasks.tracking import tracker
 
 
 def recorded(workspace: Workspace, name: str, together: threading.Barrier | None = None) -> set[str]:

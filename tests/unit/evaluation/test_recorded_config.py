@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from apf_tasks.errors import ParamsError, RegistryError
-from apf_tasks.evaluation.registered import recorded_config as served_config
+from apf_tasks.evaluation.registered import recorded_config
 from apf_tasks.evaluation.registered.recorded_config import ServedConfig, read_config
 from apf_tasks.params.family import family_params
 from apf_tasks.params.model import ModelParams
@@ -56,8 +56,8 @@ def test_a_renamed_field_is_migrated(monkeypatch: pytest.MonkeyPatch) -> None:
         model = dict(config["model"])
         return config | {"model": model | {"max_tokens": model.pop("limit")}}
 
-    monkeypatch.setattr(served_config, "MIGRATIONS", (limit_was_called_max_tokens,))
-    monkeypatch.setattr(served_config, "CONFIG_VERSION", 2)
+    monkeypatch.setattr(recorded_config, "MIGRATIONS", (limit_was_called_max_tokens,))
+    monkeypatch.setattr(recorded_config, "CONFIG_VERSION", 2)
     assert read_config(WHERE, FIRST | {"model": {"limit": 96}}).model["max_tokens"] == 96
     kept = read_config(WHERE, FIRST | {"config_version": 2, "model": {"max_tokens": 32}})
     assert kept.model == {"max_tokens": 32}

@@ -20,7 +20,7 @@ from apf_tasks.evaluation.predictor import (
     predict_rows,
 )
 from apf_tasks.examples import IGNORE_INDEX, Columns, Examples, token_table
-from apf_tasks.families.causal_lm import family as causal_lm
+from apf_tasks.families.causal_lm import family
 from apf_tasks.families.causal_lm.chat import DEFAULT_TEMPLATE, Chat
 from apf_tasks.families.causal_lm.conversations import prompt_of, turns_of
 from apf_tasks.families.causal_lm.family import SAMPLES, CausalLMParams
@@ -428,7 +428,7 @@ def test_cells_of_a_table_stay_cells(overfitted: Predictor, tmp_path: Path) -> N
 def test_prompts_are_answered_together_whatever_the_lengths_of_their_rows(
     overfitted: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(causal_lm, "SAMPLES", 3)
+    monkeypatch.setattr(family, "SAMPLES", 3)
     rows = pairs(("A cow?", "moo"), ("A cow?", "moo " * 9), ("A cat?", "meow"), *[("A cat?", "meow " * 9)] * 4)
     examples = Examples(token_table(INSTRUCTIONS.encode(rows, overfitted.base, ())))
     together: list[int] = []

@@ -16,8 +16,7 @@ from transformers import PreTrainedModel
 from apf_tasks.data.batching import collate, collate_packed
 from apf_tasks.evaluation.predictor import Placement, Predictor
 from apf_tasks.examples import IGNORE_INDEX, Columns, Examples, token_table
-from apf_tasks.families._language_model import head as _lm_head
-from apf_tasks.families._language_model import scoring as _lm
+from apf_tasks.families._language_model import head, scoring
 from apf_tasks.families.causal_lm.family import CausalLMParams
 from apf_tasks.families.masked_lm.family import MaskedLMParams
 from apf_tasks.family import BaselineInputs, Family, get_family
@@ -83,8 +82,8 @@ def test_the_loss_and_its_gradient_are_those_of_all_logits(
     model = network.model
     batch = collate(columns_of(family, network.base), network.base.pad_id, CPU)
     targets = int((batch["labels"] != IGNORE_INDEX).sum())
-    monkeypatch.setattr(_lm_head, "LOGITS_AT_ONCE", model.config.vocab_size * math.ceil(targets / pieces))
-    assert _lm_head.head_of(model) is not None
+    monkeypatch.setattr(head, "LOGITS_AT_ONCE", model.config.vocab_size * math.ceil(targets / pieces))
+    assert head.head_of(model) is not None
     model.train()
     expected = reference_loss(model, batch, shift)
     found = family.loss(model, batch)
@@ -100,7 +99,7 @@ def test_logits_are_never_made_for_more_positions_than_fit(
     network = network_of(folders[name], family)
     config = network.model.config
     batch = collate(columns_of(family, network.base), network.base.pad_id, CPU)
-    monkeypatch.setattr(_lm_head, "LOGITS_AT_ONCE", 10 * config.vocab_size)
+    monkeypatch.setattr(head, "LOGITS_AT_ONCE", 10 * config.vocab_size)
     with torch.profiler.profile(record_shapes=True, acc_events=True) as profile:
         family.loss(network.model, batch).backward()
         with torch.inference_mode():
@@ -122,7 +121,7 @@ def test_a_head_that_is_not_known_is_left_to_the_model(folders: dict[str, Path])
 
     network.model.forward = doubled
     batch = collate(columns_of(CAUSAL, network.base), network.base.pad_id, CPU)
-    assert _lm_head.head_of(network.model) is None
+    assert head.head_of(network.model) is None
     torch.testing.assert_close(CAUSAL.loss(network.model, batch), reference_loss(network.model, batch, 1))
 
 
@@ -131,7 +130,7 @@ def test_judging_counts_nats_tokens_and_right_guesses_of_each_example(folders: d
     model, base = network.model.eval(), network.base
     columns = columns_of(CAUSAL, base)
     with torch.inference_mode():
-        judged = _lm.token_log_likelihood(model, collate(columns, base.pad_id, CPU), shift=1)
+        judged = scoring.token_log_likelihood(model, collate(columns, base.pad_id, CPU), shift=1)
         for i, (ids, labels) in enumerate(zip(columns["input_ids"], columns["labels"], strict=True)):
             logits = model(input_ids=torch.tensor([ids])).logits[0, :-1]
             wanted = torch.tensor(labels[1:])
@@ -184,8 +183,8 @@ def test_a_document_says_nothing_about_the_one_packed_behind_it(name: str, folde
 
 
 def test_a_model_that_sees_what_comes_is_told_from_one_that_does_not(folders: dict[str, Path]) -> None:
-    assert _lm.is_causal(network_of(folders["llama"], CAUSAL).model)
-    assert not _lm.is_causal(network_of(folders["bert"], MASKED).model)
+    assert scoring.is_causal(network_of(folders["llama"], CAUSAL).model)
+    assert not scoring.is_causal(network_of(folders["bert"], MASKED).model)
 
 
 def evidence(rows: list[tuple[int, list[int], list[int]]], count: int) -> BaselineInputs:
@@ -202,7 +201,7 @@ def test_ngrams_know_the_labelled_tokens_alone_and_what_stands_before_them() -> 
     # learned: 5 5 6 after context 9, and 6 after 5 5; tokens without a label are context only
     train = evidence([(0, [9, 5, 5, 6], [0, 5, 5, 6])], 1)
     test = evidence([(0, [9, 5, 6], [0, 5, 6]), (0, [6, 6], [0, 6]), (1, [5, 5, 6, 7], [0, 0, 6, 0])], 2)
-    found = _lm.ngram_baselines(train, test)
+    found = scoring.ngram_baselines(train, test)
     # 3 tokens of 2 types over 10 ids: p(5) = (2 + 2/10) / 5, p(6) = (1 + 2/10) / 5
     five, six = 2.2 / 5, 1.2 / 5
     assert found["unigram"][0] == pytest.approx([-math.log(five) - 2 * math.log(six), 3])
@@ -217,11 +216,13 @@ def test_ngrams_know_the_labelled_tokens_alone_and_what_stands_before_them() -> 
 
 def test_columns_come_as_arrays_of_each_example() -> None:
     examples = Examples(token_table({"input_ids": [[1, 2], [3], [4, 5, 6]], "labels": [[1, 2], [3], [4, 5, 6]]}))
-    assert [a.tolist() for a in _lm.arrays(examples, "input_ids")] == [[1, 2], [3], [4, 5, 6]]
+    assert [a.tolist() for a in scoring.arrays(examples, "input_ids")] == [[1, 2], [3], [4, 5, 6]]
 
 
 def test_rows_of_several_windows_add_up() -> None:
-    found = _lm.summed_pieces([[{"prediction": [2.0, 1.0]}, {"prediction": [4.0, 2.0]}], [{"prediction": [0.0, 0.0]}]])
+    found = scoring.summed_pieces(
+        [[{"prediction": [2.0, 1.0]}, {"prediction": [4.0, 2.0]}], [{"prediction": [0.0, 0.0]}]]
+    )
     assert found[0]["prediction"] == [6.0, 3.0]
     assert found[0]["perplexity"] == pytest.approx(math.exp(2))
     assert math.isnan(found[1]["perplexity"])
@@ -229,17 +230,17 @@ def test_rows_of_several_windows_add_up() -> None:
 
 def test_words_become_a_text_and_what_is_no_text_has_its_reason() -> None:
     words = [["迈向", "新", "世纪"], ["Two", "words"], None, [], [1, 2], "a text"]
-    checked = _lm.check_text(pd.DataFrame({"tokens": pd.Series(words, dtype=object)}))
+    checked = scoring.check_text(pd.DataFrame({"tokens": pd.Series(words, dtype=object)}))
     assert list(checked.rows["text"][:2]) == ["迈向新世纪", "Two words"]
     assert list(checked.reasons) == ["", "", "empty text", "empty text", "the text is not a string", ""]
     texts = pd.DataFrame({"text": pd.Series(["good", None, ["One.", "Two."], {"a": 1}], dtype=object)})
-    assert list(_lm.check_text(texts).reasons) == ["", "empty text", "", "the text is not a string"]
-    assert _lm.check_text(texts).rows["text"][2] == "One. Two."
+    assert list(scoring.check_text(texts).reasons) == ["", "empty text", "", "the text is not a string"]
+    assert scoring.check_text(texts).rows["text"][2] == "One. Two."
 
 
 def test_the_easiest_and_the_hardest_texts_are_shown() -> None:
     predictions = [{"prediction": [0.0, n], "perplexity": float(p)} for n, p in [(3, 9), (0, math.nan), (2, 4), (5, 7)]]
-    found = _lm.extremes(["nine", "none", "four", "x" * 999], predictions)
+    found = scoring.extremes(["nine", "none", "four", "x" * 999], predictions)
     assert [row["text"][:4] for row in found["easiest"]] == ["four", "xxxx", "nine"]
     assert [row["perplexity"] for row in found["hardest"]] == [9, 7, 4]
     assert len(found["easiest"][1]["text"]) == 200

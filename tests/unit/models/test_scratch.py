@@ -15,6 +15,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from apf_tasks import stages
 from apf_tasks.artifacts import Split
 from apf_tasks.cache.journal import NotComputedYet, Pending
 from apf_tasks.data.base_model import build_base, training_texts
@@ -30,7 +31,6 @@ from apf_tasks.params.file import validate
 from apf_tasks.params.model import ModelParams, TokenizerParams
 from apf_tasks.sources.models import model_folder, model_identity
 from apf_tasks.stages import as_model_params
-from apf_tasks.stages import build_base as build_base_stage
 from tests.support.paths import PROJECT
 from tests.support.tiny import TINY_SIZES, review_rows
 
@@ -324,8 +324,8 @@ def test_added_tokens_are_there_from_the_start(tmp_path: Path) -> None:
 def test_the_address_of_what_was_built_leads_back_to_it(tmp_path: Path, mlruns: Path) -> None:
     split = split_of(tmp_path / "split", review_rows(20))
     asked = scratch(), TokenizerParams(train="wordpiece", vocab_size=300)
-    record = build_base_stage.record(split, *asked, SENTIMENT)
-    built = build_base_stage.run(record, (split, *asked, SENTIMENT), {})
+    record = stages.build_base.record(split, *asked, SENTIMENT)
+    built = stages.build_base.run(record, (split, *asked, SENTIMENT), {})
     model = as_model_params(built, asked[0])
     assert model.base == f"stages:build_base/{record.key}"
     assert ModelParams.model_validate(model.model_dump()) == model

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from apf_tasks.errors import SourceError
-from apf_tasks.sources import archives as unpacking
+from apf_tasks.sources import archives
 from apf_tasks.sources.archives import extract
 from tests.support.archives import link, make_zip, tar
 
@@ -74,7 +74,7 @@ def test_a_link_inside_the_archive_is_read_as_its_file(tmp_path: Path) -> None:
 
 
 def test_more_than_the_cap_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unpacking, "MAX_UNPACKED_BYTES", 1000)
+    monkeypatch.setattr(archives, "MAX_UNPACKED_BYTES", 1000)
     archive = tmp_path / "bomb.zip"
     archive.write_bytes(make_zip({"zeros": bytes(10**6)}))
     with pytest.raises(SourceError, match="expected an archive of reasonable size"):

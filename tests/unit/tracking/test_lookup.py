@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from mlflow.exceptions import MlflowException
 
-from apf_tasks.tracking import client as tracker
+from apf_tasks.tracking import tracker
 from apf_tasks.tracking.lookup import version_is_there
 from tests.support.tracking_server import Server
 
