@@ -132,7 +132,11 @@ def _is_of_a_family(module: str) -> bool:
 
 def _root(name: str) -> Reference:
     module, _, last = name.rpartition(".")
-    return (name, WHOLE) if _is_module(name) else (module, last)
+    if _is_module(name):
+        return name, WHOLE
+    if not module.partition(".")[2]:
+        raise ModuleNotFoundError(name)
+    return module, last
 
 
 def _members(values: dict[str, Module]) -> dict[str, list[Reference]]:

@@ -46,7 +46,7 @@ def convert_gguf(file: Path) -> Path:
 def _key(file: Path) -> str:
     """Tells this file, converted by this code, from others without reading it: it may be as large as the memory."""
     status = file.stat()
-    named = f"{code_digests(['gguf'])}\n{file.resolve()}\n{status.st_size}\n{status.st_mtime_ns}"
+    named = f"{code_digests(['sources._gguf'])}\n{file.resolve()}\n{status.st_size}\n{status.st_mtime_ns}"
     return f"{file.stem}-{blake2b(named.encode(), digest_size=8).hexdigest()}"
 
 

@@ -69,7 +69,7 @@ def extract(archive: Path, inside: str, to: Path) -> Path:
 
 def _key(archive: Path, inside: str) -> str:
     status = archive.stat()
-    named = f"{archive.name}\n{status.st_size}\n{status.st_mtime_ns}\n{inside}\n{code_digests(['unpacking'])}"
+    named = f"{archive.name}\n{status.st_size}\n{status.st_mtime_ns}\n{inside}\n{code_digests(['sources.archives'])}"
     return blake2b(named.encode(), digest_size=8).hexdigest()
 
 

@@ -71,6 +71,11 @@ def test_an_expression_counts(package: Path) -> None:
     assert code_digests(["training.optim.schedules"]) != before
 
 
+def test_a_module_that_has_moved_is_an_error() -> None:
+    with pytest.raises(ModuleNotFoundError, match="unpacking"):
+        code_digests(["unpacking"])
+
+
 def test_imports_are_followed_and_reporting_is_not(package: Path) -> None:
     modules = code_digests(["training.train"], "sentiment").keys()
     assert {
