@@ -39,11 +39,14 @@ def run_until_interrupted(started: Started, say: Callable[[str], object] = print
         stop(started)
 
 
-def start(name: str, command: Sequence[str], started: Started) -> subprocess.Popen[bytes]:
-    """Start a server in a process group of its own, its output in mlruns/logs; `started` knows it from then on."""
+def start(name: str, command: Sequence[str], started: Started, **variables: str) -> subprocess.Popen[bytes]:
+    """Start a server in a process group of its own, its output in mlruns/logs; `started` knows it from then on.
+
+    `variables`: of its environment, beside those of this process.
+    """
     logs = store.root() / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    environment = environment_with_venv()
+    environment = environment_with_venv() | variables
     if name == "prefect":
         environment.pop("PREFECT_API_URL", None)
     environment.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # seven idle processes otherwise

@@ -56,7 +56,7 @@ def registry_uri() -> str:
 
 def client() -> MlflowClient:
     """A client of the tracking store, which is made under a lock at first use: its migration bears one process."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read there alone
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     import mlflow
 
@@ -180,7 +180,10 @@ def _may_pass(error: Exception) -> bool:
 
 @contextmanager
 def _asked_once() -> Iterator[None]:
-    """Within the block mlflow repeats no request by itself: one whose answer was lost would make a second run."""
+    """Within the block mlflow repeats no request by itself: one whose answer was lost would make a second run.
+
+    It asks the environment before each request, and nothing else: so this holds for all threads.
+    """
     before = os.environ.get(RETRIES)
     os.environ[RETRIES] = "0"
     try:

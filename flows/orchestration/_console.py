@@ -8,7 +8,10 @@ import sys
 
 
 def console_logging() -> None:
-    """apf's own lines on stderr; Prefect's are in its UI, and errors come up by themselves."""
+    """apf's own lines on stderr; Prefect's are in its UI, and errors come up by themselves.
+
+    Prefect reads the levels from the environment when it is imported.
+    """
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")  # pages of it when the server goes away
     logger = logging.getLogger("apf")

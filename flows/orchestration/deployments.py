@@ -12,6 +12,7 @@ import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from apf_tasks.cache import store
 from apf_tasks.errors import ApfError
@@ -21,9 +22,9 @@ FILE = Path("prefect.yaml")
 PAGE = 200
 
 
-def deploy() -> str:
-    """Make the work pool and all deployments of prefect.yaml. Says what there is now. Raises ApfError."""
-    with get_client(sync_client=True) as client:
+def deploy(url: str) -> str:
+    """Make the work pool and all deployments of prefect.yaml on a server. Says what there is now. Raises ApfError."""
+    with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as client:
         try:
             client.read_work_pool(POOL)
         except ObjectNotFound:
@@ -33,7 +34,8 @@ def deploy() -> str:
         log = store.root() / "logs" / "deploy.log"
         with log.open("ab") as lines:
             command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-            done = subprocess.run(command, stdout=lines, stderr=lines, env=dict(os.environ), check=False)
+            told = os.environ | {"PREFECT_API_URL": url}
+            done = subprocess.run(command, stdout=lines, stderr=lines, env=told, check=False)
         wanted = Counter(entry["name"] for entry in yaml.safe_load(FILE.read_text(encoding="utf-8"))["deployments"])
         found = Counter(_names(client))
         if done.returncode or wanted - found:

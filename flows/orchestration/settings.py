@@ -1,7 +1,8 @@
 """The settings apf needs from Prefect and MLflow, as defaults: what the user's environment says wins.
 
-Prefect reads its settings when it is imported, so `apply_defaults` comes first. pyproject.toml says the same under
-[tool.prefect], for the `prefect` command; that table is honoured in the project's folder alone.
+Prefect reads its settings from the environment when it is imported, and its server is a child that inherits it, so
+`apply_defaults` comes first. pyproject.toml says the same under [tool.prefect], for the `prefect` command; that table
+is honoured in the project's folder alone.
 """
 
 from __future__ import annotations

@@ -52,7 +52,8 @@ DEATHS = ("BrokenProcessPool", "KilledWorker", "WorkerCrashedError", "OutOfMemor
 OWNER = "owner"
 """A file that the process locks whose workers write beside it; the kernel unlocks it when that dies."""
 TOLD = ("MLFLOW_", "HF_", "TRANSFORMERS_", "TOKENIZERS_")
-"""Environment variables with these prefixes are passed to workers, which may be on other machines."""
+"""Environment variables with these prefixes are passed to workers, which may be on other machines:
+libraries take credentials and the like from nowhere else. Store and addresses are in the call's Workspace."""
 Submit = Callable[[], PrefectFuture[Any]]
 """Give a call to a worker, once more if the first one died."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -27,11 +26,11 @@ def serve(work: bool = False) -> None:
         else:
             out.print(f"Prefect     {url.removesuffix('/api')} (already running)")
         if work:
-            os.environ["PREFECT_API_URL"] = url  # Prefect reads it at import: without it, it would start another server
             from flows.orchestration.deployments import deploy
 
-            out.print(deploy())
-            start("worker", ["prefect", "worker", "start", "--pool", POOL, "--type", "process"], started)
+            out.print(deploy(url))
+            command = ["prefect", "worker", "start", "--pool", POOL, "--type", "process"]
+            start("worker", command, started, PREFECT_API_URL=url)
 
 
 def _start_mlflow(started: Started) -> None:
