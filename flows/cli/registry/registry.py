@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from flows.cli._app import AsJson, out
 
 registry = typer.Typer(help="Registered models: which version is champion, since when, and why.", no_args_is_help=True)
-out = Console()
 
 Name = Annotated[str, typer.Argument(help="The name of a registered model.")]
 Why = Annotated[str, typer.Option("--why", help="The reason, for the log.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
 @registry.command()

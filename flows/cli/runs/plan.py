@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -13,30 +15,20 @@ from rich.table import Table
 from apf_tasks.artifacts import TokenizedSplit
 from apf_tasks.cache.journal import PipelineRun, StageRun
 from apf_tasks.params.experiment import Params
-from apf_tasks.planning.devices import size
+from apf_tasks.params.word_vectors import WordVectorParams
+from apf_tasks.planning.devices import check_device, size
 from apf_tasks.planning.estimates import Estimate, estimate
 from apf_tasks.runs.experiments import load_experiment
+from flows.cli._app import AsJson, Overrides, ParamsFile, out
 
 if TYPE_CHECKING:
     from apf_tasks.planning.measure import Speed
     from flows.cli.runs._memory import Planned
 
-import json
-from typing import Annotated
-
-import typer
-
-from apf_tasks.params.word_vectors import WordVectorParams
-from apf_tasks.planning.devices import check_device
-
-out = Console()
-
 
 def plan(
-    params: Annotated[str, typer.Argument(help="A params file, or the bare name of one in params/.")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="Dotted overrides: train.learning_rate=3e-5", show_default=False)
-    ] = None,
+    params: ParamsFile,
+    overrides: Overrides = None,
     measure: Annotated[
         bool, typer.Option("--measure", help="Tokenize the rows, and run a few training steps.")
     ] = False,
@@ -46,7 +38,7 @@ def plan(
     device: Annotated[
         str | None, typer.Option(help="The same for this device: cpu, h100-80gb, rtx-4090-24gb, …", show_default=False)
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show what would be reused and what would run, and why. Runs stages only to estimate time and memory."""
     from apf_tasks.pipelines import pipeline_of_either_kind

@@ -6,13 +6,10 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-
 from apf_tasks.cache import store
 from apf_tasks.serving._processes import Started, free_port, run_until_interrupted, start, wait_for
+from flows.cli._app import out
 from flows.orchestration.settings import POOL, SERVER_FILE, apply_defaults, running_server
-
-out = Console()
 
 
 def serve(work: bool = False) -> None:

@@ -7,19 +7,16 @@ import math
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-out = Console()
+from flows.cli._app import AsJson, Overrides, ParamsFile, out
 
 
 def retrain(
-    params: Annotated[str, typer.Argument(help="A params file, or the bare name of one in params/.")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="Dotted overrides: train.learning_rate=3e-5", show_default=False)
-    ] = None,
+    params: ParamsFile,
+    overrides: Overrides = None,
     refresh: Annotated[bool, typer.Option("--refresh", help="Evaluate the gate even if nothing is new.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only report what is new.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train again if data, params or code have changed, and let the gate decide on promotion."""
     from apf_tasks.params.file import parse_overrides
@@ -41,11 +38,11 @@ def retrain(
 
 
 def drift(
-    params: Annotated[str, typer.Argument(help="A params file, or the bare name of one in params/.")],
+    params: ParamsFile,
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Dotted overrides: drift.psi=0.1", show_default=False)
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compare new rows with those that the champion was trained on."""
     from apf_tasks.params.file import parse_overrides
