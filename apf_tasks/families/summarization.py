@@ -12,9 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from apf_tasks.examples import Columns
 from apf_tasks.families._text_to_text.generation import generate
-from apf_tasks.families._text_to_text.seq2seq import GenerationParams, encode, load_model, loss
+from apf_tasks.families._text_to_text.seq2seq import GenerationParams, encode_rows, load_model, loss
 from apf_tasks.family import BaselineInputs, CheckedRows, Family, Prediction
 
 if TYPE_CHECKING:
@@ -101,13 +100,6 @@ def _text(value: Any, key: str | None, first: bool, between: str) -> tuple[str, 
     return between.join(texts[:1] if first else texts), next((wrong for _, wrong in parts if wrong), "")
 
 
-def encode_rows(
-    rows: pd.DataFrame, base: BaseModelInfo, label_names: Sequence[str], params: SummarizationParams
-) -> Columns:
-    """Token ids of the documents, and of the summaries where there are any."""
-    return encode(list(rows["document"]), list(rows["summary"]) if "summary" in rows else None, base, params)
-
-
 def predict(
     model: PreTrainedModel,
     batch: dict[str, torch.Tensor],
@@ -116,7 +108,8 @@ def predict(
     params: SummarizationParams,
 ) -> list[Prediction]:
     """A summary for each document, and whether it was `finished` within `max_new_tokens`."""
-    return [found | {"prediction": found["prediction"].strip()} for found in generate(model, batch, base, params)]
+    written = generate(model, batch, base, label_names, params)
+    return [found | {"prediction": found["prediction"].strip()} for found in written]
 
 
 def reference(rows: pd.DataFrame) -> list[str]:
@@ -202,7 +195,7 @@ def family(params: SummarizationParams) -> Family:
         tokenizer_columns=("document", "summary"),
         metrics=("rougeL", "rouge1", "rouge2", "rougeLsum"),
         check=partial(check, params=params),
-        encode=partial(encode_rows, params=params),
+        encode=partial(encode_rows, params=params, columns=("document", "summary")),
         load_model=load_model,
         loss=loss,
         predict=partial(predict, params=params),

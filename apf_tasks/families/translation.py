@@ -15,18 +15,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import model_validator
 
-from apf_tasks.examples import Columns
 from apf_tasks.families._text_to_text.generation import generate
-from apf_tasks.families._text_to_text.seq2seq import GenerationParams, encode, load_model, loss
+from apf_tasks.families._text_to_text.seq2seq import GenerationParams, encode_rows, load_model, loss
 from apf_tasks.family import BaselineInputs, CheckedRows, Family, Prediction
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
-    import torch
-    from transformers import PreTrainedModel
 
-    from apf_tasks.models.pretrained import BaseModelInfo
 
 logger = logging.getLogger("apf")
 
@@ -127,24 +123,6 @@ def _count_odd(pairs: Sequence[tuple[str, str]]) -> int:
     expected = lengths[:, 0] * np.median(lengths[:, 1] / lengths[:, 0])
     factor = np.maximum(lengths[:, 1] / expected, expected / lengths[:, 1])
     return int(((factor > ODD_FACTOR) & (abs(lengths[:, 1] - expected) > ODD_CHARACTERS)).sum())
-
-
-def encode_rows(
-    rows: pd.DataFrame, base: BaseModelInfo, label_names: Sequence[str], params: TranslationParams
-) -> Columns:
-    """Token ids of the sources, and of the targets where there are any."""
-    return encode(list(rows["source"]), list(rows["target"]) if "target" in rows else None, base, params)
-
-
-def predict(
-    model: PreTrainedModel,
-    batch: dict[str, torch.Tensor],
-    base: BaseModelInfo,
-    label_names: Sequence[str],
-    params: TranslationParams,
-) -> list[Prediction]:
-    """A translation of each source, and whether it was `finished` within `max_new_tokens`."""
-    return generate(model, batch, base, params)
 
 
 def reference(rows: pd.DataFrame) -> list[str]:
@@ -252,10 +230,10 @@ def family(params: TranslationParams) -> Family:
         key_columns=("source", "target"),
         metrics=("bleu", "chrf"),
         check=partial(check, params=params),
-        encode=partial(encode_rows, params=params),
+        encode=partial(encode_rows, params=params, columns=("source", "target")),
         load_model=load_model,
         loss=loss,
-        predict=partial(predict, params=params),
+        predict=partial(generate, params=params),
         reference=reference,
         statistics=partial(statistics, params=params),
         scores=scores,

@@ -28,7 +28,11 @@ _BLANK_BETWEEN = re.compile(f"(?<=[{_UNSPACED}]) +(?=[{_UNSPACED}])")
 
 
 def generate(
-    model: PreTrainedModel, batch: dict[str, torch.Tensor], base: BaseModelInfo, params: GenerationParams
+    model: PreTrainedModel,
+    batch: dict[str, torch.Tensor],
+    base: BaseModelInfo,
+    label_names: Sequence[str],
+    params: GenerationParams,
 ) -> list[Prediction]:
     """The output for each row: `prediction`, and whether it `finished` within `max_new_tokens`."""
     ids, mask = _prompts(batch, base)

@@ -21,6 +21,7 @@ from apf_tasks.params.family import FamilyParams
 from apf_tasks.params.model import ModelParams
 
 if TYPE_CHECKING:
+    import pandas as pd
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -64,6 +65,18 @@ class GenerationParams(FamilyParams):
     def languages(self) -> tuple[str, str] | None:
         """Language of the input and of the output, where these are different."""
         return None
+
+
+def encode_rows(
+    rows: pd.DataFrame,
+    base: BaseModelInfo,
+    label_names: Sequence[str],
+    params: GenerationParams,
+    columns: tuple[str, str],
+) -> Columns:
+    """Token columns of the inputs in the first of `columns`, and of the outputs in the second where there is one."""
+    source, target = columns
+    return encode(list(rows[source]), list(rows[target]) if target in rows else None, base, params)
 
 
 def encode(

@@ -233,7 +233,7 @@ def test_every_parameter_learns_and_what_is_saved_writes_the_same(tmp_path: Path
     base.tokenizer.save_pretrained(tmp_path / "trained")
     again = model_of(tmp_path / "trained")
     assert loss(again, batch).item() == pytest.approx(loss(model, batch).item(), rel=1e-5)
-    assert generate(again, batch, base, params()) == generate(model, batch, base, params())
+    assert generate(again, batch, base, (), params()) == generate(model, batch, base, (), params())
 
 
 # Writing
@@ -262,7 +262,7 @@ def test_rows_together_are_written_as_each_alone(tmp_path: Path, architecture: s
     columns, sizes = encode(LONGER, GROWING, base, params()), []
     model.register_forward_hook(lambda module, args, out: sizes.append(len(out.logits)))
     with torch.inference_mode():
-        together = generate(model, batch_of(columns, base), base, params())
+        together = generate(model, batch_of(columns, base), base, (), params())
     assert len({answer["prediction"] for answer in together}) > 1
     assert sizes[0] == 12
     assert sizes == sorted(sizes, reverse=True)
@@ -289,13 +289,13 @@ def test_what_a_base_was_published_with_does_not_change_the_outputs(tmp_path: Pa
         folder = folder_of(tmp_path, architecture)
         base = base_of(folder)
         batch = batch_of(encode(SOURCES, TARGETS, base, params()), base)
-        expected = generate(model_of(folder), batch, base, params())
+        expected = generate(model_of(folder), batch, base, (), params())
         (folder / "generation_config.json").unlink()
         GenerationConfig(
             do_sample=True, temperature=5.0, num_beams=3, repetition_penalty=9.0, min_new_tokens=5,
             no_repeat_ngram_size=1, max_length=2, bad_words_ids=[[9]], eos_token_id=3,
         ).save_pretrained(folder)  # fmt: skip
-        assert generate(model_of(folder), batch, base, params()) == expected
+        assert generate(model_of(folder), batch, base, (), params()) == expected
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "t5"])
@@ -307,7 +307,7 @@ def test_beams_find_what_is_at_least_as_probable(tmp_path: Path, architecture: s
     def surprise(**options: Any) -> float:
         """Summed over all outputs, as the model sees them."""
         with torch.inference_mode():
-            texts = [answer["prediction"] for answer in generate(model, batch, base, params(**options))]
+            texts = [answer["prediction"] for answer in generate(model, batch, base, (), params(**options))]
             return float(loss(model, batch_of(encode(LONGER, texts, base, params()), base)))
 
     assert surprise(num_beams=6, length_penalty=0.0) < surprise()
@@ -318,7 +318,9 @@ def test_a_model_learns_what_to_write_and_to_stop(tmp_path: Path, architecture: 
     folder = folder_of(tmp_path, architecture)
     base, model = base_of(folder), trained(folder, SOURCES, TARGETS, 80)
     with torch.inference_mode():
-        found = generate(model, batch_of(encode(SOURCES, None, base, params()), base), base, params(max_new_tokens=20))
+        found = generate(
+            model, batch_of(encode(SOURCES, None, base, params()), base), base, (), params(max_new_tokens=20)
+        )
     assert found == [{"prediction": target, "finished": True} for target in TARGETS]
 
 
@@ -327,9 +329,9 @@ def test_many_rows_are_written_in_parts(tmp_path: Path, monkeypatch: pytest.Monk
     base, model = base_of(folder), trained(folder, SOURCES, TARGETS, 5)
     batch = batch_of(encode(SOURCES, None, base, params()), base)
     with torch.inference_mode():
-        whole = generate(model, batch, base, params())
+        whole = generate(model, batch, base, (), params())
         monkeypatch.setattr("apf_tasks.families._text_to_text.generation.TOKENS_AT_ONCE", 1)
-        assert generate(model, batch, base, params()) == whole
+        assert generate(model, batch, base, (), params()) == whole
 
 
 def test_chinese_comes_without_blanks_between_characters(tmp_path: Path) -> None:
