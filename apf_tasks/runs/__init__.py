@@ -1,1 +1,1 @@
-"""A pipeline run as a whole: its record, a comparison with others, a repetition."""
+"""A pipeline run as a whole: what names its experiment, its record, a comparison with others, a repetition."""
