@@ -12,10 +12,10 @@ import pytest
 from apf_tasks.cache import store
 from apf_tasks.cache.journal import journal
 from apf_tasks.errors import RegistryError
-from apf_tasks.params.file import load_params
 from apf_tasks.runs.differences import provenance_diff
+from apf_tasks.runs.experiments import load_params
 from apf_tasks.tracking import run_logger, tracker
-from apf_tasks.tracking.past_runs import local_params, past_run
+from apf_tasks.tracking.past_runs import past_run
 from apf_tasks.tracking.provenance import Provenance
 from flows.cli.main import main
 from tests.support.paths import PROJECT
@@ -176,7 +176,7 @@ def test_changed_data_are_said_before_they_are_used(project: Path, runs: dict[st
     finally:
         source.write_text(text)
     assert other == ["content of data.source"]
-    assert load_params(local_params(f"runs:/{runs['poor']}")) == past.params
+    assert load_params(f"runs:/{runs['poor']}") == past.params
 
 
 def test_a_different_outcome_is_said(project: Path, runs: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
