@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -82,8 +83,13 @@ def _make_database(uri: str) -> None:
     """The first question, at which MLflow makes or migrates its database; our own is a copy of an empty one."""
     own = store.root() / "mlflow.db"
     if uri == f"sqlite:///{own}":
-        put_empty_database("mlflow", own, lambda made: _ask(f"sqlite:///{made}", f"sqlite:///{made}"), EMPTY)
+        put_mlflow_database(own)
     _ask(uri, registry_uri())
+
+
+def put_mlflow_database(database: Path) -> None:
+    """An empty database of MLflow's, where there is none."""
+    put_empty_database("mlflow", database, lambda made: _ask(f"sqlite:///{made}", f"sqlite:///{made}"), EMPTY)
 
 
 def _ask(uri: str, registry: str) -> None:

@@ -88,12 +88,17 @@ def serve(listener: socket.socket) -> None:
     threading.Thread(target=_end_with_stdin, daemon=True).start()
     url = os.environ.get(DATABASE_URL, "")
     if url.startswith(SQLITE):
-        put_empty_database("prefect", Path(url.removeprefix(SQLITE)), _migrate)
+        put_prefect_database(Path(url.removeprefix(SQLITE)))
     import uvicorn
     from prefect.server.api.server import create_app
 
     config = uvicorn.Config(create_app(ephemeral=True, final=True), log_level="error", lifespan="on")
     uvicorn.Server(config).run(sockets=[listener])
+
+
+def put_prefect_database(database: Path) -> None:
+    """An empty database of Prefect's, where there is none."""
+    put_empty_database("prefect", database, _migrate)
 
 
 def _migrate(database: Path) -> None:

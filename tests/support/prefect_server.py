@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from apf_tasks.serving._processes import START_SECONDS
-from apf_tasks.user_cache import copy_empty_database, keep_empty_database
+from flows.orchestration._temporary_server import put_prefect_database
 
 
 @contextmanager
@@ -42,11 +42,10 @@ def _started(folder: Path) -> Iterator[str]:
     from prefect.testing import utilities
 
     database = folder / "prefect-test.db"
-    copy_empty_database("prefect", database)
+    put_prefect_database(database)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(utilities, "mkdtemp", lambda: str(folder))
         with utilities.prefect_test_harness(server_startup_timeout=START_SECONDS):
-            keep_empty_database("prefect", database, ())
             yield str(PREFECT_API_URL.value())
 
 

@@ -22,7 +22,7 @@ from apf_tasks.cache import store
 from apf_tasks.cache.journal import PipelineRun
 from apf_tasks.errors import ApfError
 from apf_tasks.tracking import tracker
-from apf_tasks.user_cache import copy_empty_database
+from apf_tasks.tracking.tracker import put_mlflow_database
 from tests.support.paths import PROJECT
 from tests.support.projects import handles, run, work_in_copy, working_in, write_project
 from tests.support.tiny import tiny_bert
@@ -199,7 +199,7 @@ def test_the_budget_ends_the_drawing_and_seeds_repeat_the_best(project: Path) ->
 @pytest.mark.slow
 def test_killed_in_the_middle_it_ends_in_the_same_selection(project: Path, tmp_path: Path) -> None:
     expected = handles(run(), Selection)[0]
-    copy_empty_database("mlflow", tmp_path / "killed" / "mlflow.db")
+    put_mlflow_database(tmp_path / "killed" / "mlflow.db")
     environment = os.environ | {"APF_MLRUNS": str(tmp_path / "killed"), "PYTHONPATH": str(PROJECT)}
     environment["PREFECT_API_URL"] = PREFECT_API_URL.value()
     os.environ["APF_MLRUNS"] = environment["APF_MLRUNS"]

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from apf_tasks.tracking import outbox
-from apf_tasks.user_cache import copy_empty_database
+from apf_tasks.tracking.tracker import put_mlflow_database
+from flows.orchestration._temporary_server import put_prefect_database
 from tests.support.paths import PROJECT
 from tests.support.projects import write_project
 from tests.support.tiny import tiny_bert
@@ -19,7 +20,7 @@ from tests.support.tracking_server import Proxy, Server
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Made, and the working directory. A test adds its prefect.yaml."""
-    copy_empty_database("prefect", tmp_path / "mlruns" / "prefect.db")
+    put_prefect_database(tmp_path / "mlruns" / "prefect.db")
     split = {"validation_fraction": 0.2, "test_fraction": 0.4, "near_duplicate_similarity": None}
     base, train = tiny_bert(tmp_path / "tiny"), {"epochs": 2, "batch_size": 16}
     write_project(tmp_path, base, split=split, train=train, gate={"serves": False})
@@ -32,7 +33,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    copy_empty_database("mlflow", tmp_path / "server.db")
+    put_mlflow_database(tmp_path / "server.db")
     found = Server(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", found.uri)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")

@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from apf_tasks.user_cache import copy_empty_database
+from apf_tasks.tracking.tracker import put_mlflow_database
+from flows.orchestration._temporary_server import put_prefect_database
 from tests.integration.service.test_up import wait_until
 from tests.support.paths import PROJECT
 
@@ -41,8 +42,8 @@ def test_init_run_up_and_a_deployment(python: Path, tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     (folder / "flows").mkdir(parents=True)
     (folder / "flows" / "__init__.py").write_text("raise ImportError('these are mine')\n")
-    copy_empty_database("mlflow", folder / "mlruns" / "mlflow.db")
-    copy_empty_database("prefect", folder / "mlruns" / "prefect.db")
+    put_mlflow_database(folder / "mlruns" / "mlflow.db")
+    put_prefect_database(folder / "mlruns" / "prefect.db")
     kept = {n: v for n, v in os.environ.items() if not n.startswith(("PREFECT_", "PYTHONPATH", "APF_"))}
     environment = kept | {"PREFECT_WORKER_QUERY_SECONDS": "1"}
 

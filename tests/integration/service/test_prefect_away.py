@@ -16,9 +16,10 @@ import pytest
 from apf_tasks.cache import store
 from apf_tasks.serving._processes import free_port
 from apf_tasks.tracking.registry import aliases_of
-from apf_tasks.user_cache import copy_empty_database
+from apf_tasks.tracking.tracker import put_mlflow_database
 from flows.orchestration import settings
 from flows.orchestration._interrupts import resend_lost_sigint
+from flows.orchestration._temporary_server import put_prefect_database
 from tests.integration.service.test_team import answers
 from tests.integration.service.test_up import BIN, wait_until
 from tests.support.projects import apf
@@ -27,8 +28,8 @@ from tests.support.projects import apf
 @pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
 def test_a_run_outlives_prefects_server(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    copy_empty_database("prefect", project / "home" / "prefect.db")
-    copy_empty_database("mlflow", project / "mlruns" / "mlflow.db")
+    put_prefect_database(project / "home" / "prefect.db")
+    put_mlflow_database(project / "mlruns" / "mlflow.db")
     port = free_port(0)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     log, said = project / "prefect.log", project / "run.log"
@@ -57,7 +58,7 @@ def test_a_run_outlives_prefects_server(project: Path, capsys: pytest.CaptureFix
 
 @pytest.mark.slow
 def test_ctrl_c_reaches_all_processes_and_ends_in_one_line(project: Path) -> None:
-    copy_empty_database("mlflow", project / "mlruns" / "mlflow.db")
+    put_mlflow_database(project / "mlruns" / "mlflow.db")
     said = project / "run.log"
     command = [str(BIN / "apf"), "run", "params/reviews.yaml", "train.epochs=400", "search.parallel=2"]
     command += ["search.space={train.learning_rate: [1e-3, 2e-3]}"]

@@ -15,11 +15,10 @@ import pytest
 
 from apf_tasks.errors import ApfError
 from apf_tasks.tracking import tracker
-from flows.orchestration._temporary_server import DATABASE_URL, TemporaryServer
+from flows.orchestration._temporary_server import DATABASE_URL, TemporaryServer, put_prefect_database
 from flows.orchestration.settings import apply_defaults
 from tests.integration.service.test_team import answers
 from tests.integration.service.test_up import BIN, wait_until
-from tests.support.databases import Databases
 from tests.support.paths import PROJECT
 
 COMMAND = """
@@ -56,8 +55,8 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 @pytest.mark.usefixtures("settings")
-def test_it_answers_at_the_address_that_is_known_before_and_ends_when_asked(mlruns: Path, databases: Databases) -> None:
-    databases.prefect(mlruns / "prefect.db")
+def test_it_answers_at_the_address_that_is_known_before_and_ends_when_asked(mlruns: Path) -> None:
+    put_prefect_database(mlruns / "prefect.db")
     server = TemporaryServer()
     try:
         server.wait()
@@ -80,10 +79,8 @@ def test_one_that_cannot_start_is_an_error_that_names_its_log(mlruns: Path, sett
 @pytest.mark.slow
 @pytest.mark.parametrize("when", ["starts", "answers"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_it_does_not_outlive_a_command_that_is_killed(
-    mlruns: Path, databases: Databases, number: signal.Signals, when: str
-) -> None:
-    databases.prefect(mlruns / "prefect.db")
+def test_it_does_not_outlive_a_command_that_is_killed(mlruns: Path, number: signal.Signals, when: str) -> None:
+    put_prefect_database(mlruns / "prefect.db")
     with subprocess.Popen(
         [sys.executable, "-c", COMMAND, when], stdout=subprocess.PIPE, text=True, env=without_prefect()
     ) as command:
@@ -92,7 +89,7 @@ def test_it_does_not_outlive_a_command_that_is_killed(
         server = psutil.Process(int(pid))
         assert server.is_running()
         command.send_signal(number)
-    wait_until(lambda: not server.is_running(), 60)
+    wait_until("the server ends", lambda: not server.is_running(), 60)
     assert not answers(f"{url}/health")
 
 

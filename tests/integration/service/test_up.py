@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from apf_tasks.tracking.registry import aliases_of
-from apf_tasks.user_cache import copy_empty_database
+from apf_tasks.tracking.tracker import put_mlflow_database
 from tests.support.tiny import review_rows, write_jsonl
 
 BIN = Path(sys.executable).parent
@@ -54,7 +54,7 @@ def deployments() -> dict[str, Any]:
 @pytest.fixture
 def up(project: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
     """A running `apf up`, and the environment of its clients."""
-    copy_empty_database("mlflow", project / "mlruns" / "mlflow.db")
+    put_mlflow_database(project / "mlruns" / "mlflow.db")
     (project / "prefect.yaml").write_text(yaml.safe_dump(deployments()))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     environment |= {"PREFECT_WORKER_QUERY_SECONDS": "1", "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5"}

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from apf_tasks.tracking import tracker
-from tests.support.databases import Databases
+from apf_tasks.tracking.tracker import put_mlflow_database
 from tests.support.paths import PROJECT
 from tests.support.tiny import tiny_bert
 from tests.support.tracking_server import Server
@@ -30,13 +30,13 @@ class Fetched(NamedTuple):
 
     folders: set[str]
     left: list[str]
-    """In the temporary folder, when the process had ended."""
+    """In the temporary folder and among the downloads, when the process had ended."""
 
 
 @pytest.fixture(scope="module")
-def fetched(tmp_path_factory: pytest.TempPathFactory, databases: Databases) -> Fetched:
+def fetched(tmp_path_factory: pytest.TempPathFactory) -> Fetched:
     folder = tmp_path_factory.mktemp("warm")
-    databases.mlflow(folder / "server.db")
+    put_mlflow_database(folder / "server.db")
     server = Server(folder)
     (folder / "tmp").mkdir()
     with pytest.MonkeyPatch.context() as patch:
@@ -48,7 +48,8 @@ def fetched(tmp_path_factory: pytest.TempPathFactory, databases: Databases) -> F
             [sys.executable, "-c", TRIALS], env=environment, cwd=PROJECT, check=True, capture_output=True, text=True
         )
     server.send(signal.SIGKILL)
-    return Fetched(set(ended.stdout.split()), [path.name for path in (folder / "tmp").iterdir()])
+    left = [path.name for kept in (folder / "tmp", folder / "mlruns" / "downloads") for path in kept.iterdir()]
+    return Fetched(set(ended.stdout.split()), left)
 
 
 def register(folder: Path) -> None:
@@ -62,12 +63,10 @@ def register(folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="every use of the address fetches the files again, into a folder of its own")
 def test_trials_share_one_copy_of_the_model_they_start_from(fetched: Fetched) -> None:
     assert len(fetched.folders) == 1
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="nobody removes the copies")
 def test_no_copy_is_left_when_the_process_ends(fetched: Fetched) -> None:
     assert fetched.left == []

@@ -15,7 +15,7 @@ from apf_tasks.params.train import RuntimeParams, TrainParams
 from apf_tasks.training.checkpoints import Checkpointer, TrainerState, load_checkpoint
 from apf_tasks.training.loop import train_steps
 from apf_tasks.training.optim.from_params import build
-from apf_tasks.training.optim.optimizers import build_optimizer
+from apf_tasks.training.optim.optimizers import optimizer_of
 from tests.unit.training.test_loop import Setting, weights
 
 pytest.importorskip("torchao")
@@ -47,7 +47,7 @@ class OnCuda:
         self.model = setting.model().to("cuda")  # type: ignore[arg-type]
         place = Placement(torch.device("cuda"), torch.float32)
         self.network: Predictor = replace(setting.network(self.model), place=place)
-        self.optimizer = build_optimizer(self.network, self.params, RuntimeParams(device="cuda"))
+        self.optimizer = optimizer_of(self.model, self.params, RuntimeParams(device="cuda"))
         self.examples = setting.examples()
 
     def steps(self, start: int, count: int) -> torch.Tensor:
