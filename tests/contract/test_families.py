@@ -117,7 +117,7 @@ def test_encoding_keeps_every_row_within_the_limit(case: Case) -> None:
     assert own == sorted(own)
     assert set(own) == set(range(len(case.train)))
     assert max(len(ids) for ids in columns["input_ids"]) <= case.params.model.max_tokens
-    assert all(any(label != -100 for label in labels) for labels in columns["labels"])
+    assert not [labels for labels in columns["labels"] if set(labels) == {-100}], "a target in every example"
 
 
 def test_served_rows_need_no_reference(case: Case) -> None:
@@ -126,7 +126,7 @@ def test_served_rows_need_no_reference(case: Case) -> None:
     assert len(found) == 2
     for column, kind in case.family.output_columns.items():
         expected = {"string": str, "double": float, "long": int}[kind]
-        assert all(isinstance(answer[column], expected) for answer in found), column
+        assert {type(answer[column]) for answer in found} == {expected}, column
 
 
 def test_loss_is_a_sum_over_examples(case: Case) -> None:
@@ -144,7 +144,8 @@ def test_loss_is_a_sum_over_examples(case: Case) -> None:
 def test_predictions_do_not_depend_on_the_neighbours(case: Case) -> None:
     together = predict_rows(case.network, case.examples(case.rows), case.rows, {})
     assert len(together) == len(case.rows)
-    assert all({"prediction", *case.family.output_columns} <= set(prediction) for prediction in together)
+    promised = {"prediction", *case.family.output_columns}
+    assert not [found for found in together if promised - set(found)], f"{promised} in every prediction"
     for i in (0, 5):
         row = case.rows.iloc[[i]].reset_index(drop=True)
         alone = predict_rows(case.network, case.examples(row), row, {})[0]

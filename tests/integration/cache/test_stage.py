@@ -127,7 +127,8 @@ def test_a_failure_leaves_no_result() -> None:
         with pytest.raises(ValueError, match="no"):
             pipeline("fails")
     assert calls == ["fails", "fails"]
-    assert not list(store.stage_folder("write").glob("*/handle.json"))
+    kept = list(store.stage_folder("write").glob("*/handle.json"))
+    assert kept == [], "a result of a stage that failed"
 
 
 def test_a_handle_is_small_and_its_key_has_no_path(mlruns: Path) -> None:
@@ -146,7 +147,7 @@ def test_two_that_want_the_same_key_compute_it_once() -> None:
     for thread in threads:
         thread.join()
     assert len(results) == 2
-    assert calls.count("slow") == 1
+    assert calls.count("slow") == 1, "one computes, the other takes the result"
 
 
 def test_no_room_is_a_store_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

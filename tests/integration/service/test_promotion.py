@@ -66,7 +66,7 @@ def killed(at: int, mlruns: Path) -> None:
     process = PROCESSES.Process(target=promoted_until, args=(at, str(mlruns)))
     process.start()
     process.join(60)
-    assert process.exitcode == -signal.SIGKILL
+    assert process.exitcode == -signal.SIGKILL, f"it ended with {process.exitcode} before it was killed"
 
 
 @pytest.mark.usefixtures("versions")
@@ -95,7 +95,7 @@ def test_a_promotion_and_its_rollback_are_written_down() -> None:
         ("rollback", 3, 1),
     ]
     assert found.agrees
-    assert all(move.who and move.at for move in found.moves)
+    assert not [move for move in found.moves if not (move.who and move.at)], "each move says who made it, and when"
 
 
 @pytest.mark.usefixtures("versions")
@@ -133,7 +133,7 @@ def test_of_two_promoters_one_wins(mlruns: Path) -> None:
         racer.start()
     for racer in racers:
         racer.join(60)
-        assert racer.exitcode == 0
+        assert racer.exitcode == 0, "a promotion that is refused is no failure of its process"
     ended = {outcome: version for version, outcome in (said.get(), said.get())}
     assert set(ended) == {"promoted", "refused"}
     won = ended["promoted"]

@@ -121,7 +121,7 @@ def test_from_nothing_new_to_a_new_champion_and_back(
         "serves",
     }
     assert set(rules) == judged
-    assert all(rule.passed for rule in rules.values())
+    assert not [rule for rule in rules.values() if not rule.passed], "every rule lets the challenger pass"
     assert "is reliably better than models:/reviews/1" in rules["beat_champion"].found
     old, newer = verdict.trade_off
     assert (old.name, newer.name) == ("the champion's test rows", "newer test rows")
@@ -150,7 +150,7 @@ def test_from_nothing_new_to_a_new_champion_and_back(
         ("promoted", 3),
         ("failed", None),
     ]
-    assert all("flow-run" in body["flow_run"] for body in hooks)
+    assert not [body for body in hooks if "flow-run" not in body["flow_run"]], "each message links to its flow run"
     assert hooks[1]["champion"] == "models:/reviews/1"
     assert hooks[1]["mlflow_run"] == versions[2].run_id
     assert {rule["name"]: rule["passed"] for rule in hooks[1]["gate"]}["beat_champion"] is False
@@ -194,8 +194,8 @@ def test_rows_of_another_kind_are_noticed(project: Path) -> None:
     write_jsonl(project / "rows.jsonl", rows)
     alike = drift("reviews.yaml")
     assert alike.drifted == ()
-    assert alike.rows_new > 100
-    assert 0.3 < (alike.auc or 0) < 0.7
+    assert alike.rows_new > 100, "enough rows to judge"
+    assert 0.3 < (alike.auc or 0) < 0.7, "rows of the same kind are not told apart"
     others = [
         {"text": f"order {i} arrived late, the parcel was {word} and the courier did not ring", "label": "negative"}
         for i, word in enumerate(["torn", "wet", "open", "lost"] * 30)
@@ -203,10 +203,10 @@ def test_rows_of_another_kind_are_noticed(project: Path) -> None:
     write_jsonl(project / "rows.jsonl", [*rows[:300], *others])
     found = drift("reviews.yaml")
     assert found.rows_new == 120
-    assert any(reason.startswith("psi of labels") for reason in found.drifted)
-    assert any("AUC" in reason for reason in found.drifted)
+    assert [reason for reason in found.drifted if reason.startswith("psi of labels")], found.drifted
+    assert [reason for reason in found.drifted if "AUC" in reason], found.drifted
     assert (alike.embeddings or 0) < 0.02 < 0.1 < (found.embeddings or 0)
-    assert found.unknown_words > 0.5
+    assert found.unknown_words > 0.5, "most words are new"
     assert found.p_values["labels"] < 0.001
     few = drift("reviews.yaml", {"drift.rows": 500})
     assert (few.auc, few.drifted) == (None, ())

@@ -70,7 +70,7 @@ def test_four_ranks_train_as_one(folder: Path, tmp_path: Path, alone: dict[str, 
     same_as_alone(trained, alone)
     assert trained.parameters_changed == alone["trained"].parameters
     assert tracker.client().get_run(trained.run_id).info.status == "FINISHED"
-    assert len(tracker.client().search_runs(["1"])) == 1  # the first rank alone tracks
+    assert len(tracker.client().search_runs(["1"])) == 1, "one run for all ranks"  # the first rank alone tracks
 
 
 @pytest.mark.slow

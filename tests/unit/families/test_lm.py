@@ -121,7 +121,7 @@ def test_a_head_that_is_not_known_is_left_to_the_model(folders: dict[str, Path])
 
     network.model.forward = doubled
     batch = collate(columns_of(CAUSAL, network.base), network.base.pad_id, CPU)
-    assert head.head_of(network.model) is None
+    assert head.head_of(network.model) is None, "twice the logits are not what body and head give"
     torch.testing.assert_close(CAUSAL.loss(network.model, batch), reference_loss(network.model, batch, 1))
 
 
@@ -144,7 +144,7 @@ def test_packed_examples_have_the_loss_and_gradient_of_padded_ones(name: str, fo
     network = network_of(folders[name], CAUSAL)
     model, base = network.model, network.base
     columns = columns_of(CAUSAL, base)
-    assert supports_packing(network, Examples(token_table(columns)))
+    assert supports_packing(network, Examples(token_table(columns))), f"{name} keeps packed examples apart"
     model.train()
     padded = CAUSAL.loss(model, collate(columns, base.pad_id, CPU))
     packed = CAUSAL.loss(model, collate_packed(columns, [[4, 0, 1], [3, 2, 5]], base.pad_id, CPU))
@@ -152,7 +152,7 @@ def test_packed_examples_have_the_loss_and_gradient_of_padded_ones(name: str, fo
     mine, theirs = gradients(model, packed), gradients(model, padded)
     assert_same(mine, theirs)
     found, wanted = (torch.cat([g.flatten() for g in side.values()]) for side in (mine, theirs))
-    assert (found - wanted).norm() <= 1e-5 * wanted.norm()
+    assert (found - wanted).norm() <= 1e-5 * wanted.norm(), "the gradient of all weights together"
 
 
 def test_an_architecture_that_counts_positions_on_is_not_packed(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_an_architecture_that_counts_positions_on_is_not_packed(tmp_path: Path) 
     padded = CAUSAL.loss(network.model, collate(columns, network.base.pad_id, CPU))
     packed = CAUSAL.loss(network.model, collate_packed(columns, [[4, 0, 1], [3, 2, 5]], network.base.pad_id, CPU))
     assert packed.item() == pytest.approx(padded.item(), rel=1e-3)  # the loss alone would not tell
-    assert not supports_packing(network, Examples(token_table(columns)))
+    assert not supports_packing(network, Examples(token_table(columns))), "positions of OPT do not start again"
 
 
 @pytest.mark.parametrize("name", DECODERS)
@@ -175,7 +175,7 @@ def test_a_document_says_nothing_about_the_one_packed_behind_it(name: str, folde
         silent = {**columns, "labels": [[IGNORE_INDEX] * len(columns["labels"][0]), columns["labels"][1]]}
         return CAUSAL.loss(network.model, collate_packed(silent, [[0, 1]], base.pad_id, CPU))
 
-    assert torch.equal(loss_of_the_second(columns), loss_of_the_second(changed))
+    torch.testing.assert_close(loss_of_the_second(changed), loss_of_the_second(columns), rtol=0, atol=0)
     alone = {name: [values[1]] for name, values in columns.items()}
     torch.testing.assert_close(
         loss_of_the_second(columns), CAUSAL.loss(network.model, collate(alone, base.pad_id, CPU)), rtol=1e-5, atol=1e-5
@@ -183,8 +183,8 @@ def test_a_document_says_nothing_about_the_one_packed_behind_it(name: str, folde
 
 
 def test_a_model_that_sees_what_comes_is_told_from_one_that_does_not(folders: dict[str, Path]) -> None:
-    assert scoring.is_causal(network_of(folders["llama"], CAUSAL).model)
-    assert not scoring.is_causal(network_of(folders["bert"], MASKED).model)
+    assert scoring.is_causal(network_of(folders["llama"], CAUSAL).model), "llama reads from left to right"
+    assert not scoring.is_causal(network_of(folders["bert"], MASKED).model), "bert sees what comes"
 
 
 def evidence(rows: list[tuple[int, list[int], list[int]]], count: int) -> BaselineInputs:

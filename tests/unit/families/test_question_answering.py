@@ -241,7 +241,7 @@ def test_a_long_context_gives_windows_and_one_of_them_holds_the_answer(bert: Pat
             assert context[starts[labels[0]] : ends[labels[1]]] == "Selma"
         else:
             assert labels == [0, 0]
-    assert any(labels != [0, 0] for labels in columns["labels"])
+    assert [labels for labels in columns["labels"] if labels != [0, 0]], "a window holds the answer"
 
 
 def _characters(starts: list[int], ends: list[int]) -> set[int]:
@@ -363,7 +363,8 @@ def test_every_architecture_learns_and_answers(tmp_path: Path, architecture: str
     for _ in range(12):
         loss = kind.loss(model, collate(columns, base.pad_id, torch.device("cpu")))
         loss.backward()
-        assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+        idle = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+        assert idle == [], "a gradient for every parameter"
         optimizer.step()
         optimizer.zero_grad()
         losses.append(float(loss.detach()))
@@ -446,7 +447,7 @@ def test_a_threshold_is_chosen_on_validation_and_decides() -> None:
         _windows((-0.1, [(35, 39, -5.0)])),
     ]
     first = kind.merge(rows, pieces, None, {})  # type: ignore[arg-type]
-    assert all(answer["prediction"] for answer in first)
+    assert [answer["prediction"] == "" for answer in first] == [False] * 3, "without a threshold all are answered"
     assert kind.tune is not None
     settings = kind.tune([["Mara"], ["Ghent"], []], first)
     assert settings["threshold"] == pytest.approx(0.5)

@@ -65,7 +65,7 @@ def test_a_decoder_learns_the_output_and_its_end_alone(tmp_path: Path) -> None:
         assert base.tokenizer.decode(ids[length:-1]) == target
     padded = batch_of(columns, base)["labels"]
     assert [int((row == end).sum()) for row in padded] == [1, 1, 1]  # padding is no end, though it has the same id
-    assert not any(columns["truncated"])
+    assert columns["truncated"] == [False] * 3
 
 
 @pytest.mark.parametrize("architecture", ENCODER_DECODERS)
@@ -78,8 +78,8 @@ def test_an_encoder_decoder_learns_the_output_and_its_end(tmp_path: Path, archit
         assert labels.count(end) == 1
         assert decode(base.tokenizer, [labels[:-1]]) == [target]
     short = encode(SOURCES, TARGETS, base, params(max_new_tokens=3))
-    assert all(len(labels) == 3 and labels[-1] == end for labels in short["labels"])
-    assert all(short["truncated"])
+    assert [(len(labels), labels[-1]) for labels in short["labels"]] == [(3, end)] * 3
+    assert short["truncated"] == [True] * 3
 
 
 def test_an_output_without_an_end_gets_one(tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ def test_offsets_of_byte_tokens_leave_the_space_out() -> None:
     tokenizer = trained("bpe", "roberta")
     found = tokenizer("a warm film", return_offsets_mapping=True)
     words = {"a warm film"[start:end] for start, end in found["offset_mapping"] if end > start}
-    assert not any(word.startswith(" ") for word in words)
+    assert not [word for word in words if word.startswith(" ")], "no word begins with the blank before it"
 
 
 def test_the_unknown_are_counted() -> None:
@@ -252,7 +252,7 @@ def test_the_configuration_has_the_ids_of_the_tokenizer() -> None:
         config = build_config(architecture, TINY_SIZES, tokenizer, 64)
         assert (config.vocab_size, config.pad_token_id) == (len(tokenizer), tokenizer.pad_token_id)
         ids = [v for k, v in config.to_dict().items() if k.endswith("_token_id") and v is not None]
-        assert all(0 <= i < len(tokenizer) for i in ids)
+        assert not [i for i in ids if not 0 <= i < len(tokenizer)], f"ids below {len(tokenizer)} in {architecture}"
         if config.is_encoder_decoder:
             start = tokenizer.eos_token_id if architecture == "bart" else tokenizer.pad_token_id
             assert config.decoder_start_token_id == start

@@ -95,11 +95,11 @@ def test_a_plan_that_measures_makes_the_rows_ready_and_trains_nothing(
     status = [{v["stage"]: v["status"] for v in plan["stages"]} for plan in plans]
     preparing = ("ingest", "split_rows", "build_base", "tokenize")
     assert [[s[name] for name in preparing] for s in status] == [["runs"] * 4, ["ran"] * 4, ["reused"] * 4]
-    assert all(s["train_model"] == s["evaluate"] == "runs" for s in status)
+    assert [(s["train_model"], s["evaluate"]) for s in status] == [("runs", "runs")] * 3
     first, measured, last = (plan["estimate"] for plan in plans)
     assert (first["steps"], first["seconds"]) == (None, None)
     assert measured["steps"] == last["steps"] == 144
-    assert all(seconds > 0 for seconds in measured["seconds"])
+    assert min(measured["seconds"]) > 0, "each step took time"
     assert measured["peak_gib"] > 0.1
     assert not list((tmp_path / "mlruns" / "stages").glob("train_model/*"))
 

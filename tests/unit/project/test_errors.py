@@ -44,22 +44,22 @@ def test_every_error_of_ours_is_told_apart() -> None:
     ],
 )
 def test_faults_of_the_surroundings_fail_no_trial(error: Exception) -> None:
-    assert not fails_trial(error)
-    assert not fails_trial(portable(error))
+    assert not fails_trial(error), "it ends the search"
+    assert not fails_trial(portable(error)), "it ends the search, come from a worker too"
 
 
 def test_want_of_memory_fails_a_trial_and_stays_that_on_the_way_from_a_worker() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60)
     for error in (caught.value, torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), MemoryError()):
-        assert fails_trial(error)
-        assert fails_trial(pickle.loads(pickle.dumps(portable(error))))
+        assert fails_trial(error), repr(error)
+        assert fails_trial(pickle.loads(pickle.dumps(portable(error)))), f"from a worker: {error!r}"
 
 
 def test_a_file_that_cannot_be_read_is_told_from_one_that_is_no_model() -> None:
     said = OSError("tiny does not appear to have a file named config.json")
     said.__context__ = FileNotFoundError(errno.ENOENT, "No such file or directory")
-    assert not is_system_error(said)
+    assert not is_system_error(said), "a file that is not there is no trouble of the system"
     said.__context__ = OSError(errno.EIO, "Input/output error")
-    assert is_system_error(said)
+    assert is_system_error(said), "a file that cannot be read is"
     assert not is_system_error(ValueError("no"))

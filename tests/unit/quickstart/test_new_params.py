@@ -403,9 +403,9 @@ def test_comments_say_the_values_and_the_other_ways(tmp_path: Path) -> None:
     assert "`target: score`, `score_range: [1, 5]`; below, columns {score: stars} in place of label" in flat
     assert "labels: {negative: [1, 3], positive: [3, 5]}" not in flat
     assert "labels: {negative: [1, 2], positive: [4, 5]}" in flat
-    assert all(part in text for part in MINILM[:2])
+    assert [part for part in MINILM[:2] if part not in text] == [], text
     decoder = write(draft("causal_lm", str(file)), tmp_path / "lm.yaml")
-    assert all(part in decoder for part in SMOLLM[:2])
+    assert [part for part in SMOLLM[:2] if part not in decoder] == [], decoder
 
 
 def test_a_decoder_in_place_of_a_pair_is_told_its_room(tmp_path: Path) -> None:

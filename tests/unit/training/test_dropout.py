@@ -29,15 +29,15 @@ def test_neighbours_are_dropped_independently() -> None:
         drawn = torch.empty(MANY).bernoulli_(0.5) - 0.5
     for apart in (1, 2, 3, 4, 5, 8, 64):
         together = float((drawn[apart:] * drawn[:-apart]).mean() * 4)
-        assert abs(together) < 5 / math.sqrt(MANY)
+        assert abs(together) < 5 / math.sqrt(MANY), f"values {apart} apart are not correlated"
 
 
 def test_the_same_seed_drops_the_same_values_and_the_next_draw_others() -> None:
     with fast_cpu_dropout(CPU):
         first, again = (torch.manual_seed(3) and dropout(torch.ones(1000), 0.3, training=True) for _ in range(2))
         following = dropout(torch.ones(1000), 0.3, training=True)
-    assert torch.equal(first, again)
-    assert not torch.equal(first, following)
+    torch.testing.assert_close(again, first, rtol=0, atol=0)
+    assert not torch.equal(first, following), "the next draw drops other values"
 
 
 def test_what_is_computed_again_drops_the_same_values() -> None:
@@ -49,7 +49,7 @@ def test_what_is_computed_again_drops_the_same_values() -> None:
             y = checkpoint(_layer, x, use_reentrant=False) if again else _layer(x)
             y.sum().backward()
         grown.append(x.grad)
-    assert torch.equal(grown[0], grown[1])
+    torch.testing.assert_close(grown[1], grown[0], rtol=0, atol=0)
 
 
 def _layer(x: torch.Tensor) -> torch.Tensor:
@@ -66,8 +66,8 @@ def test_attention_drops_by_these_draws() -> None:
     torchs = attended()
     with fast_cpu_dropout(CPU):
         ours, again = attended(), attended()
-    assert torch.equal(ours, again)
-    assert not torch.allclose(ours, torchs)
+    torch.testing.assert_close(again, ours, rtol=0, atol=0)
+    assert not torch.allclose(ours, torchs), "attention has draws of its own"
 
 
 def test_torch_is_left_as_it_was() -> None:
@@ -77,5 +77,5 @@ def test_torch_is_left_as_it_was() -> None:
         torch.manual_seed(6)
         within = torch.empty(100).bernoulli_(0.5)
     torch.manual_seed(6)
-    assert torch.equal(torch.empty(100).bernoulli_(0.5), before)
-    assert not torch.equal(within, before)
+    torch.testing.assert_close(torch.empty(100).bernoulli_(0.5), before, rtol=0, atol=0)
+    assert not torch.equal(within, before), "within the block draws are others"

@@ -95,14 +95,14 @@ def test_every_parameter_tensor_changes(setting: Setting) -> None:
 
 
 def test_a_learning_rate_of_zero_changes_nothing(setting: Setting) -> None:
-    assert torch.equal(weights(setting.train(learning_rate=0.0)[0]), weights(setting.model()))
+    torch.testing.assert_close(weights(setting.train(learning_rate=0.0)[0]), weights(setting.model()), rtol=0, atol=0)
 
 
 def test_the_same_seed_gives_the_same_bits(tmp_path: Path) -> None:
     setting = Setting(tmp_path / "tiny", dropout=0.1)
     first, second = setting.train(), setting.train()
     assert first[1] == second[1]
-    assert torch.equal(weights(first[0]), weights(second[0]))
+    torch.testing.assert_close(weights(first[0]), weights(second[0]), rtol=0, atol=0)
     assert setting.train(seed=7)[1] != first[1]
 
 
@@ -204,7 +204,7 @@ def test_a_loss_that_is_no_number_stops_before_the_update(setting: Setting) -> N
     before = model.bert.embeddings.word_embeddings.weight.detach().clone()
     with pytest.raises(DivergedError, match=r"Lower train\.learning_rate"):
         next(train_steps(setting.network(model), optimizer, setting.examples(), params))
-    assert torch.equal(model.bert.embeddings.word_embeddings.weight, before)
+    torch.testing.assert_close(model.bert.embeddings.word_embeddings.weight, before, rtol=0, atol=0)
 
 
 def test_a_fraction_of_an_epoch_and_the_last_small_step(setting: Setting) -> None:

@@ -50,7 +50,7 @@ def test_rounding_is_right_in_the_mean_and_to_one_of_two_neighbours() -> None:
         assert low <= value <= high
         assert float(found.mean()) == pytest.approx(value, rel=step / 100)
     exact = torch.tensor([1.5, -2.0, float("inf"), float("-inf"), float("nan")])
-    assert torch.equal(rounded(exact, generator).float()[:4], exact[:4])
+    torch.testing.assert_close(rounded(exact, generator).float()[:4], exact[:4], rtol=0, atol=0)
     assert rounded(exact, generator)[4].isnan()
 
 
@@ -81,7 +81,7 @@ def test_it_learns_like_float32_and_resumes_with_the_same_bits(setting: Setting,
             halfway = {name: tensor.clone() for name, tensor in network.model.state_dict().items()}
             state = built.state_dict()
             kept = torch.load(_written(state, setting.folder / "state.pt"), weights_only=True)
-    assert all(parameter.dtype == torch.bfloat16 for parameter in network.model.parameters())
+    assert {parameter.dtype for parameter in network.model.parameters()} == {torch.bfloat16}
     exact = setting.train(**params.model_dump())[1]
     assert optimizer == "sgd" or np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
     assert np.mean(losses) == pytest.approx(np.mean(exact), rel=0.15)
@@ -90,7 +90,7 @@ def test_it_learns_like_float32_and_resumes_with_the_same_bits(setting: Setting,
     its = optimizer_of(again.model, params, PURE)
     its.load_state_dict(kept)
     list(train_steps(again, its, setting.examples(), params, start=10))
-    assert torch.equal(weights(again.model), weights(network.model))
+    torch.testing.assert_close(weights(again.model), weights(network.model), rtol=0, atol=0)
 
 
 def _written(state: dict[str, Any], path: Path) -> Path:
@@ -105,8 +105,10 @@ def test_moments_take_two_bytes_each_and_gradients_none_in_the_backward_pass(set
     list(train_steps(network, optimizer, setting.examples(), params))
     states = [value for part in optimizer.state_dict().values() for value in part["state"][0].values()]
     kept = sum(value.nbytes for value in states if value.numel() > 1)
-    assert kept == 4 * sum(p.numel() for p in network.model.parameters() if p.numel() > 1)
-    assert all(parameter.grad is None for parameter in network.model.parameters())
+    numbers = sum(p.numel() for p in network.model.parameters() if p.numel() > 1)
+    assert kept == 4 * numbers, "two moments of two bytes"
+    left = [name for name, parameter in network.model.named_parameters() if parameter.grad is not None]
+    assert left == [], "no gradient is kept"
 
 
 def test_what_does_not_go_with_it_is_said() -> None:
@@ -137,8 +139,8 @@ def test_compiled_layers_compute_the_same(setting: Setting) -> None:
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated")  # by torch itself, on its import
 def test_layers_are_compiled_when_the_rest_repays_it(setting: Setting) -> None:
-    assert is_worth_compiling(1.0, int(WAIT_SECONDS / GAIN) + 1)
-    assert not is_worth_compiling(1.0, int(WAIT_SECONDS / GAIN) - 1)
+    assert is_worth_compiling(1.0, int(WAIT_SECONDS / GAIN) + 1), "one step more than repays it"
+    assert not is_worth_compiling(1.0, int(WAIT_SECONDS / GAIN) - 1), "one step fewer"
     on_cuda = replace(setting.network().place, device=torch.device("cuda"))
     for place, left, expected in ((on_cuda, 10**6, 2), (on_cuda, 3, 0), (setting.network().place, 10**6, 0)):
         model = setting.model()

@@ -163,7 +163,7 @@ def test_vectors_on_disk(tmp_path: Path) -> None:
     again = read_word_vectors(tmp_path)
     assert again.words == ("东", "north")
     assert again.counts.tolist() == [2, 1]
-    assert np.array_equal(again.vectors, table.vectors)
+    np.testing.assert_array_equal(again.vectors, table.vectors)
     assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors", ".json"}, "nothing is pickled"
 
 
@@ -336,7 +336,7 @@ def test_another_seed_gives_other_vectors() -> None:
     first, second = (new_model(lines, FAST.model_copy(update={"seed": seed})) for seed in (0, 1))
     for model in (first, second):
         train(model, lines)
-    assert not np.array_equal(table_of(first).vectors, table_of(second).vectors)
+    assert not np.array_equal(table_of(first).vectors, table_of(second).vectors), "the seed decides"
 
 
 # probes
@@ -363,7 +363,7 @@ def test_the_map(tmp_path: Path, method: str) -> None:
     with (tmp_path / "one" / "map.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["word"] for row in rows] == words
-    assert len({(row["x"], row["y"]) for row in rows}) == 12
+    assert len({(row["x"], row["y"]) for row in rows}) == 12, "each word at a place of its own"
     drawing = (tmp_path / "one" / "map.svg").read_text()
     assert "a$b" in drawing.replace("\\", "")
     assert "&lt;tag&gt;" in drawing
