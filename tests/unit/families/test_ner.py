@@ -378,8 +378,8 @@ def test_tags_of_windows_are_joined_and_repaired() -> None:
 def test_the_gazetteer_takes_the_longest_entity_and_its_usual_type() -> None:
     known = pd.DataFrame(
         {
-            "tokens": [["New", "York"], ["York"], ["York"], ["York"], ["Bo"], ["Bo"]],
-            "tags": [["B-LOC", "I-LOC"], ["B-PER"], ["B-PER"], ["B-LOC"], ["B-b"], ["B-a"]],
+            "tokens": [["New"], ["New", "York"], ["York"], ["York"], ["York"], ["Bo"], ["Bo"]],
+            "tags": [["B-PER"], ["B-LOC", "I-LOC"], ["B-PER"], ["B-PER"], ["B-LOC"], ["B-b"], ["B-a"]],
         }
     )
     asked = pd.DataFrame({"tokens": [["in", "New", "York", "York", "new", "Bo"]], "tags": [["O"] * 6]})

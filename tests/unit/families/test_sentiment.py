@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from apf_tasks.errors import ParamsError
 from apf_tasks.families.classification.family import SentimentParams
+from apf_tasks.families.classification.targets import score
 from apf_tasks.family import Family, get_family
 
 
@@ -58,6 +59,10 @@ def test_a_score_is_learnt_as_a_share_of_its_scale() -> None:
     assert checked.rows["score"][0] == 5.0
     assert scored.lower_is_better == {"mae", "mse"}
     assert scored.sign("mae") == -1
+    target = score(1, 5)
+    assert [target.encode(value, {}) for value in (1.0, 2.0, 5.0)] == [[0.0], [0.25], [1.0]]
+    said = target.decide(torch.tensor([[-0.5], [0.25], [2.0]]), ())
+    assert [found["prediction"] for found in said] == [1.0, 2.0, 5.0], "shares beyond the scale are its ends"
 
 
 def test_what_does_not_go_together_is_said() -> None:

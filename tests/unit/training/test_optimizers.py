@@ -171,6 +171,15 @@ def test_layers_computed_again_give_the_same_bits(tmp_path: Path, activations: s
     assert twice == 2 * once, "each layer is computed again in the backward pass"
 
 
+@pytest.mark.parametrize("options", OPTIMIZERS, ids=lambda options: options.name)
+def test_matrices_decay_and_biases_and_norms_do_not(setting: Setting, options: Any) -> None:
+    model = setting.model()
+    groups = build(options, model, 1e-3, 0.1).param_groups
+    found = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    decays = {name: found[id(p)] for name, p in model.named_parameters()}
+    assert decays == {name: 0.1 if p.dim() > 1 else 0.0 for name, p in model.named_parameters()}
+
+
 def test_what_does_not_go_together_is_said() -> None:
     for name in ("adamw_8bit", "adamw_offload", "muon"):
         with pytest.raises(ParamsError, match=rf"an optimizer for cpu, found {name}, which is for cuda"):
