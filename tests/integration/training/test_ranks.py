@@ -143,4 +143,5 @@ def test_every_pass_is_shared_out_once() -> None:
     assert sorted(shares[0] + shares[1]) == list(range(6))
     assert abs(sum(costs[i] for i in shares[0]) - sum(costs[i] for i in shares[1])) <= 40
     assert {len(Ranks(index, 4).partition(costs, even=True)) for index in range(4)} == {1, 2}
+    assert [Ranks(index, 2).partition([900, 40, 30, 20], even=True) for index in range(2)] == [[0, 2], [1, 3]]
     assert Ranks(2, 3).partition([5]) == []

@@ -80,6 +80,7 @@ def test_all_problems_at_once_with_the_nearest_key(written: Path) -> None:
         ("search={space: {train.epochs: {low: 0, high: 1, log: true}}, strategy: tpe}", "needs a low above 0"),
         ("search={space: {train.epochs: {low: 1, high: 2}}}", "'train.epochs' is a range: write random or tpe"),
         ("search={space: {train.batch_size: {low: 0, high: 9}}, strategy: tpe}", "greater than 0, found 0"),
+        ("search={space: {train.warmup_fraction: {low: 0.5, high: 2}}, strategy: random}", "train.warmup_fraction: "),
         ("search={space: {train.epochs: [1]}, trials: 3}", "`trials` requires `strategy: random` or `tpe`"),
         ("search.halving.eta=1", "search.halving.eta: input should be greater than 1"),
         ("select.metric=acuracy", "select.metric: expected one of accuracy"),

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +16,10 @@ from safetensors.numpy import save_file
 from apf_tasks.cache.journal import journal
 from apf_tasks.params.file import load_params
 from apf_tasks.params.model import ModelParams
-from apf_tasks.params.train import TrainParams
+from apf_tasks.params.train import RuntimeParams, TrainParams
 from apf_tasks.pipelines import pipeline
 from apf_tasks.planning._usual_rates import USUAL, check_learning_rates, kind_of
-from apf_tasks.planning.estimates import Training, count_parameters, estimate
+from apf_tasks.planning.estimates import Estimate, Training, count_parameters, estimate
 from flows.cli.runs.plan import estimate_plan
 from tests.support.paths import PROJECT
 from tests.support.projects import apf
@@ -56,11 +57,18 @@ def test_steps_and_validations() -> None:
 def test_parameters_are_counted_from_headers(tmp_path: Path) -> None:
     folder = base(tmp_path / "base")
     assert count_parameters(folder) == 24
-    save_file({"c": np.zeros((2, 3), np.float32)}, folder / "model-2.safetensors")
+    save_file({"c": np.zeros((2, 3), np.float32)}, folder / "model-2.safetensors", {"format": "pt"})  # no tensor
     assert count_parameters(folder) == 30
     (folder / "model-2.safetensors").write_bytes(b"not a header")
     assert count_parameters(folder) is None
     assert count_parameters(tmp_path) is None
+
+
+def trained_bytes(found: Estimate, **runtime: Any) -> int | None:
+    """Of the same trainings in another runtime."""
+    how = {"runtime": RuntimeParams(**runtime)}
+    trainings = tuple(replace(training, arguments=training.arguments | how) for training in found.trainings)
+    return replace(found, trainings=trainings).trained_bytes
 
 
 def test_a_plan_is_estimated_from_what_is_at_hand(tmp_path: Path) -> None:
@@ -74,6 +82,8 @@ def test_a_plan_is_estimated_from_what_is_at_hand(tmp_path: Path) -> None:
     assert [training.label for training in found.trainings] == ["learning_rate=2e-05", "learning_rate=0.005"]
     assert (found.parameters, found.kept_bytes, found.most_bytes) == (24, 24 * 4, 24 * (4 + 36))
     assert found.trained_bytes == 24 * 16
+    assert trained_bytes(found, precision="pure_bf16") == 24 * 8, "all of it in two bytes"
+    assert trained_bytes(found, shard=True, devices=2) == 24 * 8, "half on each"
     assert found.steps is None  # nobody has split the rows
     [warning] = found.warnings
     assert warning.startswith("train.learning_rate 0.005 is far above what is usual for encoders, 1e-05 to 0.0001")

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from mlflow.exceptions import MlflowException
 
+from apf_tasks.artifacts import RegisteredModel
+from apf_tasks.tracking import registry as registry_module
 from apf_tasks.tracking import tracker
 from apf_tasks.tracking.lookup import version_is_there
 from tests.support.tracking_server import Server
@@ -80,6 +82,20 @@ def test_the_answers_are_those_of_the_client(tmp_path: Path) -> None:
     assert version_is_there("renamed", three) is False
     client.delete_registered_model("renamed")
     check("renamed", two, False)
+
+
+def test_a_registry_that_cannot_be_asked_shortly_is_asked_by_the_client(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "reviews"
+    tracker.client().create_registered_model(name)
+    version = a_version(tmp_path, name)
+    monkeypatch.setattr(registry_module, "version_is_there", lambda name, version: None)
+    there, gone = (RegisteredModel.model_construct(name=name, version=v) for v in (version, version + 1))
+    assert registry_module.still_registered(there)
+    assert not registry_module.still_registered(gone), "no such version"
+    tracker.client().delete_model_version(name, str(version))
+    assert not registry_module.still_registered(there), "it was deleted"
 
 
 def test_what_cannot_be_asked_is_left_to_the_client(mlruns: Path, monkeypatch: pytest.MonkeyPatch) -> None:
