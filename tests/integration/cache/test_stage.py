@@ -30,7 +30,7 @@ class Text(Artifact):
 calls: list[str] = []
 
 
-@stage(code=["store"])
+@stage(code=["cache.store"])
 def write(out: Path, text: str, split: SplitParams) -> Text:
     """Write a text."""
     calls.append(text)
@@ -43,7 +43,7 @@ def write(out: Path, text: str, split: SplitParams) -> Text:
     return Text(path=out, fingerprint=fingerprint_files(out, ["text.txt"]), words=len(text.split()))
 
 
-@stage(code=["store"])
+@stage(code=["cache.store"])
 def count(out: Path, text: Text) -> Text:
     """Count its words again."""
     calls.append("count")

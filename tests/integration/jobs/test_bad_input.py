@@ -125,7 +125,7 @@ def test_it_is_said_what_is_wrong(
     assert kept >= ({"ingest", "split_rows"} if change in late else set())
 
 
-@stage(code=["store"])
+@stage(code=["cache.store"])
 def fills_the_disk(out: Path, size: int) -> Artifact:
     """Write where there is no room: /dev/full answers as a full disk does."""
     with open("/dev/full", "wb", buffering=0) as file:
