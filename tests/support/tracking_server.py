@@ -18,6 +18,7 @@ from pathlib import Path
 from apf_tasks.serving._processes import free_port
 
 BIN = Path(sys.executable).parent
+START_SECONDS = 1200
 
 
 class Server:
@@ -44,12 +45,15 @@ class Server:
         environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # many idle processes otherwise
         with (self.folder / "server.log").open("a") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
-        for _ in range(600):
+        deadline = time.monotonic() + START_SECONDS
+        while True:
             try:
                 with urllib.request.urlopen(f"{self.uri}/health", timeout=5):
                     return
             except OSError:
-                assert self.process.poll() is None, (self.folder / "server.log").read_text()
+                said = (self.folder / "server.log").read_text()
+                assert self.process.poll() is None, f"expected a server that runs, found it ended:\n{said}"
+                assert time.monotonic() < deadline, f"expected an answer within {START_SECONDS} s, found none:\n{said}"
                 time.sleep(0.1)
 
     def send(self, number: signal.Signals) -> None:
