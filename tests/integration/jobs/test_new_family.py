@@ -25,8 +25,7 @@ from tests.support.paths import PROJECT
 from tests.support.tiny import review_rows, write_jsonl
 
 PAGE = (PROJECT / "docs" / "families" / "YOUR_OWN.md").read_text()
-PARAMS, MODULE = (re.search(rf"```{kind}\n(.*?)```", PAGE, re.DOTALL)[1] for kind in ("yaml", "python"))  # type: ignore[index]
-COUNTING = "def count_words(texts):\n    return texts.str.split().str.len()\n"
+PARAMS, MODULE, COUNTING = re.findall(r"```(?:yaml|python)\n(.*?)```", PAGE, re.DOTALL)
 SETUP = """
 [build-system]
 requires = ["setuptools"]
@@ -74,7 +73,7 @@ def test_it_goes_through_the_whole_job_from_a_folder(project: Path) -> None:
     counting, intents = project / "my_package" / "counting.py", project / "my_package" / "intents.py"
     counting.write_text(COUNTING + "\n# a remark\n")
     assert runs_again(params) == []
-    counting.write_text(COUNTING.replace("str.len()", "str.len() + 1"))
+    counting.write_text(COUNTING.replace("len(text.split())", "len(text.split()) + 1"))
     assert {"ingest", "tokenize", "train_model", "evaluate"} <= set(runs_again(params))
     counting.write_text(COUNTING)
     intents.write_text(MODULE.replace('return {"input_ids"', 'ids = list(ids)\n        return {"input_ids"'))
