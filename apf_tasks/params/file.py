@@ -180,9 +180,9 @@ def _listed(problems: Sequence[str]) -> str:
     return "\n".join([*problems[:SHOWN], *more])
 
 
-def _short(text: str) -> str:
+def _short(text: str, longest: int = LONGEST) -> str:
     """The beginning of what is long."""
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text):,} characters)"
+    return text if len(text) <= longest else f"{text[:longest]}… ({len(text):,} characters)"
 
 
 def problem_line(error: dict[str, Any]) -> str:
@@ -198,7 +198,7 @@ def problem_line(error: dict[str, Any]) -> str:
     if error["type"] == "optimizer":
         message = f"{message}, found {error['input']['name']!r}"
     shown = "" if isinstance(error["input"], dict) else f", found {_short(repr(error['input']))}"
-    return f"  {name}: {message[:1].lower()}{_short(message[1:])}{shown}"
+    return f"  {name}: {message[:1].lower()}{_short(message[1:], 2 * LONGEST)}{shown}"
 
 
 def _is_union_branch(part: str) -> bool:

@@ -56,6 +56,8 @@ def plan(
         print(json.dumps(plan_document(book, found)))
     else:
         print_plan(out, book, found, measure)
+        if found is None and (measure or wanted) and not isinstance(experiment, WordVectorParams):
+            out.print("Nothing would be trained, so no time is measured and no memory predicted.")
 
 
 class Estimated(NamedTuple):

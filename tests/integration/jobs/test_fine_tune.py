@@ -128,6 +128,8 @@ def test_a_plan_says_what_a_run_then_does(project: Path, capsys: pytest.CaptureF
     assert main_ok(["plan", "reviews.yaml", "model.max_tokens=16", "--json"])
     stages = json.loads(capsys.readouterr().out)["stages"]
     assert {s["status"] for s in stages} == {"reused"}
+    assert main_ok(["plan", "reviews.yaml", "model.max_tokens=16", "--memory"])
+    assert "Nothing would be trained" in capsys.readouterr().out
 
 
 def main_ok(arguments: list[str]) -> bool:
