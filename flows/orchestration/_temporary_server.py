@@ -59,8 +59,6 @@ class TemporaryServer:
                 start_new_session=True,  # Ctrl-C is for the command, which has to tell the server of its end
             )
         atexit.register(self.stop)
-        for name in ("no_proxy", "NO_PROXY"):  # Prefect's client would ask a proxy for it, which may be anywhere
-            os.environ[name] = ",".join(filter(None, (os.environ.get(name), HOST)))
 
     def wait(self) -> None:
         """Until it answers. Raises ApfError when it does not."""

@@ -17,7 +17,7 @@ from apf_tasks.cache import store
 from apf_tasks.serving._processes import START_SECONDS
 from apf_tasks.tracking import tracker
 from flows.orchestration._interrupts import resend_lost_sigint
-from flows.orchestration._temporary_server import TemporaryServer
+from flows.orchestration._temporary_server import HOST, TemporaryServer
 
 SERVER_FILE = "prefect_server.json"
 """Written by `apf up` while its server lives."""
@@ -25,6 +25,7 @@ SERVER_FILE = "prefect_server.json"
 
 def apply_defaults() -> None:
     """Set defaults for what is not set. Uses the server of `apf up` when one answers."""
+    _speak_directly()
     database = store.root() / "prefect.db"
     database.parent.mkdir(parents=True, exist_ok=True)
     defaults = {
@@ -40,6 +41,20 @@ def apply_defaults() -> None:
         os.environ.setdefault(name, value)
     if "PREFECT_API_URL" not in os.environ and (url := running_server()):
         os.environ["PREFECT_API_URL"] = url
+
+
+def _speak_directly() -> None:
+    """Servers of this machine are asked without the proxy of the environment, which may be anywhere.
+
+    Libraries read the lower name first, and where it is set they ignore the other; `*` counts only alone.
+    """
+    named = (os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "").split(",")
+    hosts = [host.strip() for host in named if host.strip()]
+    if "*" in hosts:
+        hosts = ["*"]
+    elif HOST not in hosts:
+        hosts.append(HOST)
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(hosts)
 
 
 def running_server() -> str | None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from urllib.request import proxy_bypass
 
 import psutil
 import pytest
@@ -16,7 +20,7 @@ import pytest
 from apf_tasks.errors import ApfError
 from apf_tasks.tracking import tracker
 from flows.orchestration._temporary_server import DATABASE_URL, TemporaryServer, put_prefect_database
-from flows.orchestration.settings import apply_defaults
+from flows.orchestration.settings import SERVER_FILE, apply_defaults
 from tests.integration.service.test_team import answers
 from tests.integration.service.test_up import BIN, wait_until
 from tests.support.paths import PROJECT
@@ -34,6 +38,14 @@ print(server.url, server._process.pid, flush=True)
 time.sleep(600)
 """
 SMOKE = PROJECT / "params" / "smoke" / "sentiment.yaml"
+
+
+class Healthy(BaseHTTPRequestHandler):
+    """Answers as a server does that lives."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
 
 
 def without_prefect() -> dict[str, str]:
@@ -74,6 +86,43 @@ def test_one_that_cannot_start_is_an_error_that_names_its_log(mlruns: Path, sett
         server.wait()
     server.stop()
     assert "ArgumentError" in (mlruns / "logs" / "prefect.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("said", "then"),
+    [
+        ({"NO_PROXY": "mlflow.example"}, "mlflow.example,127.0.0.1"),
+        ({"no_proxy": "a.example", "NO_PROXY": "b.example"}, "a.example,127.0.0.1"),
+        ({"NO_PROXY": "*"}, "*"),
+        ({"no_proxy": "127.0.0.1"}, "127.0.0.1"),
+        ({}, "127.0.0.1"),
+    ],
+)
+def test_hosts_that_are_to_be_asked_directly_still_are(
+    settings: pytest.MonkeyPatch, said: dict[str, str], then: str
+) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        settings.delenv(name)
+    for name, value in said.items():
+        settings.setenv(name, value)
+    apply_defaults()
+    assert os.environ["no_proxy"] == os.environ["NO_PROXY"] == then
+    assert all(proxy_bypass(host) for host in then.replace("*", "any.example").split(","))
+
+
+@pytest.mark.usefixtures("settings")
+def test_the_server_that_apf_up_keeps_is_found_where_a_proxy_is_set(
+    mlruns: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with HTTPServer(("127.0.0.1", 0), Healthy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/api"
+        (mlruns / SERVER_FILE).write_text(json.dumps({"url": url}))
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.setenv(name, "")
+        apply_defaults()
+        server.shutdown()
+    assert os.environ.pop("PREFECT_API_URL") == url
 
 
 @pytest.mark.slow
