@@ -105,6 +105,8 @@ class Family:
     """Other sets of columns that `check` makes the canonical ones of."""
     optional: Mapping[str, str] = field(default_factory=dict)
     """Optional columns that are kept when the source has them."""
+    tells_unused: bool = False
+    """Whether the columns of a source that nothing is made of are named when it is read."""
     key_columns: tuple[str, ...] = ()
     """What makes two rows the same row; the text columns when empty."""
     tokenizer_columns: tuple[str, ...] = ()

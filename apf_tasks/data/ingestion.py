@@ -38,7 +38,7 @@ def ingest(out: Path, data: DataParams, family: FamilyParams) -> RawData:
     """Read, normalise, check and write the rows of `data.source`. Raises DataError when too many cannot be used."""
     kind = get_family(family)
     _check_names(data, kind)
-    rows, rejected = _read(data, kind)
+    rows, rejected, unused = _read(data, kind)
     total = len(rows) + len(rejected)
     outcome, notes = _judge(rows, data, kind)
     bad = rows[~outcome.isin(["", LEFT_OUT])]
@@ -59,7 +59,7 @@ def ingest(out: Path, data: DataParams, family: FamilyParams) -> RawData:
         columns=tuple(table.column_names),
         rejected_rows=len(rejected),
         left_out_rows=total - len(rejected) - len(kept),
-        notes=notes,
+        notes=notes | ({f"columns not used ({', '.join(unused)})": len(unused)} if unused else {}),
     )
 
 
@@ -78,17 +78,19 @@ def _check_names(data: DataParams, kind: Family) -> None:
             raise ParamsError("data.columns", "only " + ", ".join(known), repr(name), do)
 
 
-def _read(data: DataParams, kind: Family) -> tuple[pd.DataFrame, list[Rejected]]:
-    """All rows with normalised columns, and what could not even be read."""
+def _read(data: DataParams, kind: Family) -> tuple[pd.DataFrame, list[Rejected], list[str]]:
+    """All rows with normalised columns, what could not even be read, and columns to tell that they are not used."""
     parts: list[pd.DataFrame] = []
+    unused: dict[str, None] = {}
     rejected: list[Rejected] = []
     for role, table in read_source(data):
         rejected += table.rejected
         if table.numbers or not table.rejected:
             parts.append(_normalise(table, role, data, kind))
+            unused |= dict.fromkeys(_unused(table, data, kind) if kind.tells_unused else ())
     columns = ["row_id", *kind.columns, "role", FILE, NUMBER]
     rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns, dtype=object)
-    return rows.astype(object).where(rows.notna(), None), rejected  # a file may lack what another has
+    return rows.astype(object).where(rows.notna(), None), rejected, list(unused)  # a file may lack what another has
 
 
 def _normalise(table: Table, role: str, data: DataParams, kind: Family) -> pd.DataFrame:
@@ -97,11 +99,27 @@ def _normalise(table: Table, role: str, data: DataParams, kind: Family) -> pd.Da
     found: dict[str, Sequence[Any]] = {"row_id": [f"{table.name}:{number}" for number in numbers]}
     if "id" in data.columns:
         found["row_id"] = [to_text(value) for value in _column(table, "id", data, kind)]
-    optional = [name for name in (*kind.optional, "group", "time") if name in data.columns or name in table.columns]
-    for name in dict.fromkeys((*_asked(table, data, kind), *optional)):
+    for name in _wanted(table, data, kind):
         found[name] = [to_text(value) for value in _column(table, name, data, kind)]
     found |= {"role": [role] * len(numbers), FILE: [table.name] * len(numbers), NUMBER: numbers}
     return pd.DataFrame({name: pd.Series(list(values), dtype=object) for name, values in found.items()})
+
+
+def _wanted(table: Table, data: DataParams, kind: Family) -> list[str]:
+    """The columns of the family that are read: those it asks for, and the optional ones that there are."""
+    taken = set(data.columns.values())
+    own = [name for name in kind.optional if name in data.columns or (name in table.columns and name not in taken)]
+    optional = [*own, *(name for name in ("group", "time") if name in data.columns or name in table.columns)]
+    return list(dict.fromkeys((*_asked(table, data, kind), *optional)))
+
+
+def _unused(table: Table, data: DataParams, kind: Family) -> list[str]:
+    """The columns of the source that are not read."""
+    names = [*_wanted(table, data, kind), *(["id"] if "id" in data.columns else [])]
+    read = {data.columns.get(name, name) for name in names}
+    titles = {table.columns[name] if isinstance(name, int) else name for name in read}
+    titles |= {str(name).partition(".")[0] for name in titles}
+    return [name for name in table.columns if name not in titles]
 
 
 def _asked(table: Table, data: DataParams, kind: Family) -> list[str]:
@@ -171,6 +189,9 @@ def _judge(rows: pd.DataFrame, data: DataParams, kind: Family) -> tuple[pd.Serie
     for name in dict.fromkeys((*kind.columns, *(n for n in kind.optional if n in checked.rows))):
         values = dict(zip(checked.rows.index, checked.rows[name], strict=True))
         rows[name] = pd.Series([values.get(i) for i in rows.index], index=rows.index, dtype=object)
+    for name in kind.optional:
+        if name in rows and name not in checked.rows:
+            del rows[name]
     return outcome, {what: count for what, count in checked.notes.items() if count}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from apf_tasks.data.ingestion import FILE_COLUMN
-from apf_tasks.families.causal_lm.conversations import as_messages
+from apf_tasks.families.causal_lm.turns import as_messages
 from apf_tasks.family import Family
 from apf_tasks.quickstart.columns import LONG_LABEL, MOST_LABELS, Column, separator_of, spread
 
@@ -123,10 +123,11 @@ def spans(column: Column, family: Family, others: Sequence[Column]) -> Fit:
 
 
 def messages(column: Column, family: Family, others: Sequence[Column]) -> Fit:
-    """Lists of objects with a role."""
-    first = [as_messages(value)[0] for value in column.sample if isinstance(value, list) and value]
-    good = first and all(isinstance(item, dict) and {"role", "content"} <= item.keys() for item in first)
-    return (20, "lists of {role, content}") if good else None
+    """Turns of conversations, in any format that is read."""
+    talks = [as_messages(value) for value in column.sample if isinstance(value, (list, dict)) and value]
+    first = [talk[0] if isinstance(talk, list) and talk else None for talk in talks]
+    good = first and all(isinstance(item, dict) and item.get("role") is not None for item in first)
+    return (20, "lists of turns") if good else None
 
 
 def _of_kind(*kinds: str) -> Callable[[Column, Family, Sequence[Column]], Fit]:
@@ -150,6 +151,9 @@ FITS: Mapping[str, Callable[[Column, Family, Sequence[Column]], Fit]] = {
     "answers": _of_kind("object", "list", "words"),
     "messages": messages,
     "system": named_prose,
+    "input": _of_kind("text", "number", "words"),
+    "history": _of_kind("list", "words", "text"),
+    "tools": _of_kind("list", "object", "text"),
     "answer_start": _of_kind("number"),
     "translation": _of_kind("object"),
     "compounds": _of_kind("list", "words"),

@@ -91,7 +91,10 @@ USUAL: dict[str, tuple[str, ...]] = {
         *("回答", "答案", "回复", "输出"),
     ),
     "messages": ("conversation", "conversations", "dialog", "dialogue", "chat", "对话"),
-    "system": ("system_prompt", "系统"),
+    "system": ("system_prompt", "meta_instruction", "系统"),
+    "input": ("query", "context", "inputs", "输入"),
+    "history": ("历史",),
+    "tools": ("functions", "工具"),
     "id": ("_id", "uid", "guid", "uuid", "row_id", "idx", "编号"),
 }
 """The family's column -> names it often has, the surest first. Other columns go by their own name alone."""

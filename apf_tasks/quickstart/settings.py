@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from apf_tasks.families.causal_lm.conversations import as_messages
+from apf_tasks.families.causal_lm.turns import as_messages
 from apf_tasks.family import Family
 from apf_tasks.params.family import family_params
 from apf_tasks.quickstart.columns import Column, separator_of, spread, text_in
@@ -140,7 +140,8 @@ def lengths(found: Match, base: Base) -> Lengths:
     kind = kind_of(family)
     if not read:
         return Lengths(0, 0, UNKNOWN, 1)
-    together = [*read, learned] if kind == "decoder" and learned is not None else read
+    beside = [guess.source for guess in found.guesses if guess.column in family.optional]
+    together = [*read, learned, *beside] if kind == "decoder" and learned is not None else [*read, *beside]
     rows = spread(list(zip(*(column.values for column in together), strict=True)))
     counts = [sum(len(text_in(value)) for value in row) for row in rows]
     characters = quantile(counts)
@@ -200,8 +201,9 @@ def options_for(found: Match, language: str, base: Base) -> dict[str, Option]:
             if most > params.model_fields["max_answer_tokens"].default:
                 room = min(128, math.ceil(most / 8) * 8)
                 options["max_answer_tokens"] = Option(room, f"{QUANTILE:.0%} of the answers are no longer")
-    starts = [as_messages(value)[0].get("role") for value in read[0].sample if _is_talk(value)] if read else []
-    if "systems" in fields and "system" in starts:
+    talks = [as_messages(value) for value in read[0].sample if isinstance(value, (list, dict))] if read else []
+    begun = any(isinstance(talk, list) and talk and _is_system(talk[0]) for talk in talks)
+    if "systems" in fields and (begun or any(guess.column == "system" for guess in found.guesses)):
         options["systems"] = Option(True, "conversations begin with a system message")
     return options
 
@@ -243,8 +245,8 @@ def _longest(answers: Any) -> int:
     return max((len(text_in(item)) for item in items), default=0)
 
 
-def _is_talk(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+def _is_system(turn: Any) -> bool:
+    return isinstance(turn, dict) and turn.get("role") == "system" and bool(turn.get("content"))
 
 
 def training_for(family: Family, rows: int) -> Training:

@@ -1,52 +1,105 @@
 """Conversations as rows: a prompt and a response, or a list of messages. Which of them can be used.
 
-A prompt of several turns is written as JSON, so that every row, and every served one, is plain text.
+A prompt of several turns is written as JSON, and so is an answer with more than a text, so that every row, and every
+served one, is plain text.
 """
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from apf_tasks.families.causal_lm.turns import Message, are_calls, as_messages, parsed, tools_in
 from apf_tasks.family import CheckedRows
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Message = dict[str, str]
-"""`role` and `content`."""
-ROLES = ("system", "user", "assistant")
-SPEAKERS = {"human": "user", "gpt": "assistant"}
-"""What ShareGPT calls the roles."""
+ROLES = ("system", "user", "assistant", "tool")
+
+
+class Conversation(NamedTuple):
+    """What a model reads, or learns."""
+
+    messages: list[Message]
+    tools: list[Any]
+    """The tools it may call."""
 
 
 def check_conversations(systems: bool, rows: pd.DataFrame) -> CheckedRows:
-    """A usable row is a conversation with an answer; `messages` become `response`, the last one, and `prompt`.
+    """A usable row is a conversation with an answer to learn; it becomes `response`, the last one, and `prompt`.
 
     `systems`: whether rows may bring a system message.
     """
     import pandas as pd
 
-    paired = "prompt" in rows
-    scored = [
-        _judge_pair(row) if paired and row.get("messages") is None else _judge_messages(row, systems)
-        for row in rows.to_dict("records")
-    ]
+    scored, notes = [], Counter[str]()
+    for row in rows.to_dict("records"):
+        seen = Counter[str]()
+        scored.append(_judge(row, systems, seen))
+        if not scored[-1][1]:
+            notes += seen
     columns = ["prompt", "response", *(["system"] if systems else [])]
     found = {c: pd.Series([r.get(c) for r, _ in scored], index=rows.index, dtype=object) for c in columns}
     reasons = pd.Series([reason for _, reason in scored], index=rows.index, dtype=object)
-    unanswered = sum(bool(row.get("unanswered")) for row, _ in scored)
-    return CheckedRows(rows.assign(**found), reasons, {"last user turns without an answer left out": unanswered})
+    read = [name for name in ("input", "history", "tools", *(() if systems else ("system",))) if name in rows]
+    return CheckedRows(rows.drop(columns=read).assign(**found), reasons, dict(notes))
 
 
-def _judge_pair(row: dict[Any, Any]) -> tuple[dict[str, Any], str]:
-    found = {name: _joined(row.get(name)) for name in ("prompt", "response", "system")}
+def _judge(row: dict[Any, Any], systems: bool, notes: Counter[str]) -> tuple[dict[str, Any], str]:
+    """(the columns that a row becomes, "" or why it cannot be used)."""
+    paired = "prompt" in row and row.get("messages") is None
+    messages, problem = _paired(row, notes) if paired else (as_messages(row.get("messages"), notes), "")
+    tools = tools_in(row.get("tools"))
+    if problem or messages is None:
+        return {}, problem or "no messages"
+    if problem := problem_with(messages):
+        return {}, problem
+    if tools is None:
+        return {}, "tools are not a list of {name, description, parameters}"
+    first = messages[0] if messages[0]["role"] == "system" else {"content": ""}
+    turns = messages[1:] if "role" in first else messages
+    lifted = tools_in(first.get("tools"))
+    system = "\n\n".join(dict.fromkeys(text for text in (row.get("system"), first["content"]) if text))
+    if system and not systems:
+        return {}, "a system message: write family.systems: true"
+    learned = [at for at, message in enumerate(turns) if message["role"] == "assistant" and "weight" not in message]
+    if not learned:
+        return {}, "no answer with a weight above 0"
+    notes.update(_left_out(turns[learned[-1] + 1 :]))
+    asked, answer = turns[: learned[-1]], turns[learned[-1]]
+    within = asked_of(row["prompt"]).tools if paired and isinstance(row["prompt"], str) else []
+    tools = [*tools, *(lifted or []), *within]
+    return {"prompt": prompt_of(asked, tools), "response": response_of(answer), "system": system}, ""
+
+
+def _left_out(turns: list[Message]) -> list[str]:
+    """What is counted of the turns after the last answer to learn."""
+    unlearned = sum(turn["role"] == "assistant" for turn in turns)
+    unanswered = bool(turns) and turns[-1]["role"] != "assistant"
+    names = ("last answers of weight 0 left out", "last user turns without an answer left out")
+    return [names[0]] * unlearned + [names[1]] * unanswered
+
+
+def _paired(row: dict[Any, Any], notes: Counter[str]) -> tuple[list[Message], str]:
+    """(the messages of prompt and response, with `input` and `history` as Alpaca has them; why there are none)."""
+    found = {name: _joined(row.get(name)) for name in ("prompt", "input", "response", "system")}
+    if found["prompt"] is None and isinstance(found["input"], str):
+        found |= {"prompt": found["input"], "input": None}
     for name, value in found.items():
-        if value is None and name != "system":
-            return found, f"no {name}"
+        if value is None and name in ("prompt", "response"):
+            return [], f"no {name}"
         if value is not None and not isinstance(value, str):
-            return found, f"the {name} is not text"
-    return {**found, "system": found["system"] or ""}, ""
+            return [], f"the {name} is not text"
+    prompt, extra = found["prompt"], found["input"]
+    if extra is not None and extra not in prompt:
+        prompt = f"{prompt}\n{extra}"
+        notes["inputs appended to their prompts"] += 1
+    history = [] if row.get("history") is None else as_messages(row["history"], notes)
+    if problem := history and problem_with(history):
+        return [], f"history: {problem}"
+    return [*history, *turns_of(prompt), answer_of(found["response"])], ""
 
 
 def _joined(value: Any) -> Any:
@@ -57,88 +110,108 @@ def _joined(value: Any) -> Any:
     return joined(value, "auto")[0] if listed else value
 
 
-def _judge_messages(row: dict[Any, Any], systems: bool) -> tuple[dict[str, Any], str]:
-    messages = as_messages(row["messages"])
-    if messages is None:
-        return {}, "no messages"
-    if problem := problem_with(messages):
-        return {}, problem
-    turns: list[Message] = [{"role": m["role"], "content": m["content"]} for m in messages]
-    system = turns.pop(0)["content"] if turns[0]["role"] == "system" else ""
-    if system and not systems:
-        return {}, "a system message: write family.systems: true"
-    unanswered = turns[-1]["role"] == "user"
-    turns = turns[:-1] if unanswered else turns
-    found = {"prompt": prompt_of(turns[:-1]), "response": turns[-1]["content"], "system": system}
-    return {**found, "unanswered": unanswered}, ""
-
-
-def as_messages(turns: Any) -> Any:
-    """Turns as ShareGPT writes them, {from, value}, as messages; anything else as it is."""
-    if not isinstance(turns, list):
-        return turns
-    return [
-        {"role": SPEAKERS.get(str(turn["from"]), turn["from"]), "content": turn["value"]}
-        if isinstance(turn, dict) and turn.get("role") is None and {"from", "value"} <= turn.keys()
-        else turn
-        for turn in turns
-    ]
-
-
 def problem_with(messages: Any, open_end: bool = False) -> str:
     """Why this is no conversation to learn from, or ("" or why) to answer when its end is open."""
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         return "messages are not a list of {role, content}"
     before = ""
     for at, message in enumerate(messages):
-        role, content = message.get("role"), message.get("content")
-        if role not in ROLES:
-            return f"unknown role {role!r}"
-        if not isinstance(content, str) or not content.strip():
-            return f"{role} turn without text"
-        if role == "system" and at > 0:
-            return "a system message after the first turn"
-        if role == before:
-            return f"two {role} turns in a row"
-        if role == "assistant" and before in ("", "system"):
-            return "the conversation begins with the assistant"
-        before = role
+        if problem := _problem_within(message) or _problem_after(before, message["role"], at):
+            return problem
+        before = message["role"]
     if open_end:
-        return "" if before == "user" else "the conversation does not end with a user turn"
+        return "" if before in ("user", "tool") else "the conversation does not end with a user turn"
     return "" if any(message["role"] == "assistant" for message in messages) else "no assistant turn"
 
 
+def _problem_within(message: Message) -> str:
+    """What is wrong with a message, whatever stands before it."""
+    role, content = message.get("role"), message.get("content")
+    if role not in ROLES:
+        return f"unknown role {role!r}"
+    if "tool_calls" in message and not are_calls(message["tool_calls"]):
+        return "a tool call that is not {name, arguments}"
+    may_be_empty = role == "tool" or message.get("tool_calls") or (role == "system" and message.get("tools"))
+    if not isinstance(content, str) or not (content.strip() or may_be_empty):
+        return f"{role} turn without text"
+    return f"{role} turn with a part of type {message['parts'][0]!r}" if message.get("parts") else ""
+
+
+def _problem_after(before: str, role: str, at: int) -> str:
+    """Why a turn of `role` cannot follow one of `before`."""
+    if role == "system" and at > 0:
+        return "a system message after the first turn"
+    if role == before and role != "tool":
+        return f"two {role} turns in a row"
+    if role == "assistant" and before in ("", "system"):
+        return "the conversation begins with the assistant"
+    return "a tool turn that follows no assistant turn" if role == "tool" and before not in ("assistant", role) else ""
+
+
+def asked_of(prompt: str) -> Conversation:
+    """What a prompt stands for: a text, or JSON: messages that end with the user or a tool, or {messages, tools}."""
+    found = parsed(prompt)
+    whole = found if isinstance(found, dict) and isinstance(found.get("messages"), list) else {"messages": found}
+    messages = as_messages(whole["messages"]) if isinstance(whole["messages"], list) else None
+    tools = tools_in(whole.get("tools"))
+    if messages and tools is not None and not problem_with(messages, open_end=True):
+        return Conversation(messages, tools)
+    return Conversation([{"role": "user", "content": prompt}], [])
+
+
 def turns_of(prompt: str) -> list[Message]:
-    """The turns that a prompt stands for: those of a JSON list of messages that ends with the user, else one."""
-    if prompt.lstrip().startswith("["):
-        try:
-            found = json.loads(prompt)
-        except ValueError:
-            found = None
-        if not problem_with(found, open_end=True):
-            return [{"role": m["role"], "content": m["content"]} for m in found]
-    return [{"role": "user", "content": prompt}]
+    """The turns that a prompt stands for."""
+    return asked_of(prompt).messages
 
 
-def prompt_of(turns: list[Message]) -> str:
-    """The text that `turns_of` makes these turns of."""
-    alone = turns[0]["content"] if len(turns) == 1 else ""
-    return alone if turns_of(alone) == turns else json.dumps(turns, ensure_ascii=False)
+def prompt_of(turns: list[Message], tools: list[Any] | None = None) -> str:
+    """The text that `asked_of` makes these turns and tools of."""
+    alone = turns[0]["content"] if len(turns) == 1 and not tools else ""
+    if asked_of(alone) == (turns, []):
+        return str(alone)
+    return json.dumps({"messages": turns, "tools": tools} if tools else turns, ensure_ascii=False)
 
 
-def conversation(prompt: str, system: str | None = None) -> list[Message]:
-    """The messages up to the answer."""
-    turns = turns_of(prompt)
-    return [{"role": "system", "content": system}, *turns] if system and turns[0]["role"] != "system" else turns
+def answer_of(response: str) -> Message:
+    """The message that a response stands for: a JSON object whose role is `assistant`, or a text."""
+    found = parsed(response)
+    if isinstance(found, dict) and found.get("role") == "assistant":
+        messages = as_messages([found])
+        if not _problem_within(messages[0]):
+            return dict(messages[0])
+    return {"role": "assistant", "content": response}
+
+
+def response_of(answer: Message) -> str:
+    """The text that `answer_of` makes this answer of."""
+    text = str(answer["content"])
+    return text if answer_of(text) == answer else json.dumps(answer, ensure_ascii=False)
+
+
+def conversation(prompt: str, system: str | None = None) -> Conversation:
+    """The messages up to the answer, and the tools."""
+    turns, tools = asked_of(prompt)
+    first = [{"role": "system", "content": system}] if system and turns[0]["role"] != "system" else []
+    return Conversation([*first, *turns], tools)
+
+
+def said(message: Message) -> str:
+    """All that a message says: the reasoning, the text, the calls of tools."""
+    calls = [json.dumps(call["function"], ensure_ascii=False) for call in message.get("tool_calls", [])]
+    return "\n".join(text for text in (message.get("reasoning_content"), message["content"], *calls) if text)
 
 
 def shown(prompt: str) -> str:
     """A prompt as a person reads it."""
-    turns = turns_of(prompt)
-    return prompt if len(turns) == 1 else "\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
+    turns, tools = asked_of(prompt)
+    lines = [f"{turn['role']}: {said(turn)}" for turn in turns]
+    offered = [f"tools: {json.dumps(tools, ensure_ascii=False)}"] if tools else []
+    return prompt if len(turns) == 1 and not tools else "\n".join([*offered, *lines])
 
 
 def answers_of(rows: pd.DataFrame) -> list[str]:
-    """All answers of each row."""
-    asked = [[m["content"] for m in turns_of(prompt) if m["role"] == "assistant"] for prompt in rows["prompt"]]
-    return ["\n".join([*earlier, response]) for earlier, response in zip(asked, rows["response"], strict=True)]
+    """All answers of each row that are learned."""
+    return [
+        "\n".join(said(m) for m in [*turns_of(p), answer_of(r)] if m["role"] == "assistant" and "weight" not in m)
+        for p, r in zip(rows["prompt"], rows["response"], strict=True)
+    ]

@@ -80,7 +80,7 @@ def encode_conversations(
     `prompt` holds its token ids plus one, since a batch fills it up with 0.
     """
     from apf_tasks.families.causal_lm.chat import Chat, prompt_examples, training_examples
-    from apf_tasks.families.causal_lm.conversations import conversation
+    from apf_tasks.families.causal_lm.conversations import answer_of, conversation
 
     chat = Chat.of(base)
     systems = rows["system"] if "system" in rows else [None] * len(rows)
@@ -92,7 +92,10 @@ def encode_conversations(
     if served:
         found = [(row, ids, [IGNORE_INDEX] * len(ids), cut) for row, (ids, cut) in enumerate(prompts)]
     else:
-        answers = [[*m, {"role": "assistant", "content": r}] for m, r in zip(asked, rows["response"], strict=True)]
+        answers = [
+            talk._replace(messages=[*talk.messages, answer_of(response)])
+            for talk, response in zip(asked, rows["response"], strict=True)
+        ]
         found = [(e.row, e.ids, e.labels, e.truncated) for e in training_examples(chat, answers, base.max_tokens)]
     for at, (row, ids, labels, truncated) in enumerate(found):
         last = at + 1 == len(found) or found[at + 1][0] != row
@@ -223,12 +226,12 @@ def details_conversations(
     rows: pd.DataFrame, predictions: Sequence[Prediction], label_names: Sequence[str], out: Path
 ) -> dict[str, Any]:
     """What the model answers to the first prompts, beside the references; samples.md has the same to read."""
-    from apf_tasks.families.causal_lm.conversations import shown
+    from apf_tasks.families.causal_lm.conversations import answer_of, said, shown
 
     answered = [
         {
             "prompt": shown(prompt),
-            "reference": response,
+            "reference": said(answer_of(response)),
             "response": found["response"],
             "perplexity": found["perplexity"],
         }
@@ -286,11 +289,17 @@ def _documents(shared: dict[str, Any]) -> Family:
 def _instructions(params: CausalLMParams, shared: dict[str, Any]) -> Family:
     from apf_tasks.families.causal_lm.conversations import answers_of, check_conversations
 
-    system = {"system": "the system message before the conversation"} if params.systems else {}
+    system = {"system": "the system message before the conversation"}
+    example = dict.fromkeys(system if params.systems else (), "Answer in one sentence.")
     return Family(
         columns={"prompt": "what the user says", "response": "what the model should answer"},
         alternatives=({"messages": "a list of {role, content} or {from, value}"},),
-        optional=system,
+        optional={
+            **system,
+            "input": "what the prompt is about",
+            "history": "the turns before the prompt",
+            "tools": "the tools that may be called",
+        },
         text_columns=("prompt",),
         key_columns=("prompt", "response"),
         check=partial(check_conversations, params.systems),
@@ -300,7 +309,8 @@ def _instructions(params: CausalLMParams, shared: dict[str, Any]) -> Family:
         reference=answers_of,
         details=details_conversations,
         generates=True,
-        example={"prompt": "What does the -l option of ls do?", **dict.fromkeys(system, "Answer in one sentence.")},
+        tells_unused=True,
+        example={"prompt": "What does the -l option of ls do?", **example},
         output_columns={"response": "string"},
         **shared,
     )

@@ -235,6 +235,37 @@ CASES: dict[str, tuple[str, str, str, dict[str, Any], dict[str, Any]]] = {
         {"prompt": "instruction", "response": "output"},
         {"family.mode": "instructions"},
     ),
+    "Alpaca": (
+        "causal_lm",
+        "a.json",
+        json.dumps([{"instruction": t, "input": f"of {t}", "output": "b", "system": "Be brief."} for t in TEXTS]),
+        {"prompt": "instruction", "response": "output", "input": "input", "system": "system"},
+        {"family.mode": "instructions", "family.systems": True},
+    ),
+    "Dolly": (
+        "causal_lm",
+        "a.jsonl",
+        lines(instruction=TEXTS, context=["a town"] * COUNT, response=[f"{t} indeed" for t in TEXTS]),
+        {"prompt": "instruction", "response": "response", "input": "context"},
+        {"family.mode": "instructions"},
+    ),
+    "pairs of Firefly": (
+        "causal_lm",
+        "a.jsonl",
+        lines(conversation=[[{"human": t, "assistant": "b"}] for t in CHINESE], category=["x"] * COUNT),
+        {"messages": "conversation"},
+        {"family.mode": "instructions"},
+    ),
+    "turns of MOSS": (
+        "causal_lm",
+        "a.jsonl",
+        lines(
+            meta_instruction=["You are MOSS."] * COUNT,
+            chat=[{"turn_1": {"Human": f"<|Human|>: {t}<eoh>", "MOSS": "<|MOSS|>: b<eom>"}} for t in TEXTS],
+        ),
+        {"messages": "chat", "system": "meta_instruction"},
+        {"family.mode": "instructions", "family.systems": True},
+    ),
     "conversations": (
         "causal_lm",
         "a.jsonl",
