@@ -150,7 +150,7 @@ FITS: Mapping[str, Callable[[Column, Family, Sequence[Column]], Fit]] = {
     "answer": answer,
     "answers": _of_kind("object", "list", "words"),
     "messages": messages,
-    "system": named_prose,
+    "system": _of_kind("text"),
     "input": _of_kind("text", "number", "words"),
     "history": _of_kind("list", "words", "text"),
     "tools": _of_kind("list", "object", "text"),

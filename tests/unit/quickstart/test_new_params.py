@@ -238,7 +238,9 @@ CASES: dict[str, tuple[str, str, str, dict[str, Any], dict[str, Any]]] = {
     "Alpaca": (
         "causal_lm",
         "a.json",
-        json.dumps([{"instruction": t, "input": f"of {t}", "output": "b", "system": "Be brief."} for t in TEXTS]),
+        json.dumps(
+            [{"instruction": t, "input": f"of {t}", "output": f"{t} indeed", "system": "Be brief."} for t in TEXTS]
+        ),
         {"prompt": "instruction", "response": "output", "input": "input", "system": "system"},
         {"family.mode": "instructions", "family.systems": True},
     ),
