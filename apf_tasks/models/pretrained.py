@@ -163,6 +163,9 @@ def load_pretrained(folder: Path, model: ModelParams, auto_class: str, **config:
 
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # what is new or missing is said below, in one line
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    ours = list(config.get("id2label", {}).values())
+    if ours and not _no_weights.get():  # the base's own labels first: `_by_label` makes a head for ours of it
+        config = {name: value for name, value in config.items() if name not in ("num_labels", "id2label", "label2id")}
     settings = _load_config(folder, model, **config)
     tokenizer = _tokenizer_for(settings, folder, model, needs_offsets=False)
     # the row of the padding id gets no gradient: it must not be that of a token that counts
@@ -186,7 +189,9 @@ def load_pretrained(folder: Path, model: ModelParams, auto_class: str, **config:
         found, do = str(error).splitlines()[0], "Check model.base; a model folder needs config.json and safetensors."
         where, expected = f"model {model.base}", f"weights that {auto_class} loads"
         raise _load_error(error)(where, expected, found, do) from error
-    _check_new(loaded, info, model, auto_class)
+    new = _check_new(loaded, info, model, auto_class)
+    if ours:
+        _by_label(loaded, ours, new, model)
     loaded.config.name_or_path = model.base
     _fix_constants(loaded)
     resize_for(loaded, tokenizer)
@@ -200,7 +205,7 @@ def without_weights() -> AbstractContextManager[None]:
     return scoped(_no_weights, True)
 
 
-def _check_new(loaded: PreTrainedModel, info: dict[str, Any], model: ModelParams, auto_class: str) -> None:
+def _check_new(loaded: PreTrainedModel, info: dict[str, Any], model: ModelParams, auto_class: str) -> set[str]:
     """Name the weights that the files do not have. Raises ModelError when these are most of the model."""
     new = set(info["missing_keys"]) | {name for name, *_ in info["mismatched_keys"]}
     sizes = {name: parameter.numel() for name, parameter in loaded.named_parameters()}
@@ -210,6 +215,25 @@ def _check_new(loaded: PreTrainedModel, info: dict[str, Any], model: ModelParams
         raise ModelError(f"model {model.base}", f"pretrained weights for {auto_class}", found, "Check model.base.")
     if new:
         _log_new_weights(model.base, ", ".join(sorted(new)))
+    return new
+
+
+def _by_label(loaded: PreTrainedModel, ours: list[str], new: set[str], model: ModelParams) -> None:
+    """One row of the head for each of our labels: the base's, as its own names say, where the files have a head."""
+    from apf_tasks.models.head_labels import arrange_head, describe, head_parameters, head_rows
+
+    base = {int(row): name for row, name in (loaded.config.id2label or {}).items()}
+    has_head = not new.intersection(head_parameters(loaded))
+    rows = head_rows(base, ours) if has_head else (None,) * len(ours)
+    arrange_head(loaded, ours, rows)
+    if has_head and (said := describe(base, ours, rows)):
+        _log_labels(model.base, said)
+
+
+@cache
+def _log_labels(base: str, text: str) -> None:
+    """Once for a base, not for every trial of a search."""
+    logger.info("           %s", text)
 
 
 @cache
