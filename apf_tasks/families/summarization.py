@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from apf_tasks.families._text_to_text.generation import generate
 from apf_tasks.families._text_to_text.seq2seq import GenerationParams, encode_rows, load_model, loss
 from apf_tasks.family import BaselineInputs, CheckedRows, Family, Prediction
+from apf_tasks.words import is_unspaced
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +32,10 @@ CHARACTERS = range(8, 97, 8)
 """How much of the beginning of a document the baseline tries out; for Chinese in characters too."""
 TRIED_ROWS = 200
 """Train rows that are enough to choose by."""
-_SENTENCE_END = {"en": re.compile(r"[.!?][\"'”’)\]]*(?=\s|$)"), "zh": re.compile(r"[。！？!?…]+[”’」』）]*")}
+_SENTENCE_END = {
+    "en": re.compile(r"[.!?][\"'”’)\]]*(?=\s|$)|[。！？।؟۔]+[”’」』）]*"),
+    "zh": re.compile(r"[。！？!?…]+[”’」』）]*"),
+}
 
 
 class SummarizationParams(GenerationParams):
@@ -40,7 +44,8 @@ class SummarizationParams(GenerationParams):
     slot: ClassVar[str] = "{document}"
 
     language: Literal["en", "zh"] = "en"
-    """Language of the texts. ROUGE counts stemmed words of `en` and characters of `zh`."""
+    """Language of the texts. ROUGE counts stemmed words of `en` and characters of `zh`. With `en`, a reference in
+    another script is counted by the words of that script, or by characters where it has no blanks (Japanese, Thai)."""
     document_key: str | None = None
     """Where a document is an object of several texts: the one to read. Empty: all of them, in their order."""
     summary_key: str | None = None
@@ -64,6 +69,8 @@ def check(rows: pd.DataFrame, params: SummarizationParams) -> CheckedRows:
     """Documents and summaries as text. A usable row has both."""
     import pandas as pd
 
+    from apf_tasks.evaluation.metrics.generation import needs_script
+
     document, summary = next(names for names in COLUMNS if set(names) <= set(rows.columns))
     between, first = "" if params.language == "zh" else " ", params.summaries == "first"
     documents = [_text(value, params.document_key, False, between) for value in rows[document]]
@@ -81,6 +88,10 @@ def check(rows: pd.DataFrame, params: SummarizationParams) -> CheckedRows:
     notes = {
         "summaries that are not shorter than their document": sum(longer),
         "rows of which only the first of several summaries is used": sum(several),
+        "summaries in other scripts than Latin: ROUGE counts their words, or characters where there are no blanks": sum(
+            params.language == "en" and not reason and needs_script(text)
+            for reason, (text, _) in zip(reasons, summaries, strict=True)
+        ),
     }
     return CheckedRows(checked, pd.Series(reasons, index=rows.index, dtype=object), notes)
 
@@ -144,14 +155,15 @@ def baselines(
         texts = [beginning(document, *lead, params.language) for document in tried["document"]]
         return float(scores(statistics(references, texts, (), params).sum(0))["rougeL"])
 
-    unit, count = max(_leads(params.language), key=rouge_l)
+    unspaced = params.language == "zh" or is_unspaced(list(tried["document"]))
+    unit, count = max(_leads(unspaced), key=rouge_l)
     name = f"lead_{count}_{unit if count > 1 else unit.removesuffix('s')}"
     return {name: [beginning(document, unit, count, params.language) for document in test.rows["document"]]}
 
 
-def _leads(language: str) -> Iterator[tuple[str, int]]:
+def _leads(unspaced: bool) -> Iterator[tuple[str, int]]:
     yield from (("sentences", count) for count in range(1, MOST_SENTENCES + 1))
-    yield from (("characters", count) for count in CHARACTERS if language == "zh")
+    yield from (("characters", count) for count in CHARACTERS if unspaced)
 
 
 def beginning(document: str, unit: str, count: int, language: str) -> str:

@@ -42,6 +42,14 @@ _SENTENCE_END = {
     "en": re.compile(r"([.!?][\"'”’)\]]*)\s+"),
     "zh": re.compile(r"([。！？!?…][。！？!?…”’」』）]*)\s*"),
 }
+_ANY_SENTENCE_END = re.compile(r"([.!?][\"'”’)\]]*)\s+|([。！？…।؟۔][。！？…”’」』）]*)\s*")
+"""Of a text that is not all Latin."""
+_UNSPACED_SCRIPT = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+)
+"""Thai, Lao, Burmese, Khmer, kana and Han: no blanks between words."""
+_BLANKLESS = frozenset(["ja", "jpn", "th", "tha", "lo", "lao", "km", "khm", "my", "mya", "bo", "bod"])
+"""Codes of languages whose words `13a` cannot find."""
 _CHARACTERS_AND_WORDS = re.compile(r"[a-z0-9\u00c0-\u024f]+|[^\W_]")
 
 
@@ -71,25 +79,78 @@ class StemmingTokenizer:
         return list(tokenize(text, self))
 
 
+class ScriptTokenizer:
+    """For rouge-score: words of every script, in lower case; one by one the characters of scripts without blanks.
+
+    ASCII words are as rouge-score cuts them, and stemmed where `stem` is given. Combining marks stay with their letter.
+    """
+
+    def __init__(self, stemmer: StemmingTokenizer | None) -> None:
+        self.stemmer = stemmer
+
+    def tokenize(self, text: str) -> list[str]:
+        """The tokens of a text in order."""
+        found: list[str] = []
+        going = False  # whether the last token goes on
+        for character in unicodedata.normalize("NFKC", text).lower():
+            kind = unicodedata.category(character)[0]
+            unspaced = _UNSPACED_SCRIPT.match(character) is not None
+            if kind == "M" and found and going:
+                found[-1] += character
+            elif kind not in "LMN":
+                going = False
+            elif going and not unspaced and not _UNSPACED_SCRIPT.match(found[-1]):
+                found[-1] += character
+            else:
+                found.append(character)
+                going = True
+        return [t for token in found for t in (self._stemmed(token) if token.isascii() else [token])]
+
+    def _stemmed(self, token: str) -> list[str]:
+        return self.stemmer.tokenize(token) if self.stemmer else [token]
+
+
+def needs_script(text: str) -> bool:
+    """Whether rouge-score's own tokenizer, which keeps a to z and digits alone, would lose words of this text."""
+    if text.isascii():
+        return False
+    letters = [c for c in text if c.isalnum() and not c.isascii()]
+    return any("LATIN" not in unicodedata.name(c, "") for c in letters if c.isalpha()) or (
+        bool(letters) and not re.search("[A-Za-z0-9]", text)
+    )
+
+
 def rouge_statistics(
     references: Sequence[str], predictions: Sequence[str], language: Language, use_stemmer: bool = True
 ) -> Counts:
     """(N, 5): one, then the F-measures of ROUGE-1, ROUGE-2, ROUGE-L and ROUGE-Lsum (Lin 2004).
 
     English words are stemmed by Porter's rules (`-m` of ROUGE-1.5.5) unless `use_stemmer` is off; Chinese goes by
-    character. ROUGE-Lsum compares sentence by sentence: lines, and what ends with a full stop, question or exclamation
+    character. With `en`, a row whose reference is not in Latin script goes by the words of its script, and by
+    characters where that script has no blanks. ROUGE-Lsum compares sentence by sentence: lines, and what ends with a
+    full stop, question or exclamation
     mark. No sentence model is used, so an English abbreviation ends a sentence too.
     """
     from rouge_score.rouge_scorer import RougeScorer
 
     check_rows(references, predictions)
-    tokenizer = CharacterTokenizer() if language == "zh" else StemmingTokenizer() if use_stemmer else None
-    scorer = RougeScorer(list(ROUGE), tokenizer=tokenizer)  # its own, without stemmer, when None
+    stemmer = StemmingTokenizer() if use_stemmer and language == "en" else None
+    own = CharacterTokenizer() if language == "zh" else stemmer
+    plain = RougeScorer(list(ROUGE), tokenizer=own)  # its own, without stemmer, when None
+    scripted = RougeScorer(list(ROUGE), tokenizer=ScriptTokenizer(stemmer))
     statistics = np.ones((len(references), 1 + len(ROUGE)))
-    for at, texts in enumerate(zip(references, predictions, strict=True)):
-        scores = scorer.score(*(_SENTENCE_END[language].sub(r"\1\n", text) for text in texts))
+    for at, (reference, prediction) in enumerate(zip(references, predictions, strict=True)):
+        other = language == "en" and needs_script(reference)
+        end = _ANY_SENTENCE_END if other else _SENTENCE_END[language]
+        scorer = scripted if other else plain
+        scores = scorer.score(*(end.sub(_with_line, text) for text in (reference, prediction)))
         statistics[at, 1:] = [scores[name].fmeasure for name in ROUGE]
     return statistics
+
+
+def _with_line(end: re.Match[str]) -> str:
+    """The mark that ends a sentence, and a new line in place of the blanks after it."""
+    return next(mark for mark in end.groups() if mark is not None) + "\n"
 
 
 def rouge_scores(sums: np.ndarray) -> Scores:
@@ -121,8 +182,9 @@ def _translation_metrics(target_language: str) -> tuple[BLEU, CHRF]:
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
 
-    chinese = re.split("[-_]", target_language.lower())[0] in ("zh", "zho", "cmn")
-    bleu = BLEU(tokenize="zh" if chinese else "13a", max_ngram_order=BLEU_ORDER, force=True)
+    code = re.split("[-_]", target_language.lower())[0]
+    cut = "zh" if code in ("zh", "zho", "cmn") else "char" if code in _BLANKLESS else "13a"
+    bleu = BLEU(tokenize=cut, max_ngram_order=BLEU_ORDER, force=True)
     return bleu, CHRF(char_order=CHRF_ORDER, beta=CHRF_BETA)
 
 
@@ -174,15 +236,11 @@ def length_and_copy(sources: Sequence[str], predictions: Sequence[str], language
     all rows together); `copied_1`, `copied_2`, `copied_4`: share of the predicted n-grams that stand in their source
     (one minus the novelty of See et al. 2017). 0 where nothing is predicted.
     """
-    from rouge_score.tokenize import tokenize
-
     check_rows(sources, predictions)
     source_tokens = predicted_tokens = 0
     copied, predicted = dict.fromkeys(COPY_ORDERS, 0), dict.fromkeys(COPY_ORDERS, 0)
     for texts in zip(sources, predictions, strict=True):
-        source, prediction = (
-            CharacterTokenizer().tokenize(text) if language == "zh" else tokenize(text, None) for text in texts
-        )
+        source, prediction = (_plain_tokens(text, language, needs_script(texts[0])) for text in texts)
         source_tokens += len(source)
         predicted_tokens += len(prediction)
         for order in COPY_ORDERS:
@@ -195,6 +253,14 @@ def length_and_copy(sources: Sequence[str], predictions: Sequence[str], language
         "compression": source_tokens / predicted_tokens if predicted_tokens else 0.0,
         **{f"copied_{order}": copied[order] / max(1, predicted[order]) for order in COPY_ORDERS},
     }
+
+
+def _plain_tokens(text: str, language: Language, scripted: bool) -> list[str]:
+    from rouge_score.tokenize import tokenize
+
+    if language == "zh":
+        return CharacterTokenizer().tokenize(text)
+    return ScriptTokenizer(None).tokenize(text) if scripted else list(tokenize(text, None))
 
 
 def _ngrams(tokens: list[str], order: int) -> list[tuple[str, ...]]:

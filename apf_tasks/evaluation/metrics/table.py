@@ -24,10 +24,14 @@ Chinese answers are compared without the punctuation that CMRC 2018 lists, by th
 other words. "No answer" is the empty text. Separate scores of the rows with and without an answer are not metrics:
 they are only in the test report (`by_answer` in `report.json`), when there are rows of both kinds.
 
-ROUGE. English: Porter's stemmer. Chinese: character by character, Latin words and numbers whole. A sentence (Lsum) is a
+ROUGE. English: Porter's stemmer. Chinese: character by character, Latin words and numbers whole. A reference
+in another script, with `language: en`: the words of that script, and character by character where it has no blanks.
+A
+sentence (Lsum) is a
 line, or ends with a full stop, question or exclamation mark.
 
-Signatures of a translation are those for one reference per row.
+Signatures of a translation are those for one reference per row; `tok:char` into
+Japanese, Thai, Lao, Khmer, Burmese.
 """
 
 SCALES = {

@@ -197,3 +197,40 @@ def test_length_and_copy_by_hand() -> None:
         {"mean_tokens": 4, "compression": 7 / 4, "copied_1": 1, "copied_2": 1, "copied_4": 1}
     )
     assert set(length_and_copy(["a"], [""], "en").values()) == {0}
+
+
+SCRIPTS = {
+    "Russian": ("школа видит дом", "школа видит лес", 2 / 3),
+    "Greek": ("το σπίτι είναι μικρό", "το σπίτι είναι μεγάλο", 3 / 4),
+    "Arabic": ("المدرسة ترى البيت", "المدرسة ترى الغابة", 2 / 3),
+    "Hindi": ("यह घर छोटा है", "यह घर बड़ा है", 3 / 4),
+    "Korean": ("학교가 집을 본다", "학교가 숲을 본다", 2 / 3),
+    "Thai": ("บ้าน", "บาน", 2 / 3),
+    "Japanese": ("学校が見る", "学校は見る", 4 / 5),
+    "Chinese": ("北京天气好", "北京天气坏", 4 / 5),
+    "no ASCII letter": ("Ê Ő", "Ê Ő", 1),
+    "mixed": ("Apple 公司 connections", "apple 公司 connected", 1),
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_rouge_knows_the_script_of_the_reference(script: str) -> None:
+    reference, prediction, rouge1 = SCRIPTS[script]
+    found = rouge_statistics([reference, reference], [reference, prediction], "en")
+
+    assert found[0, [1, 3, 4]].tolist() == [1, 1, 1], "a text with itself"
+    assert found[1, 1] == pytest.approx(rouge1)
+    assert rouge_statistics([reference], ["xyz"], "en")[0, 1] == 0
+    assert length_and_copy([reference], [reference], "en")["copied_1"] == 1
+
+
+def test_accents_alone_leave_rouge_as_it_is_published() -> None:
+    text = ["The café in Málaga opened."]
+    scorer = RougeScorer(["rouge1"], use_stemmer=True)
+    expected = scorer.score(text[0], "The cafe opened.")["rouge1"].fmeasure
+    assert rouge_statistics(text, ["The cafe opened."], "en")[0, 1] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("code", "cut"), [("ja", "char"), ("th_TH", "char"), ("ru", "13a"), ("zh", "zh")])
+def test_bleu_is_cut_where_the_script_has_no_blanks(code: str, cut: str) -> None:
+    assert f"tok:{cut}|" in signatures(code)["bleu"]
