@@ -163,8 +163,8 @@ def load_pretrained(folder: Path, model: ModelParams, auto_class: str, **config:
 
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # what is new or missing is said below, in one line
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    ours = list(config.get("id2label", {}).values())
-    if ours and not _no_weights.get():  # the base's own labels first: `_by_label` makes a head for ours of it
+    ours = list(config.get("id2label", {}).values()) if _names_labels(folder) and not _no_weights.get() else []
+    if ours:  # the base's own labels first: `_by_label` makes a head for ours of it
         config = {name: value for name, value in config.items() if name not in ("num_labels", "id2label", "label2id")}
     settings = _load_config(folder, model, **config)
     tokenizer = _tokenizer_for(settings, folder, model, needs_offsets=False)
@@ -216,6 +216,11 @@ def _check_new(loaded: PreTrainedModel, info: dict[str, Any], model: ModelParams
     if new:
         _log_new_weights(model.base, ", ".join(sorted(new)))
     return new
+
+
+def _names_labels(folder: Path) -> bool:
+    """Whether the base's configuration names the rows of its head; else they are taken in their order."""
+    return "id2label" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
 
 
 def _by_label(loaded: PreTrainedModel, ours: list[str], new: set[str], model: ModelParams) -> None:

@@ -93,7 +93,7 @@ def _paired(row: dict[Any, Any], notes: Counter[str]) -> tuple[list[Message], st
         if value is not None and not isinstance(value, str):
             return [], f"the {name} is not text"
     prompt, extra = found["prompt"], found["input"]
-    if extra is not None and extra not in prompt:
+    if extra is not None and not prompt.endswith(extra):
         prompt = f"{prompt}\n{extra}"
         notes["inputs appended to their prompts"] += 1
     history = [] if row.get("history") is None else as_messages(row["history"], notes)
