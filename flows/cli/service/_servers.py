@@ -57,6 +57,7 @@ def _start_prefect(started: Started) -> str:
     wait_for(process, f"{url}/health", "prefect")
     (store.root() / SERVER_FILE).write_text(json.dumps({"url": url, "pid": process.pid}))
     out.print(f"Prefect     http://127.0.0.1:{port}")
+    out.print(f"            for `prefect` in other terminals: export PREFECT_API_URL={url}")
     return url
 
 
