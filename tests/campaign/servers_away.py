@@ -201,7 +201,11 @@ class Proxy:
                 except OSError:
                     return
                 return
-            with socket.create_connection(("127.0.0.1", self._target)) as server:
+            try:
+                server = socket.create_connection(("127.0.0.1", self._target))
+            except OSError:  # The target has ended: who asked finds a closed connection, as from any proxy.
+                return
+            with server:
                 back = threading.Thread(target=self._pass_on, args=(server, client), daemon=True)
                 back.start()
                 self._pass_on(client, server)
