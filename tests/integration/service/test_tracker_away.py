@@ -30,7 +30,8 @@ def runs() -> list[str]:
     return [run.info.status for run in tracker.client().search_runs([tracker.experiment_id("apf")])]
 
 
-def test_a_lost_answer_leaves_one_run(proxy: Proxy, tmp_path: Path) -> None:
+def test_a_lost_answer_leaves_one_run(proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracker, "PATIENCE_SECONDS", 600.0)
     proxy.loses = "runs/create"
 
     def recover(record: logging.LogRecord) -> bool:

@@ -11,8 +11,10 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import psutil
 import pytest
@@ -90,11 +92,17 @@ def prefect(environment: dict[str, str], *command: str) -> subprocess.CompletedP
 
 
 def ask(environment: dict[str, str], way: str, path: str, body: dict[str, Any] | None = None) -> Any:
-    """Prefect's server, without another process that imports Prefect first."""
+    """Prefect's server, without another process that imports Prefect first. It says 503 while its database is busy."""
     sent = None if body is None else json.dumps(body).encode()
     url, kind = environment["PREFECT_API_URL"] + path, {"Content-Type": "application/json"}
-    with urllib.request.urlopen(urllib.request.Request(url, sent, kind, method=way), timeout=600) as answer:
-        return json.loads(answer.read() or "null")
+    while True:
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, sent, kind, method=way), timeout=600) as answer:
+                return json.loads(answer.read() or "null")
+        except HTTPError as error:
+            if error.code != HTTPStatus.SERVICE_UNAVAILABLE:
+                raise
+        time.sleep(1)
 
 
 def id_of(environment: dict[str, str], deployment: str) -> str:
