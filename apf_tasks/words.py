@@ -14,14 +14,15 @@ Language = Literal["zh", "spaced"]
 _SENTENCE_END = re.compile(r"[。!?;\n]+|\.+(?=\s|$)")
 """In text after `normalise`, where full-width marks have become their plain forms."""
 _LETTERS = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
-_UNSPACED = re.compile("[぀-ヿ㐀-䶿一-鿿豈-﫿\U00020000-\U0003ffff]")
-"""Han and kana: scripts without spaces between words."""
+HAN_AND_KANA = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+"""Of a character class: scripts without spaces between words. Korean has spaces."""
+_HAN_AND_KANA = re.compile(f"[{HAN_AND_KANA}]")
 UNSPACED_SHARE = 0.2
 
 
 def is_unspaced(texts: Sequence[str]) -> bool:
     """Whether the texts are written in a script without spaces, by their share of Han and kana characters."""
-    unspaced = sum(len(_UNSPACED.findall(text)) for text in texts)
+    unspaced = sum(len(_HAN_AND_KANA.findall(text)) for text in texts)
     return unspaced >= UNSPACED_SHARE * max(1, sum(len("".join(text.split())) for text in texts))
 
 

@@ -18,6 +18,7 @@ from apf_tasks.errors import DataError
 from apf_tasks.evaluation.metrics.bootstrap import Counts, Scores
 from apf_tasks.evaluation.metrics.classification import ratio
 from apf_tasks.evaluation.metrics.rows import check_rows
+from apf_tasks.words import HAN_AND_KANA
 
 if TYPE_CHECKING:
     from sacrebleu.metrics.bleu import BLEU
@@ -44,9 +45,7 @@ _SENTENCE_END = {
 }
 _ANY_SENTENCE_END = re.compile(r"([.!?][\"'”’)\]]*)\s+|([。！？…।؟۔][。！？…”’」』）]*)\s*")
 """Of a text that is not all Latin."""
-_UNSPACED_SCRIPT = re.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
-)
+_UNSPACED_SCRIPT = re.compile(f"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff{HAN_AND_KANA}]")
 """Thai, Lao, Burmese, Khmer, kana and Han: no blanks between words."""
 _BLANKLESS = frozenset(["ja", "jpn", "th", "tha", "lo", "lao", "km", "khm", "my", "mya", "bo", "bod"])
 """Codes of languages whose words `13a` cannot find."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from apf_tasks.families._text_to_text.seq2seq import GenerationParams, end_tokens, set_languages
 from apf_tasks.family import Prediction
+from apf_tasks.words import HAN_AND_KANA
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +24,8 @@ TOKENS_AT_ONCE = 32768
 ENDED_SHARE = 0.25
 """When this share of the rows has ended, the others go on without them."""
 
-_UNSPACED = "\u3001-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff01-\uffef\U00020000-\U0003ffff"
+_UNSPACED = f"\u3001-\u303f\uff01-\uffef{HAN_AND_KANA}"
+"""With the punctuation and full-width forms of these scripts."""
 _BLANK_BETWEEN = re.compile(f"(?<=[{_UNSPACED}]) +(?=[{_UNSPACED}])")
 
 

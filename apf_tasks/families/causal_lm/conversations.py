@@ -50,7 +50,7 @@ def check_conversations(systems: bool, rows: pd.DataFrame) -> CheckedRows:
 def _judge(row: dict[Any, Any], systems: bool, notes: Counter[str]) -> tuple[dict[str, Any], str]:
     """(the columns that a row becomes, "" or why it cannot be used)."""
     paired = "prompt" in row and row.get("messages") is None
-    messages, problem = _paired(row, notes) if paired else (as_messages(row.get("messages"), notes), "")
+    messages, within, problem = _paired(row, notes) if paired else (as_messages(row.get("messages"), notes), [], "")
     tools = tools_in(row.get("tools"))
     if problem or messages is None:
         return {}, problem or "no messages"
@@ -69,7 +69,6 @@ def _judge(row: dict[Any, Any], systems: bool, notes: Counter[str]) -> tuple[dic
         return {}, "no answer with a weight above 0"
     notes.update(_left_out(turns[learned[-1] + 1 :]))
     asked, answer = turns[: learned[-1]], turns[learned[-1]]
-    within = asked_of(row["prompt"]).tools if paired and isinstance(row["prompt"], str) else []
     tools = [*tools, *(lifted or []), *within]
     return {"prompt": prompt_of(asked, tools), "response": response_of(answer), "system": system}, ""
 
@@ -82,24 +81,25 @@ def _left_out(turns: list[Message]) -> list[str]:
     return [names[0]] * unlearned + [names[1]] * unanswered
 
 
-def _paired(row: dict[Any, Any], notes: Counter[str]) -> tuple[list[Message], str]:
-    """(the messages of prompt and response, with `input` and `history` as Alpaca has them; why there are none)."""
+def _paired(row: dict[Any, Any], notes: Counter[str]) -> tuple[list[Message], list[Any], str]:
+    """(messages of prompt and response, with `input` and `history` as Alpaca has them; tools; why there are none)."""
     found = {name: _joined(row.get(name)) for name in ("prompt", "input", "response", "system")}
     if found["prompt"] is None and isinstance(found["input"], str):
         found |= {"prompt": found["input"], "input": None}
     for name, value in found.items():
         if value is None and name in ("prompt", "response"):
-            return [], f"no {name}"
+            return [], [], f"no {name}"
         if value is not None and not isinstance(value, str):
-            return [], f"the {name} is not text"
+            return [], [], f"the {name} is not text"
     prompt, extra = found["prompt"], found["input"]
     if extra is not None and not prompt.endswith(extra):
         prompt = f"{prompt}\n{extra}"
         notes["inputs appended to their prompts"] += 1
     history = [] if row.get("history") is None else as_messages(row["history"], notes)
     if problem := history and problem_with(history):
-        return [], f"history: {problem}"
-    return [*history, *turns_of(prompt), answer_of(found["response"])], ""
+        return [], [], f"history: {problem}"
+    turns, tools = asked_of(prompt)
+    return [*history, *turns, answer_of(found["response"])], tools, ""
 
 
 def _joined(value: Any) -> Any:

@@ -15,8 +15,8 @@ import pytest
 
 from apf_tasks.tracking.tracker import put_mlflow_database
 from flows.orchestration._temporary_server import put_prefect_database
-from tests.integration.service.test_up import wait_until
 from tests.support.paths import PROJECT
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 

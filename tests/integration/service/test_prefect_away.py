@@ -20,9 +20,9 @@ from apf_tasks.tracking.tracker import put_mlflow_database
 from flows.orchestration import settings
 from flows.orchestration._interrupts import resend_lost_sigint
 from flows.orchestration._temporary_server import put_prefect_database
-from tests.integration.service.test_team import answers
-from tests.integration.service.test_up import BIN, wait_until
+from tests.integration.service.test_up import BIN
 from tests.support.projects import apf
+from tests.support.waiting import answers, wait_until
 
 
 @pytest.mark.slow

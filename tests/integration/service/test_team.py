@@ -12,7 +12,6 @@ import string
 import subprocess
 import sys
 import tempfile
-import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -24,10 +23,11 @@ from prefect.utilities.templating import apply_values
 from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
 
 from apf_tasks.serving._processes import free_port
-from tests.integration.service.test_up import prefect, wait_until
+from tests.integration.service.test_up import prefect
 from tests.support.paths import PROJECT
 from tests.support.projects import apf
 from tests.support.tiny import review_rows, write_jsonl
+from tests.support.waiting import answers, wait_until
 
 BIN = Path(sys.executable).parent
 WHOLE = yaml.safe_load((PROJECT / "deploy" / "compose.yaml").read_text())
@@ -90,15 +90,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     for one in [*psutil.Process(process.pid).children(recursive=True), process] if process.poll() is None else []:
         one.kill()
     process.wait()
-
-
-def answers(url: str, name: str = "") -> bool:
-    """Whether somebody answers there, when called by `name`."""
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers={"Host": name} if name else {}), timeout=60):
-            return True
-    except OSError:
-        return False
 
 
 @contextmanager

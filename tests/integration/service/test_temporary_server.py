@@ -21,9 +21,9 @@ from apf_tasks.errors import ApfError
 from apf_tasks.tracking import tracker
 from flows.orchestration._temporary_server import DATABASE_URL, TemporaryServer, put_prefect_database
 from flows.orchestration.settings import SERVER_FILE, apply_defaults
-from tests.integration.service.test_team import answers
-from tests.integration.service.test_up import BIN, wait_until
+from tests.integration.service.test_up import BIN
 from tests.support.paths import PROJECT
+from tests.support.waiting import answers, wait_until
 
 COMMAND = """
 import sys, time

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import yaml
 from apf_tasks.tracking.registry import aliases_of
 from apf_tasks.tracking.tracker import put_mlflow_database
 from tests.support.tiny import review_rows, write_jsonl
+from tests.support.waiting import wait_until
 
 BIN = Path(sys.executable).parent
 EVENT = """
@@ -76,13 +77,6 @@ def up(project: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
         for one in tree:
             one.kill()
         process.wait()
-
-
-def wait_until(expected: str, happened: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < deadline, f"expected within {seconds:g} s: {expected}"
-        time.sleep(0.5)
 
 
 def prefect(environment: dict[str, str], *command: str) -> subprocess.CompletedProcess[str]:

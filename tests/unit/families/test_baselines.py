@@ -51,4 +51,5 @@ def test_script() -> None:
     assert is_unspaced(["这部电影 really 好看"])
     assert is_unspaced(["とても面白い"])
     assert not is_unspaced(["A film called 英雄, and a very long sentence about it"])
+    assert not is_unspaced(["오늘 본 영화 정말 재미있었어요"]), "Korean has spaces"
     assert not is_unspaced([""]), "no text has no script"
