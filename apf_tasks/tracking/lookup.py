@@ -1,4 +1,4 @@
-"""Whether the registry has a version and its files, asked without MLflow's client: its import takes seconds.
+"""Questions to MLflow without its client, whose import takes seconds: is a version there, where is the page of a run.
 
 Read-only, on our own database or by MLflow's REST interface. Every answer that is not plain is left to the client.
 """
@@ -24,6 +24,7 @@ SQLITE = "sqlite:///"
 DELETED = "Deleted_Internal"
 """The stage that MLflow gives to the row of a deleted version."""
 LOCATION = "select coalesce(storage_location, source), current_stage from model_versions where name = ? and version = ?"
+EXPERIMENT = "select experiment_id from runs where run_uuid = ?"
 MODEL = "artifacts/model"
 """What was trained, inside a logged model."""
 
@@ -36,11 +37,27 @@ def version_is_there(name: str, version: int) -> bool | None:
         return None
 
 
+def run_page(run_id: str) -> str:
+    """The address of a run's page in MLflow; where no server is known, what follows the address of one ("#/…").
+
+    "" where only MLflow's client could say it.
+    """
+    uri = tracking_uri()
+    try:
+        if uri.startswith(SQLITE):
+            return f"#/experiments/{_in_database(uri, EXPERIMENT, run_id)[0]}/runs/{run_id}"
+        run = _ask(uri, "mlflow/runs/get", {"run_id": run_id})["run"]
+        return f"{uri.rstrip('/')}/#/experiments/{run['info']['experiment_id']}/runs/{run_id}"
+    except (OSError, ValueError, KeyError, TypeError, sqlite3.Error):
+        return ""
+
+
 def _location(name: str, version: int) -> str:
     """Where the files of a version are; "" when there is no such version. Raises where that cannot be said."""
     uri = registry_uri()
     if uri.startswith(SQLITE):
-        return _in_database(Path(uri.removeprefix(SQLITE)), name, version)
+        found = _in_database(uri, LOCATION, name, version)
+        return "" if found is None or found[1] == DELETED else str(found[0])
     if not uri.startswith(("http://", "https://")):
         raise ValueError(uri)
     try:
@@ -52,10 +69,11 @@ def _location(name: str, version: int) -> str:
     return str(answer["artifact_uri"])
 
 
-def _in_database(database: Path, name: str, version: int) -> str:
-    with closing(sqlite3.connect(f"file:{quote(str(database))}?mode=ro", uri=True, timeout=SECONDS)) as connection:
-        found = connection.execute(LOCATION, (name, version)).fetchone()
-    return "" if found is None or found[1] == DELETED else str(found[0])
+def _in_database(uri: str, question: str, *asked: Any) -> Any:
+    """The first row of the answer; None where there is none."""
+    database = f"file:{quote(uri.removeprefix(SQLITE))}?mode=ro"
+    with closing(sqlite3.connect(database, uri=True, timeout=SECONDS)) as connection:
+        return connection.execute(question, asked).fetchone()
 
 
 def _has_files(location: str) -> bool:

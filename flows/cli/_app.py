@@ -23,6 +23,13 @@ Overrides = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
+def print_page(out: Console, page: str) -> None:
+    """Where MLflow shows a run, when that is known: an address, or what follows the address of a server."""
+    if page:
+        where = "" if page.startswith("http") else " at the address that `apf ui` prints"
+        out.print(f"Page: {page}{where}", markup=False, soft_wrap=True)
+
+
 def run_line(run_id: str, registered: RegisteredModel) -> str:
     """A run as people are told of it; beside one that MLflow is still to get, the run that registered the model."""
     if run_id:

@@ -18,7 +18,8 @@ from apf_tasks.promotion.warm_start import as_tag, pin_aliases, resolve_aliases
 from apf_tasks.runs.experiments import load_experiment
 from apf_tasks.runs.record import test_opened
 from apf_tasks.runs.reused import reuse
-from flows.cli._app import AsJson, Overrides, ParamsFile, out, run_line
+from apf_tasks.tracking.lookup import run_page
+from flows.cli._app import AsJson, Overrides, ParamsFile, out, print_page, run_line
 from flows.cli.runs._search import search_table
 from flows.cli.runs.word_vectors import vectors
 
@@ -71,6 +72,7 @@ def run_document(done: PipelineRun) -> dict[str, Any]:
         "run_id": done.run_id or None,
         "registered_by": registered["run_id"],
         "model_uri": registered["model_uri"],
+        "page": run_page(done.run_id or registered["run_id"]),
         "stages": stages,
         "seconds": {name: round(sum(v.seconds for v in done.stage_runs if v.stage == name), 3) for name in handles},
         "search": done.trials,
@@ -107,3 +109,4 @@ def print_outcome(out: Console, done: PipelineRun) -> None:
     registered = next(v.handle for v in done.stage_runs if isinstance(v.handle, RegisteredModel))
     said = run_line(done.run_id, registered)
     out.print(f"{document['model_uri']} · {said} · {reused} of {len(done.stage_runs)} stages reused; {did}.")
+    print_page(out, document["page"])

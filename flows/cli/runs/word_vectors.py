@@ -17,8 +17,9 @@ from apf_tasks.params.file import origin
 from apf_tasks.pipelines import word_vector_pipeline
 from apf_tasks.runs.experiments import load_word_vectors
 from apf_tasks.runs.reused import reuse
+from apf_tasks.tracking.lookup import run_page
 from apf_tasks.word_vectors.artifacts import Corpus, TrainedVectors, VectorReport
-from flows.cli._app import AsJson, Overrides, ParamsFile, out, run_line
+from flows.cli._app import AsJson, Overrides, ParamsFile, out, print_page, run_line
 
 
 def vectors(params: ParamsFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
@@ -68,6 +69,7 @@ def word_document(done: PipelineRun) -> dict[str, Any]:
         "run_id": done.run_id or None,
         "registered_by": registered["run_id"],
         "model_uri": registered["model_uri"],
+        "page": run_page(done.run_id or registered["run_id"]),
         "stages": {stage_run.stage: stage_run.status for stage_run in done.stage_runs},
         "corpus": corpus,
         "training": trained,
@@ -96,6 +98,7 @@ def print_words(out: Console, done: PipelineRun) -> None:
             out.print(
                 f"{handle.model_uri} · {run_line(done.run_id, handle)} · {reused} of {count} stages reused; {did}."
             )
+            print_page(out, run_page(done.run_id or handle.run_id))
 
 
 def _print_csv(out: Console, report: VectorReport, name: str, title: str) -> None:

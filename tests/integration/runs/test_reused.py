@@ -93,6 +93,7 @@ def test_reused_runs_import_nothing_heavy_and_are_recorded_like_any_other(projec
     assert document["run_id"] is None
     assert document["model_uri"] == "models:/reviews/1"
     assert document["registered_by"] == tracker.client().get_model_version("reviews", "1").run_id
+    assert document["page"] == f"#/experiments/{place}/runs/{document['registered_by']}"
     assert set(document["stages"].values()) == {"reused"}
     assert document["test"]["scores"]["accuracy"] == pytest.approx(
         tracker.client().get_run(in_full).data.metrics["test/accuracy"]

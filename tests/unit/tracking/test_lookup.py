@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 from apf_tasks.artifacts import RegisteredModel
 from apf_tasks.tracking import registry as registry_module
 from apf_tasks.tracking import tracker
-from apf_tasks.tracking.lookup import version_is_there
+from apf_tasks.tracking.lookup import run_page, version_is_there
 from tests.support.tracking_server import Server
 
 
@@ -84,6 +84,15 @@ def test_the_answers_are_those_of_the_client(tmp_path: Path) -> None:
     check("renamed", two, False)
 
 
+@pytest.mark.usefixtures("registry")
+def test_the_page_of_a_run_is_under_its_experiment() -> None:
+    place = tracker.experiment_id("reviews")
+    run_id, uri = tracker.client().create_run(place).info.run_id, tracker.tracking_uri()
+    server = f"{uri}/" if uri.startswith("http") else ""
+    assert run_page(run_id) == f"{server}#/experiments/{place}/runs/{run_id}"
+    assert run_page("0" * 32) == "", "no such run"
+
+
 def test_a_registry_that_cannot_be_asked_shortly_is_asked_by_the_client(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,3 +116,4 @@ def test_what_cannot_be_asked_is_left_to_the_client(mlruns: Path, monkeypatch: p
     for uri in ("http://127.0.0.1:9", "postgresql://nowhere/it", "databricks"):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         assert version_is_there("reviews", 1) is None
+        assert run_page("0" * 32) == ""
