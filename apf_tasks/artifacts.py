@@ -159,8 +159,8 @@ class TrainedModel(Artifact):
     """Validation scores at best_step."""
     settings: dict[str, float] = Field(default_factory=dict)
     """Numbers of the decision that validation chose, such as a no-answer threshold."""
-    packed: bool = False
-    """Whether examples were packed into one sequence."""
+    padding_free: bool = False
+    """Whether its layers computed the tokens of rows alone, no padding."""
     parameters: int
     trainable_parameters: int
     parameters_changed: int

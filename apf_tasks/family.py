@@ -132,8 +132,6 @@ class Family:
     """(train rows, label_names) -> tensors that every training batch carries, such as class weights."""
     needs_labels: bool = False
     """Whether `predict` gets the labels: the score of a language model is how well it predicts them."""
-    packs: bool = False
-    """Whether examples may be packed into one sequence, with restarting positions and no attention across examples."""
     answer: Predict | None = None
     """`predict` with what the test report and a served answer have beside the scores; the same where None. Validations
     during training do without."""

@@ -1,6 +1,6 @@
-"""Batches of near-equal length: the order of an epoch, the cut into forward passes, and collation.
+"""The order of an epoch, the cut of its steps into forward passes, and collation.
 
-B examples (or sequences of several), T tokens.
+B examples, T tokens.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import torch
 
 from apf_tasks.examples import IGNORE_INDEX, Columns
 
-POOL_BATCHES = 50
-"""Rows are sorted by length within pools of this many batches: wide enough to find one's like, and still random."""
+PASS_TOKENS = 64
+"""What a forward and backward pass costs beside its tokens, in tokens."""
 
 
 def collate(columns: Columns, pad_id: int, device: torch.device) -> dict[str, torch.Tensor]:
@@ -27,43 +27,6 @@ def collate(columns: Columns, pad_id: int, device: torch.device) -> dict[str, to
     return batch
 
 
-def collate_packed(
-    columns: Columns, sequences: Sequence[Sequence[int]], pad_id: int, device: torch.device
-) -> dict[str, torch.Tensor]:
-    """Examples behind each other in B sequences: positions restart with each, and there is no attention mask.
-
-    A model that finds restarting positions and no mask attends within an example alone. (transformers does so in its
-    mask functions; `supports_packing` in loop.py tries it.) What fills a sequence up counts as an example of its own.
-    """
-    longest = max(sum(len(columns["input_ids"][i]) for i in sequence) for sequence in sequences)
-    joined: Columns = {name: [] for name in (*columns, "position_ids")}
-    for sequence in sequences:
-        for name, values in columns.items():
-            joined[name].append([token for i in sequence for token in values[i]])
-        positions = [p for i in sequence for p in range(len(columns["input_ids"][i]))]
-        joined["position_ids"].append(positions + list(range(longest - len(positions))))
-    fills = {"input_ids": pad_id, "labels": IGNORE_INDEX}
-    return {name: pad(values, fills.get(name, 0)).to(device) for name, values in joined.items()}
-
-
-def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Positions of `lengths` put into sequences of at most `capacity` tokens: first fit, longest first.
-
-    Johnson 1973, Near-optimal bin packing algorithms: at most 11/9 of the fewest sequences, plus 6/9.
-    """
-    sequences: list[list[int]] = []
-    room: list[int] = []
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        at = next((s for s, free in enumerate(room) if free >= lengths[i]), None)
-        if at is None:
-            sequences.append([i])
-            room.append(capacity - lengths[i])
-        else:
-            sequences[at].append(i)
-            room[at] -= lengths[i]
-    return sequences
-
-
 def pad(rows: Sequence[Sequence[float]], fill: int) -> torch.Tensor:
     """Lists of numbers -> (B, longest), filled up on the right."""
     kind: Any = np.float32 if any(isinstance(value, float) for row in rows for value in row[:1]) else np.int64
@@ -73,24 +36,14 @@ def pad(rows: Sequence[Sequence[float]], fill: int) -> torch.Tensor:
     return torch.from_numpy(padded)
 
 
-def epoch_order(lengths: np.ndarray, batch_size: int, seed: int, epoch: int, packed: bool = False) -> list[np.ndarray]:
-    """The steps of an epoch: index arrays of `batch_size` rows (the last may be smaller), of similar length each.
+def epoch_order(rows: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """The steps of an epoch: index arrays of `batch_size` rows at random, the last may be smaller.
 
-    Rows that are packed need no like beside them: their order is random, so no step is of short rows alone, whose few
-    tokens would weigh as much as the many of another. A function of its arguments alone, so that the step number is the
-    whole data position.
+    Never of like length: in a step of short rows alone each of their few tokens would weigh as much as many of
+    another's. A function of its arguments alone, so that the step number is the whole data position.
     """
-    random = np.random.default_rng([seed, epoch])
-    shuffled = random.permutation(len(lengths))
-    if packed:
-        return [shuffled[i : i + batch_size] for i in range(0, len(shuffled), batch_size)]
-    pool = batch_size * POOL_BATCHES
-    steps: list[np.ndarray] = []
-    for start in range(0, len(shuffled), pool):
-        rows = shuffled[start : start + pool]
-        rows = rows[np.argsort(lengths[rows], kind="stable")]
-        steps += [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
-    return [steps[i] for i in random.permutation(len(steps))]
+    shuffled = np.random.default_rng([seed, epoch]).permutation(rows)
+    return [shuffled[at : at + batch_size] for at in range(0, rows, batch_size)]
 
 
 def micro_batches(indices: np.ndarray, lengths: np.ndarray, max_padded_tokens: int) -> list[np.ndarray]:
@@ -103,3 +56,46 @@ def micro_batches(indices: np.ndarray, lengths: np.ndarray, max_padded_tokens: i
         cuts.append(longest_first[start : start + rows])
         start += rows
     return cuts
+
+
+def cut_by_tokens(lengths: np.ndarray, most: int) -> list[np.ndarray]:
+    """Positions of the rows of a step in passes of at most `most` tokens (one row at least): first fit, longest first.
+
+    Johnson 1973, Near-optimal bin packing algorithms: at most 11/9 of the fewest passes, plus 6/9.
+    """
+    passes: list[list[int]] = []
+    room: list[int] = []
+    for row in np.argsort(-lengths, kind="stable").tolist():
+        length = int(lengths[row])
+        at = next((at for at, free in enumerate(room) if free >= length), None)
+        if at is None:
+            at = len(passes)
+            passes.append([])
+            room.append(most)
+        passes[at].append(row)
+        room[at] -= length
+    return [np.array(one) for one in passes]
+
+
+def cut_by_length(lengths: np.ndarray, most: int) -> list[np.ndarray]:
+    """The same in passes that are padded to their longest row: those with the least padding of all such cuts.
+
+    A pass counts as PASS_TOKENS more, for what it costs beside its tokens. Dynamic programming over the rows by their
+    length: the best cut of the first n rows ends with one of the passes that `most` allows.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    longest = np.maximum(1, lengths[order]).astype(np.int64)
+    cost, begins = np.zeros(len(order) + 1, np.int64), np.zeros(len(order) + 1, np.int64)
+    for end in range(1, len(order) + 1):
+        firsts = np.arange(end)
+        padded = (end - firsts) * longest[:end]
+        allowed = (padded <= most) | (firsts == end - 1)
+        total = np.where(allowed, cost[:end] + padded + PASS_TOKENS, np.iinfo(np.int64).max)
+        begins[end] = total.argmin()
+        cost[end] = total[begins[end]]
+    passes: list[np.ndarray] = []
+    end = len(order)
+    while end:
+        passes.insert(0, order[begins[end] : end])
+        end = int(begins[end])
+    return passes

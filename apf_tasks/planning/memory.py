@@ -29,6 +29,7 @@ from apf_tasks.planning._gpu_attention import gpu_attention
 from apf_tasks.planning.devices import WITHOUT_BF16, device_type
 from apf_tasks.runtime.ranks import BUCKET
 from apf_tasks.sources.models import model_folder
+from apf_tasks.training.attention import PaddingFree, UnsupportedAttentionError, padding_free
 from apf_tasks.training.loop import max_tokens_per_forward, train_steps
 from apf_tasks.training.optim.optimizers import check_optimizer
 from apf_tasks.training.state import constants_of, set_up
@@ -116,18 +117,20 @@ def predict_step(
     params = params.model_copy(update={"micro_batch_tokens": most, "epochs": 1})
     with tracked() as tracker, nullcontext() if device == "cpu" else gpu_attention():
         network = make()
-        packed, optimizer = set_up(network, examples, params, runtime.model_copy(update={"activations": kept}))
+        free, optimizer = set_up(
+            network, examples, params, runtime.model_copy(update={"activations": kept}), _without_padding
+        )
         model = network.model
         for tensor in (*model.parameters(), *model.buffers()):
             tracker.note(tensor, "weights")
         tracker.vocabulary = int(getattr(model.config.get_text_config(decoder=True), "vocab_size", 0))
         with _sorted_by_use(tracker, model):
-            most_heavy = largest_step(examples, params, runtime.ranks, network.base.max_tokens if packed else None)
+            most_heavy = largest_step(examples, params, runtime.ranks, free is not None)
             for rows in (examples.lengths.argsort(kind="stable")[:1], most_heavy):
                 start = len(tracker.events)
                 few = Examples(examples.table.take(rows))
                 at_once = params.model_copy(update={"batch_size": len(rows)})
-                for _ in train_steps(network, optimizer, few, at_once, 0, packed, constants(network)):
+                for _ in train_steps(network, optimizer, few, at_once, 0, free, constants(network)):
                     pass
         found = tracker.peak(start, HEAP_TENSOR)
         count = sum(parameter.numel() for parameter in model.parameters())
@@ -153,19 +156,25 @@ def _on_device(found: Any, runtime: RuntimeParams, device: str, libraries: int, 
     return Memory(**parts, libraries=libraries)
 
 
-def largest_step(examples: Examples, params: TrainParams, devices: int = 1, pack_into: int | None = None) -> np.ndarray:
-    """The rows of the first two forward passes that one device makes in the step that has most tokens in these two.
-
-    `pack_into`: tokens of a sequence into which rows are packed.
-    """
+def largest_step(examples: Examples, params: TrainParams, devices: int = 1, padding_free: bool = False) -> np.ndarray:
+    """The rows of the first two forward passes that one device makes in the step that has most tokens in these two."""
     best, most = np.arange(0), -1
     sizes, at_once = examples.sizes, max_tokens_per_forward(params, "cpu")
-    for rows in epoch_order(sizes, params.batch_size, params.seed, 0, pack_into is not None):
-        passes = split_into_micro_batches(sizes[rows], at_once, pack_into)[::devices][:2]
-        tokens = sum(len(one) * max(int(sizes[rows[sequence]].sum()) for sequence in one) for one in passes)
+    for rows in epoch_order(len(sizes), params.batch_size, params.seed, 0):
+        passes = split_into_micro_batches(sizes[rows], at_once, padding_free)[::devices][:2]
+        here = [sizes[rows[one]] for one in passes]
+        tokens = sum(int(those.sum() if padding_free else len(those) * those.max()) for those in here)
         if tokens > most:
-            best, most = rows[[i for one in passes for sequence in one for i in sequence]], tokens
+            best, most = rows[np.concatenate(passes)], tokens
     return best
+
+
+def _without_padding(network: Predictor, examples: Examples) -> PaddingFree | None:
+    """Numbers cannot be compared here; an architecture that cannot do without padding says so by itself."""
+    try:
+        return padding_free(network.model)
+    except UnsupportedAttentionError:
+        return None
 
 
 def cut_to(examples: Examples, tokens: int) -> Examples:

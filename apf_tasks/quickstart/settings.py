@@ -84,7 +84,7 @@ def kind_of(family: Family) -> str:
     """`encoder`, `masked`, `decoder` or `writer`: the kind of model that the family trains."""
     if family.mask is not None:
         return "masked"
-    return "decoder" if family.packs else "writer" if family.generates else "encoder"
+    return "decoder" if family.needs_labels else "writer" if family.generates else "encoder"
 
 
 def sides(found: Match) -> tuple[list[Column], Column | None]:

@@ -10,6 +10,7 @@ import math
 import sys
 import time
 from collections.abc import Generator
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,7 @@ from apf_tasks.runtime.devices import autocast
 from apf_tasks.runtime.sharding import full_tensor
 from apf_tasks.training._dropout import fast_cpu_dropout
 from apf_tasks.training._embedding_gradients import sparse_embedding_gradients
+from apf_tasks.training.attention import PaddingFree
 from apf_tasks.training.optim.joined import OptimizerInBackward
 from apf_tasks.training.optim.schedules import lr_multiplier, steps_per_epoch, total_steps
 from apf_tasks.training.step_loader import Batch, StepBatch, StepLoader
@@ -59,7 +61,7 @@ def train_steps(
     examples: Examples,
     train: TrainParams,
     start: int = 0,
-    packed: bool = False,
+    free: PaddingFree | None = None,
     constants: Batch | None = None,
 ) -> Generator[Step]:
     """Yield after every optimizer step, from step `start` + 1 on.
@@ -68,14 +70,16 @@ def train_steps(
     """
     per_epoch = steps_per_epoch(len(examples), train.batch_size)
     steps = total_steps(len(examples), train)
-    feed = StepLoader(network, examples, train, packed, max_tokens_per_forward(train, network.place.device.type))
+    feed = StepLoader(
+        network, examples, train, free is not None, max_tokens_per_forward(train, network.place.device.type)
+    )
     started = time.perf_counter()
     for ready in feed.steps(start, steps):
         waited = time.perf_counter() - started
         learning_rate = train.learning_rate * lr_multiplier(train.schedule, ready.step, steps, train.warmup_fraction)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
-        loss, padded = _backward_with_oom_retry(feed, ready, optimizer, constants or {})
+        loss, padded = _backward_with_oom_retry(feed, ready, optimizer, constants or {}, free)
         clipped = (
             optimizer.norm()
             if isinstance(optimizer, OptimizerInBackward)
@@ -107,12 +111,16 @@ def max_tokens_per_forward(train: TrainParams, device: str) -> int:
 
 
 def _backward_with_oom_retry(
-    feed: StepLoader, ready: StepBatch, optimizer: torch.optim.Optimizer, constants: Batch
+    feed: StepLoader,
+    ready: StepBatch,
+    optimizer: torch.optim.Optimizer,
+    constants: Batch,
+    free: PaddingFree | None,
 ) -> tuple[float, float]:
     """The gradient of a step; in smaller passes from here on when it does not fit into memory."""
     while True:
         try:
-            return _accumulate_gradients(feed.network, ready, feed.train, constants)
+            return _accumulate_gradients(feed.network, ready, feed.train, constants, free)
         except torch.OutOfMemoryError as error:
             feed.most = _halve_micro_batch(
                 feed.most, feed.examples.sizes[ready.rows], feed.train, feed.network.place, error
@@ -122,7 +130,7 @@ def _backward_with_oom_retry(
 
 
 def _accumulate_gradients(
-    network: Predictor, ready: StepBatch, train: TrainParams, constants: Batch
+    network: Predictor, ready: StepBatch, train: TrainParams, constants: Batch, free: PaddingFree | None
 ) -> tuple[float, float]:
     """Add up the gradient of a step, pass by pass. Gives its loss and its padded tokens."""
     model, place = network.model, network.place
@@ -132,19 +140,20 @@ def _accumulate_gradients(
     rows = sparse_embedding_gradients(place.device.type == "cpu" and not whole_only)
     # weights are cast once, not by every pass
     with autocast(place.device, place.dtype), fast_cpu_dropout(place.device), rows as used:
-        for number, weight, batch in ready.passes:
-            here = {name: tensor.to(place.device, non_blocking=True) for name, tensor in batch.items()}
+        for one in ready.passes:
+            here = {name: tensor.to(place.device, non_blocking=True) for name, tensor in one.batch.items()}
             # dropout is the same whoever computes the pass
-            torch.manual_seed(pass_seed(train.seed, ready.step, number))
-            # every target weighs the same, however rows are cut
-            part = network.family.loss(model, here | constants) * (weight / ready.targets)
-            with torch.autocast(place.device.type, enabled=False):
-                part.backward()  # type: ignore[no-untyped-call]
+            torch.manual_seed(pass_seed(train.seed, ready.step, one.number))
+            with free.batch(here, one.lengths) if free else nullcontext():
+                # every target weighs the same, however rows are cut
+                part = network.family.loss(model, here | constants) * (one.weight / ready.targets)
+                with torch.autocast(place.device.type, enabled=False):
+                    part.backward()  # type: ignore[no-untyped-call]
             used.add()
             if place.sharded:
                 torch.clear_autocast_cache()  # no rank keeps the weights of the others
             loss += part.detach()
-            padded += weight * here["input_ids"].numel()
+            padded += one.weight * (sum(one.lengths["input_ids"]) if free else here["input_ids"].numel())
     whole_loss, whole_padded = place.ranks.all_reduce_sum([float(loss), padded])
     if not place.sharded:
         place.ranks.sum_gradients(model)

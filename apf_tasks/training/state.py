@@ -22,15 +22,16 @@ from apf_tasks.runtime.ranks import Ranks
 from apf_tasks.runtime.sharding import shard
 from apf_tasks.sources.models import model_folder
 from apf_tasks.training.activation_checkpointing import apply_activation_checkpointing
+from apf_tasks.training.attention import PaddingFree, padding_free
 from apf_tasks.training.checkpoints import TrainerState, load_checkpoint
 from apf_tasks.training.loop import Step, train_steps
 from apf_tasks.training.optim.optimizers import check_optimizer, optimizer_of
 from apf_tasks.training.optim.schedules import evaluation_interval, total_steps
-from apf_tasks.training.packing import supports_packing
+from apf_tasks.training.padding_free import try_padding_free
 from apf_tasks.training.weights import parameter_digests
 
-_packing_supported: dict[str, bool] = {}
-"""What was found about packing in this process."""
+_computes_without_padding: dict[str, bool] = {}
+"""What was tried in this process."""
 
 
 @dataclass
@@ -42,7 +43,7 @@ class TrainingState:
     network: Predictor
     optimizer: torch.optim.Optimizer
     examples: Examples
-    packed: bool
+    free: PaddingFree | None
     constants: dict[str, torch.Tensor]
     validation: Examples
     validation_rows: pd.DataFrame
@@ -70,7 +71,7 @@ class TrainingState:
     def steps_to_come(self) -> Generator[Step]:
         """The loop, from where the training stands."""
         return train_steps(
-            self.network, self.optimizer, self.examples, self.params, self.progress.step, self.packed, self.constants
+            self.network, self.optimizer, self.examples, self.params, self.progress.step, self.free, self.constants
         )
 
     @property
@@ -86,7 +87,7 @@ def prepare_training(out: Path, trial: TrainingInputs) -> TrainingState:
     network = load_predictor(model_folder(model), model, trial.family, trial.train.label_names, trial.runtime)
     examples = Examples.of(trial.train)
     check_optimizer(params, trial.runtime, network.place.device.type, network.place.ranks.count)
-    packed, optimizer = set_up(network, examples, params, trial.runtime, partial(_packs, trial))
+    free, optimizer = set_up(network, examples, params, trial.runtime, partial(_try_once, trial))
     reset_peak_memory(network.place.device)
     progress = load_checkpoint(out, network.model, optimizer)
     return TrainingState(
@@ -95,7 +96,7 @@ def prepare_training(out: Path, trial: TrainingInputs) -> TrainingState:
         network=network,
         optimizer=optimizer,
         examples=examples,
-        packed=packed,
+        free=free,
         constants=constants_of(network, trial.train),
         validation=Examples.of(trial.validation),
         validation_rows=read_rows(trial.validation.path / "rows.parquet"),
@@ -108,14 +109,14 @@ def set_up(
     examples: Examples,
     params: TrainParams,
     runtime: RuntimeParams,
-    packs: Callable[[Predictor, Examples], bool] = supports_packing,
-) -> tuple[bool, torch.optim.Optimizer]:
-    """Make the model trainable, in place. Returns whether examples are packed, and the optimizer.
+    without_padding: Callable[[Predictor, Examples], PaddingFree | None] = try_padding_free,
+) -> tuple[PaddingFree | None, torch.optim.Optimizer]:
+    """Make the model trainable, in place. Returns how it computes without padding, if it can, and the optimizer.
 
     A memory plan calls it too, with a model without numbers.
     """
     network.model.requires_grad_(True)
-    packed = network.family.packs and packs(network, examples)
+    free = without_padding(network, examples)
     if runtime.precision == "pure_bf16":
         for tensor in (*network.model.parameters(), *network.model.buffers()):  # `to` fails on tensors without numbers
             if tensor.is_floating_point():
@@ -123,15 +124,17 @@ def set_up(
     if network.place.sharded:
         shard(network.model, network.place.ranks, network.place.device)
     apply_activation_checkpointing(network.model, runtime.activations)
-    return packed, optimizer_of(network.model, params, runtime)
+    return free, optimizer_of(network.model, params, runtime)
 
 
-def _packs(trial: TrainingInputs, network: Predictor, examples: Examples) -> bool:
-    """Whether examples are packed: tried once for a base and its rows, not by every rung of a search."""
+def _try_once(trial: TrainingInputs, network: Predictor, examples: Examples) -> PaddingFree | None:
+    """`try_padding_free` once for a base and its rows, not in every rung of a search."""
     key = trial.model.model_dump_json() + trial.runtime.model_dump_json() + trial.train.fingerprint
-    if key not in _packing_supported:
-        _packing_supported[key] = supports_packing(network, examples)
-    return _packing_supported[key]
+    if key not in _computes_without_padding:
+        free = try_padding_free(network, examples)
+        _computes_without_padding[key] = free is not None
+        return free
+    return padding_free(network.model) if _computes_without_padding[key] else None
 
 
 def constants_of(network: Predictor, train: TokenizedSplit) -> dict[str, torch.Tensor]:

@@ -9,16 +9,28 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from apf_tasks.data.batching import collate, collate_packed, epoch_order, micro_batches, pack
+from apf_tasks.data.batching import collate, cut_by_length, cut_by_tokens, epoch_order
 from apf_tasks.evaluation.predictor import Placement, Predictor
 from apf_tasks.examples import Columns, Examples, count_targets, select_columns
 from apf_tasks.params.train import TrainParams
+from apf_tasks.training.attention import Lengths
 from apf_tasks.training.optim.schedules import steps_per_epoch
+from apf_tasks.training.padding_free import lengths_of
 
 Batch = dict[str, torch.Tensor]
-MicroBatch = list[list[int]]
-"""Sequences of a forward pass, each by the positions of its examples in the step: one where nothing is packed."""
 CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A forward and backward pass."""
+
+    number: int
+    """Its place in the step."""
+    weight: int
+    """1, or 0 to keep the other ranks company."""
+    batch: Batch
+    lengths: Lengths
 
 
 @dataclass(frozen=True)
@@ -31,8 +43,7 @@ class StepBatch:
     columns: Columns
     targets: int
     """Labels that count in the loss, of all ranks."""
-    passes: list[tuple[int, int, Batch]]
-    """Number of a forward pass in the step, its weight (1, or 0 to keep the other ranks company), its tensors."""
+    passes: list[Pass]
     most: int
     """Tokens of a forward pass at most."""
 
@@ -44,9 +55,9 @@ class StepLoader:
     network: Predictor
     examples: Examples
     train: TrainParams
-    packed: bool
+    padding_free: bool
     most: int
-    """Tokens of a forward pass, padding included. May become less on the way."""
+    """Tokens of a forward pass, padding included where there is some. May become less on the way."""
     _order: tuple[int, list[np.ndarray]] = (-1, [])
     """An epoch and its steps."""
 
@@ -66,7 +77,7 @@ class StepLoader:
         per_epoch = steps_per_epoch(len(self.examples), train.batch_size)
         epoch = step // per_epoch
         if self._order[0] != epoch:
-            order = epoch_order(self.examples.sizes, train.batch_size, train.seed, epoch, self.packed)
+            order = epoch_order(len(self.examples), train.batch_size, train.seed, epoch)
             self._order = epoch, order
         rows = self._order[1][step % per_epoch]
         columns = self.examples.take(rows)
@@ -76,36 +87,26 @@ class StepLoader:
 
     def resplit(self, ready: StepBatch) -> StepBatch:
         """The same step in the passes that `most` allows now."""
-        most, base = self.most, self.network.base
-        passes = split_into_micro_batches(
-            self.examples.sizes[ready.rows], most, base.max_tokens if self.packed else None
-        )
+        passes = split_into_micro_batches(self.examples.sizes[ready.rows], self.most, self.padding_free)
         mine = _local_micro_batches(passes, self.network.place)
-        batches = [(number, weight, self._batch(ready.columns, passes[number])) for number, weight in mine]
-        return replace(ready, passes=batches, most=most)
+        batches = [self._pass(number, weight, ready.columns, passes[number]) for number, weight in mine]
+        return replace(ready, passes=batches, most=self.most)
 
-    def _batch(self, columns: Columns, one: MicroBatch) -> Batch:
+    def _pass(self, number: int, weight: int, columns: Columns, rows: np.ndarray) -> Pass:
         """The tensors of a pass, in memory from which a CUDA device reads while it computes."""
-        pad_id = self.network.base.pad_id
-        if self.packed:
-            batch = collate_packed(columns, one, pad_id, CPU)
-        else:
-            batch = collate(select_columns(columns, [i for sequence in one for i in sequence]), pad_id, CPU)
-        if self.network.place.device.type != "cuda":
-            return batch
-        return {name: tensor.pin_memory() for name, tensor in batch.items()}
+        mine = select_columns(columns, rows.tolist())
+        batch = collate(mine, self.network.base.pad_id, CPU)
+        if self.network.place.device.type == "cuda":
+            batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
+        return Pass(number, weight, batch, lengths_of(mine))
 
 
-def split_into_micro_batches(sizes: np.ndarray, most: int, pack_into: int | None = None) -> list[MicroBatch]:
-    """The examples of a step as forward passes of at most so many tokens: padded, or packed into such sequences."""
-    if pack_into is None:
-        return [[[i] for i in micro.tolist()] for micro in micro_batches(np.arange(len(sizes)), sizes, most)]
-    sequences = pack(sizes.tolist(), max(int(sizes.max()), min(pack_into, most)))
-    at_once = max(1, most // pack_into)
-    return [sequences[first : first + at_once] for first in range(0, len(sequences), at_once)]
+def split_into_micro_batches(sizes: np.ndarray, most: int, padding_free: bool) -> list[np.ndarray]:
+    """The examples of a step, by their positions in it, as forward passes of at most so many tokens."""
+    return cut_by_tokens(sizes, most) if padding_free else cut_by_length(sizes, most)
 
 
-def _local_micro_batches(passes: Sequence[MicroBatch], place: Placement) -> list[tuple[int, int]]:
+def _local_micro_batches(passes: Sequence[np.ndarray], place: Placement) -> list[tuple[int, int]]:
     """The passes of this rank by their number, and what each weighs.
 
     Ranks that share one copy of the model go through it together, so that all have the same number of passes.

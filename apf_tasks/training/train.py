@@ -224,7 +224,7 @@ def _finish(training: TrainingState, run: run_logger.TrialRun, resumed_from: int
         metric=training.trial.metric,
         scores=now.best_scores,
         settings=settings,
-        packed=training.packed,
+        padding_free=training.free is not None,
         device=training.network.place.device.type,
         precision={torch.float32: "fp32", torch.bfloat16: "bf16"}[training.network.place.dtype],
         resumed_from_step=resumed_from,

@@ -251,8 +251,6 @@ def loss(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor
 
     if not model.config.is_encoder_decoder:
         return lm_loss(model, batch, shift=1)
-    if "position_ids" in batch:
-        raise ValueError("an encoder-decoder does not support packed examples")
     labels = batch["labels"]
     known = {"decoder_input_ids": _behind_a_start(model, labels), "use_cache": False}
     return summed_loss(model, model_inputs(batch) | known, labels)

@@ -265,7 +265,6 @@ def family(params: CausalLMParams) -> Family:
         "scores": scores,
         "baselines": baselines,
         "needs_labels": True,
-        "packs": True,
     }
     return _instructions(params, shared) if params.mode == "instructions" else _documents(shared)
 

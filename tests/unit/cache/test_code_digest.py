@@ -205,7 +205,7 @@ def everything() -> dict[tuple[str, str | None], dict[Reference, Code]]:
         ("params/train.py", "self.devices * self.nodes", "self.devices", TRAINED, "ingest split_rows"),
         (OPTIMIZERS, "betas = (options.beta1", "betas = (options.beta2", TRAINED, "evaluate select register"),
         (OPTIMIZERS, "p.dim() >= 2]", "p.dim() >= 1]", TRAINED, "evaluate select register"),
-        ("artifacts.py", "packed: bool = False", "packed: bool = True", TRAINED, "ingest tokenize"),
+        ("artifacts.py", "padding_free: bool = False", "padding_free: bool = True", TRAINED, "ingest tokenize"),
         ("artifacts.py", "} truncated at", "} cut at", "register_vectors", f"{USERS} register"),
         ("params/data.py", "leave nothing to train on", "are too much", "", f"{USERS} split_rows"),
         ("errors.py", "class ModelError", "# a comment\nclass ModelError", "", " ".join(STAGES)),

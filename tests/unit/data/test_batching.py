@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from apf_tasks.data.batching import collate, collate_packed, epoch_order, micro_batches, pack
+from apf_tasks.data.batching import PASS_TOKENS, collate, cut_by_length, cut_by_tokens, epoch_order, micro_batches
 from apf_tasks.examples import Examples, count_targets, token_table
 
 
@@ -15,33 +15,22 @@ def lengths(count: int = 1000) -> np.ndarray:
 
 
 def test_every_row_once_an_epoch_in_full_batches() -> None:
-    order = epoch_order(lengths(1003), 16, seed=0, epoch=0)
+    order = epoch_order(1003, 16, seed=0, epoch=0)
     assert sorted(np.concatenate(order)) == list(range(1003))
     assert sorted(len(rows) for rows in order)[:2] == [11, 16]
 
 
 def test_the_order_changes_with_epoch_and_seed_and_is_reproducible() -> None:
-    orders = [
-        np.concatenate(epoch_order(lengths(), 16, seed, epoch)).tolist() for seed, epoch in [(0, 0), (0, 1), (1, 0)]
-    ]
+    orders = [np.concatenate(epoch_order(1000, 16, seed, epoch)).tolist() for seed, epoch in [(0, 0), (0, 1), (1, 0)]]
     assert orders[0] != orders[1] != orders[2] != orders[0]
-    assert np.concatenate(epoch_order(lengths(), 16, 0, 0)).tolist() == orders[0]
+    assert np.concatenate(epoch_order(1000, 16, 0, 0)).tolist() == orders[0]
 
 
-def test_batches_hold_rows_of_similar_length() -> None:
+def test_a_step_has_rows_of_all_lengths() -> None:
     sizes = lengths()
-    padded = sum(int(sizes[rows].max()) * len(rows) for rows in epoch_order(sizes, 16, 0, 0))
-    assert padded / sizes.sum() < 1.1
-
-
-def test_packed_batches_are_of_all_lengths() -> None:
-    sizes = lengths()
-    order = epoch_order(sizes, 16, 0, 0, packed=True)
-    assert sorted(np.concatenate(order)) == list(range(1000))
-    tokens = [int(sizes[rows].sum()) for rows in order if len(rows) == 16]
-    alike = [int(sizes[rows].sum()) for rows in epoch_order(sizes, 16, 0, 0) if len(rows) == 16]
+    tokens = [int(sizes[rows].sum()) for rows in epoch_order(1000, 16, 0, 0) if len(rows) == 16]
+    alike = np.sort(sizes)[: 16 * (1000 // 16)].reshape(-1, 16).sum(axis=1)
     assert np.std(tokens) < 0.3 * np.std(alike), "a step has as many tokens as another"
-    assert np.concatenate(order).tolist() != np.concatenate(epoch_order(sizes, 16, 0, 1, packed=True)).tolist()
 
 
 @pytest.mark.parametrize("most", [1, 100, 500, 10**6])
@@ -66,23 +55,36 @@ def test_collation_fills_on_the_right() -> None:
     assert examples.lengths.tolist() == [3, 1]
 
 
-def test_packed_examples_restart_their_positions() -> None:
-    columns = {"input_ids": [[5, 6, 7], [8], [1, 2]], "labels": [[-100, 6, 7], [-100], [-100, 2]]}
-    batch = collate_packed(columns, [[0, 1], [2]], pad_id=9, device=torch.device("cpu"))
-    assert batch["input_ids"].tolist() == [[5, 6, 7, 8], [1, 2, 9, 9]]
-    assert batch["position_ids"].tolist() == [[0, 1, 2, 0], [0, 1, 0, 1]]
-    assert batch["labels"].tolist() == [[-100, 6, 7, -100], [-100, 2, -100, -100]]
-    assert "attention_mask" not in batch
+@pytest.mark.parametrize("most", [1, 100, 500, 10**6])
+def test_passes_without_padding_keep_the_token_budget(most: int) -> None:
+    sizes = lengths(64)
+    passes = cut_by_tokens(sizes, most)
+    assert sorted(np.concatenate(passes)) == list(range(64))
+    assert max((int(sizes[one].sum()) for one in passes if len(one) > 1), default=0) <= most
+    assert all((np.diff(sizes[one]) <= 0).all() for one in passes), "rows of one length are neighbours"
+    assert len(passes) <= 11 / 9 * max(1, sizes.sum() / most) + len(sizes[sizes > most]) + 1
 
 
-def test_packing_fills_sequences_and_never_over() -> None:
-    sizes = lengths(500).tolist()
-    sequences = pack(sizes, 128)
-    assert sorted(i for s in sequences for i in s) == list(range(500))
-    loads = [sum(sizes[i] for i in s) for s in sequences]
-    assert max(loads) <= 128
-    assert sum(sizes) / (128 * len(sequences)) > 0.97
-    assert pack([200, 3], 128) == [[0], [1]], "what is longer than a sequence has one of its own"
+def best_cut(sizes: list[int], most: int) -> int:
+    """Padded tokens and passes of the best of all cuts of rows in the order of their length."""
+    if not sizes:
+        return 0
+    return min(
+        sizes[0] * count + PASS_TOKENS + best_cut(sizes[count:], most)
+        for count in range(1, len(sizes) + 1)
+        if count == 1 or sizes[0] * count <= most
+    )
+
+
+@pytest.mark.parametrize("most", [1, 60, 200, 10**6])
+@pytest.mark.parametrize("seed", range(4))
+def test_no_cut_pads_less(most: int, seed: int) -> None:
+    sizes = np.random.default_rng(seed).integers(1, 90, 9)
+    passes = cut_by_length(sizes, most)
+    assert sorted(np.concatenate(passes)) == list(range(9))
+    padded = [int(sizes[one].max()) * len(one) for one in passes]
+    assert max((tokens for one, tokens in zip(passes, padded, strict=True) if len(one) > 1), default=0) <= most
+    assert sum(padded) + PASS_TOKENS * len(passes) == best_cut(sorted(sizes.tolist(), reverse=True), most)
 
 
 def test_examples_of_one_row_and_numbers_that_are_no_ids() -> None:

@@ -333,9 +333,7 @@ def overfitted(folder: Path) -> Predictor:
     )
     examples = Examples(token_table(INSTRUCTIONS.encode(pairs(*ANSWERS.items()), network.base, ())))
     train = TrainParams(learning_rate=1e-2, epochs=150, batch_size=3)
-    losses = [
-        s.loss for s in train_steps(network, build(train.optimizer, model, 1e-2, 0.0), examples, train, packed=True)
-    ]
+    losses = [s.loss for s in train_steps(network, build(train.optimizer, model, 1e-2, 0.0), examples, train)]
     assert losses[-1] < 0.1 < losses[0]
     return network
 

@@ -1,4 +1,4 @@
-"""The loss of language models over labelled positions alone, packing, and n-gram baselines."""
+"""The loss of language models over labelled positions alone, and n-gram baselines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from transformers import PreTrainedModel
 
-from apf_tasks.data.batching import collate, collate_packed
+from apf_tasks.data.batching import collate
 from apf_tasks.evaluation.predictor import Placement, Predictor
 from apf_tasks.examples import IGNORE_INDEX, Columns, Examples, token_table
 from apf_tasks.families._language_model import head, scoring
@@ -22,7 +22,6 @@ from apf_tasks.families.masked_lm.family import MaskedLMParams
 from apf_tasks.family import BaselineInputs, Family, get_family
 from apf_tasks.models.pretrained import BaseModelInfo, load_base
 from apf_tasks.params.model import ModelParams
-from apf_tasks.training.packing import supports_packing
 from tests.support.tiny import DECODERS, ENCODERS, review_rows, tiny_model
 
 CPU = torch.device("cpu")
@@ -137,49 +136,6 @@ def test_judging_counts_nats_tokens_and_right_guesses_of_each_example(folders: d
             nats = F.cross_entropy(logits, wanted, reduction="sum")
             right = int((logits.argmax(-1) == wanted).sum())
             assert judged[i] == pytest.approx([float(nats), len(ids) - 1, right], rel=1e-5)
-
-
-@pytest.mark.parametrize("name", [*DECODERS, *SCALED])
-def test_packed_examples_have_the_loss_and_gradient_of_padded_ones(name: str, folders: dict[str, Path]) -> None:
-    network = network_of(folders[name], CAUSAL)
-    model, base = network.model, network.base
-    columns = columns_of(CAUSAL, base)
-    assert supports_packing(network, Examples(token_table(columns))), f"{name} keeps packed examples apart"
-    model.train()
-    padded = CAUSAL.loss(model, collate(columns, base.pad_id, CPU))
-    packed = CAUSAL.loss(model, collate_packed(columns, [[4, 0, 1], [3, 2, 5]], base.pad_id, CPU))
-    torch.testing.assert_close(packed, padded, rtol=1e-5, atol=1e-5)
-    mine, theirs = gradients(model, packed), gradients(model, padded)
-    assert_same(mine, theirs)
-    found, wanted = (torch.cat([g.flatten() for g in side.values()]) for side in (mine, theirs))
-    assert (found - wanted).norm() <= 1e-5 * wanted.norm(), "the gradient of all weights together"
-
-
-def test_an_architecture_that_counts_positions_on_is_not_packed(tmp_path: Path) -> None:
-    network = network_of(tiny_model(tmp_path / "opt", "opt"), CAUSAL)
-    columns = columns_of(CAUSAL, network.base)
-    padded = CAUSAL.loss(network.model, collate(columns, network.base.pad_id, CPU))
-    packed = CAUSAL.loss(network.model, collate_packed(columns, [[4, 0, 1], [3, 2, 5]], network.base.pad_id, CPU))
-    assert packed.item() == pytest.approx(padded.item(), rel=1e-3)  # the loss alone would not tell
-    assert not supports_packing(network, Examples(token_table(columns))), "positions of OPT do not start again"
-
-
-@pytest.mark.parametrize("name", DECODERS)
-def test_a_document_says_nothing_about_the_one_packed_behind_it(name: str, folders: dict[str, Path]) -> None:
-    network = network_of(folders[name], CAUSAL)
-    base = network.base
-    columns = columns_of(CAUSAL, base, rows=2)
-    changed = {**columns, "input_ids": [list(reversed(columns["input_ids"][0])), columns["input_ids"][1]]}
-
-    def loss_of_the_second(columns: Columns) -> torch.Tensor:
-        silent = {**columns, "labels": [[IGNORE_INDEX] * len(columns["labels"][0]), columns["labels"][1]]}
-        return CAUSAL.loss(network.model, collate_packed(silent, [[0, 1]], base.pad_id, CPU))
-
-    torch.testing.assert_close(loss_of_the_second(changed), loss_of_the_second(columns), rtol=0, atol=0)
-    alone = {name: [values[1]] for name, values in columns.items()}
-    torch.testing.assert_close(
-        loss_of_the_second(columns), CAUSAL.loss(network.model, collate(alone, base.pad_id, CPU)), rtol=1e-5, atol=1e-5
-    )
 
 
 def test_a_model_that_sees_what_comes_is_told_from_one_that_does_not(folders: dict[str, Path]) -> None:

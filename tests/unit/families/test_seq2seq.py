@@ -181,13 +181,6 @@ def test_the_loss_is_the_models_own_times_the_targets(tmp_path: Path, architectu
     torch.testing.assert_close(loss(model, batch), expected, rtol=1e-5, atol=1e-4)
 
 
-def test_an_encoder_decoder_is_not_packed(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path, "t5")
-    batch = batch_of(encode(SOURCES, TARGETS, base_of(folder), params()), base_of(folder))
-    with pytest.raises(ValueError, match="does not support packed examples"):
-        loss(model_of(folder), batch | {"position_ids": batch["attention_mask"]})
-
-
 # Models
 
 

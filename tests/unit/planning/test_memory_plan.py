@@ -21,7 +21,6 @@ from apf_tasks.planning._fake_tensors import tracked
 from apf_tasks.planning._memory_advice import memory_options
 from apf_tasks.planning.devices import GPUS, check_device, memory_bytes
 from apf_tasks.planning.memory import APART, KERNELS, Memory, largest_step, predict, predict_step
-from apf_tasks.training.packing import supports_packing
 from tests.support.paths import PROJECT
 from tests.support.projects import apf
 
@@ -51,22 +50,6 @@ def test_known_ids_decide_shapes_and_numbers_do_not() -> None:
 def examples(count: int = 8, length: int = 32) -> Examples:
     ids = [[5 + (i + j) % 300 for j in range(length)] for i in range(count)]
     return Examples(token_table({"input_ids": ids, "labels": [[i % 2] for i in range(count)]}))
-
-
-def test_a_plan_packs_what_training_packs() -> None:
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    family = get_family(family_params("causal_lm").model_validate({"name": "causal_lm"}))
-    ids = [[1 + (i + j) % 90 for j in range(4 + i)] for i in range(4)]
-    rows = Examples(token_table({"input_ids": ids, "labels": [[-100, *row[1:]] for row in ids]}))
-
-    class Base:
-        max_tokens, pad_id = 64, 0
-
-    with tracked():
-        model = GPT2LMHeadModel(GPT2Config(vocab_size=100, n_embd=32, n_layer=2, n_head=2))
-        network = Predictor(model, Base(), family, (), Placement(torch.device("cpu"), torch.float32))  # type: ignore[arg-type]
-        assert supports_packing(network, rows)
 
 
 def tiny(**changes: Any) -> Memory:
@@ -142,10 +125,10 @@ def test_the_heaviest_step_has_its_first_two_passes() -> None:
     lengths = [4, 30, 30, 6, 5, 3, 31, 2]
     rows = Examples(token_table({"input_ids": [[1] * n for n in lengths], "labels": [[0]] * 8}))
     whole = TrainParams(batch_size=8, micro_batch_tokens=62)
-    assert sorted(lengths[i] for i in largest_step(rows, whole)) == [6, 30, 30, 31]
+    assert sorted(lengths[i] for i in largest_step(rows, whole)) == [30, 30, 31]
     assert len(largest_step(rows, whole.model_copy(update={"step_in_backward": True}))) == 8
     small = whole.model_copy(update={"micro_batch_tokens": 36})
-    assert sorted(lengths[i] for i in largest_step(rows, small, pack_into=36)) == [5, 6, 30, 31]
+    assert sorted(lengths[i] for i in largest_step(rows, small, padding_free=True)) == [5, 6, 30, 31]
 
 
 def test_devices_have_names_and_sizes() -> None:

@@ -228,7 +228,7 @@ def trajectory(setting: Setting, make: Callable[[PreTrainedModel], torch.optim.O
 
     model, examples = setting.model(), setting.examples()
     optimizer = make(model)
-    order = [rows for epoch in range(2) for rows in epoch_order(examples.lengths, 8, 0, epoch)]
+    order = [rows for epoch in range(2) for rows in epoch_order(len(examples), 8, 0, epoch)]
     for rows in order:
         optimizer.zero_grad()
         batch = collate(examples.take(rows), 0, PLACE.device)

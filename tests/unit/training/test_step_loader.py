@@ -34,7 +34,7 @@ def loaders(network: Predictor, examples: Examples, train: TrainParams, device: 
 
 def tokens_of(loader: StepLoader, step: int) -> int:
     """Padded tokens that this rank computes; passes that only keep others company weigh nothing."""
-    return sum(weight * batch["input_ids"].numel() for _, weight, batch in loader.ready(step).passes)
+    return sum(one.weight * one.batch["input_ids"].numel() for one in loader.ready(step).passes)
 
 
 @pytest.mark.xfail(
@@ -44,7 +44,7 @@ def tokens_of(loader: StepLoader, step: int) -> int:
 def test_every_rank_computes_a_like_share_of_every_step(tmp_path: Path, device: str) -> None:
     setting, train = Setting(tmp_path / "tiny"), TrainParams(batch_size=16)
     examples = setting.examples()
-    steps = len(epoch_order(examples.sizes, train.batch_size, train.seed, 0))
+    steps = len(epoch_order(len(examples), train.batch_size, train.seed, 0))
     ranks = loaders(setting.network(), examples, train, device, 4)
     for step in range(steps):
         shares = [tokens_of(loader, step) for loader in ranks]
@@ -84,4 +84,4 @@ def with_long_rows(family: str, folder: Path) -> StepLoader:
     if functions.mask is not None:
         columns["words"] = [list(range(1, 513))] * 64
     network = Predictor(None, base, functions, NAMES, PLACE)  # type: ignore[arg-type]  # no step of it is computed
-    return StepLoader(network, Examples(token_table(columns)), TrainParams(batch_size=32), writes, 1 << 20)
+    return StepLoader(network, Examples(token_table(columns)), TrainParams(batch_size=32), True, 1 << 20)
