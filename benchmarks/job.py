@@ -8,19 +8,27 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
-from transformers import AutoModelForCausalLM
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from apf_tasks.artifacts import Split, TokenizedSplit
 from apf_tasks.data import base_model
+from apf_tasks.data.batching import collate, micro_batches
 from apf_tasks.data.ingestion import ingest
 from apf_tasks.data.rows import read_rows
 from apf_tasks.data.splitting import split_rows
 from apf_tasks.data.tokenization import tokenize
+from apf_tasks.evaluation.predictor import EVALUATION_TOKENS
+from apf_tasks.examples import Examples, count_targets
+from apf_tasks.family import get_family
 from apf_tasks.inputs import TrainingInputs
+from apf_tasks.models.pretrained import load_base
 from apf_tasks.params.experiment import Params
 from apf_tasks.params.file import load_params
 from apf_tasks.params.model import ModelParams
+from apf_tasks.runtime.devices import autocast, choose_precision
 from apf_tasks.sources.models import model_folder
 from apf_tasks.tracking import tracker
 from apf_tasks.training.train import train_model
@@ -70,6 +78,22 @@ class Job:
         values: dict[str, Any] = json.loads((folder / FILE).read_text())
         kinds = {"params": Params, "model": ModelParams, "train": TokenizedSplit, "validation": TokenizedSplit}
         return cls(**values | {name: kind.model_validate(values[name]) for name, kind in kinds.items()})
+
+
+def validation_loss(job: Job, model: PreTrainedModel) -> float:
+    """Mean loss per target over the validation rows, by the loss of the family, on both sides."""
+    family, examples = get_family(job.params.family), Examples.of(job.validation)
+    base, place = load_base(job.folder, job.model), choose_precision(job.params.runtime, model.device)
+    model.train(False)
+    total = targets = 0.0
+    for indices in micro_batches(np.arange(len(examples)), examples.sizes, EVALUATION_TOKENS["cpu"]):
+        columns = examples.take(indices)
+        if family.mask is not None:
+            columns = family.mask(columns, base, ())
+        targets += count_targets(columns)
+        with torch.inference_mode(), autocast(model.device, place):
+            total += float(family.loss(model, collate(columns, base.pad_id, model.device)))
+    return total / targets
 
 
 def prepare(

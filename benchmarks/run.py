@@ -31,6 +31,7 @@ UNITS = {
     "evaluated_per_second": "rows/s in evaluation",
     "whole_seconds": "s from base to evaluated model",
     "peak_memory_mib": "MiB at the peak",
+    "validation_loss": "validation loss per target",
     "mfu": "share of the machine's matrix products reached",
 }
 OTHERS = {

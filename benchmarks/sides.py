@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.job import Job, prepare
+from benchmarks.job import Job, prepare, validation_loss
 
 Measures = dict[str, float]
 
@@ -53,6 +53,7 @@ def ours(job: Job) -> Measures:
         "tokens_per_second": tokens * params.train.epochs / trained.train_seconds,
         "evaluated_per_second": len(rows) / seconds,
         "whole_seconds": whole,
+        "validation_loss": validation_loss(job, network.model),
         params.metric: metric_scores(network.family, statistics)[params.metric],
     }
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks import textbook
-from benchmarks.job import Job
+from benchmarks.job import Job, validation_loss
 from benchmarks.trainer_task import Task
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def trainer(job: Job, how: str) -> dict[str, float]:
         "tokens_per_second": tokens * job.params.train.epochs / learned,
         "evaluated_per_second": len(rows) / (ended - begun),
         "whole_seconds": whole,
+        "validation_loss": validation_loss(job, hf.model),
         job.params.metric: _score(job, rows, found, hf.model),
     }
 
