@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -24,6 +25,13 @@ logger = logging.getLogger("apf")
 MAX_NEW_FRACTION = 0.5
 """A base that leaves more than this share of the parameters untrained is not this architecture's base."""
 _no_weights: ContextVar[bool] = ContextVar("no_weights", default=False)
+VOCABULARY = re.compile(
+    r"tokenizer.json|.*vocab.*|.*\.(model|spm|bpe|tiktoken)|bpe\.codes|tokenizer-.*\.json|tekken\.json|.*\.gguf"
+)
+"""Names of the files in which tokenizers keep their vocabulary."""
+NO_VOCABULARY = re.compile(r"auto_map|ByT5Tokenizer|CanineTokenizer|PerceiverTokenizer")
+"""In tokenizer_config.json: tokenizers that need no such file, and code of one's own."""
+SHOWN_FILES = 8
 PADDING = ("<|pad|>", "<pad>", "[PAD]", "<|finetune_right_pad_id|>")
 """What padding is called in vocabularies; the first is added where there is none."""
 
@@ -69,6 +77,7 @@ def _tokenizer_for(
 ) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+    _check_tokenizer_files(folder, model)
     # AutoTokenizer would rebuild a tokenizer without a class of its own as the class of the model type (Qwen2)
     loader = PreTrainedTokenizerFast if _is_plain(folder) else AutoTokenizer
     try:
@@ -86,6 +95,21 @@ def _tokenizer_for(
     others = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
     tokenizer.model_input_names = [*others, "token_type_ids"] if typed else others
     return tokenizer
+
+
+def _check_tokenizer_files(folder: Path, model: ModelParams) -> None:
+    """Raises ModelError where no file has a vocabulary: transformers would make an empty tokenizer of that."""
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    settings = folder / "tokenizer_config.json"
+    if NO_VOCABULARY.search(_text_of(settings)) or any(VOCABULARY.fullmatch(name) for name in names):
+        return
+    do = "Copy them (tokenizer.json, tokenizer_config.json) from the model it was trained from into that folder."
+    shown = ", ".join(names[:SHOWN_FILES]) or "no files"
+    raise ModelError(f"tokenizer of {model.base}", f"tokenizer files in {folder}", f"none among {shown}", do)
+
+
+def _text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
 def _is_plain(folder: Path) -> bool:

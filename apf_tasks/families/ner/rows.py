@@ -18,6 +18,7 @@ import pandas as pd
 
 from apf_tasks.evaluation.metrics.entities import OUTSIDE, Span, bioes_to_bio, repair_bio, spans
 from apf_tasks.families._text_words import Place, cut, joined, located
+from apf_tasks.families.ner.offsets import END, START, OffsetError, placed_spans
 from apf_tasks.family import CheckedRows
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 _PREFIXED = re.compile(r"[BIESMLU]-.")
 _LIKE_PREFIXED = re.compile(r"[A-Za-z][-_]")
 """What no plain type looks like."""
-START, END, KIND = ("start", "start_offset", "begin"), ("end", "end_offset"), ("label", "type", "entity", "entity_type")
-"""What mappings call the parts of a span."""
+KIND = ("label", "type", "entity", "entity_type")
+"""What mappings call the type of a span."""
 SHORT_SURNAME = 2
 
 Notes = Counter[str]
@@ -72,6 +73,7 @@ def check(params: NerParams, rows: pd.DataFrame) -> CheckedRows:
 ILLEGAL = "tags that continue no entity, now its first"
 TRIMMED = "spans trimmed of white space at their ends"
 WIDENED = "spans widened to whole words"
+COUNTED_IN = "spans whose offsets counted {}, now characters"
 TWICE = "spans given twice"
 REBUILT = "texts rebuilt from their tokens, because the given text differs"
 
@@ -79,7 +81,7 @@ REBUILT = "texts rebuilt from their tokens, because the given text differs"
 def _read(row: Mapping[str, Any], params: NerParams, prefixed: bool, notes: Notes) -> tuple[str, list[Span]]:
     """The text of a row, and its entities by characters."""
     if row.get("spans") is not None or ("spans" in row and row.get("tokens") is None):
-        return _from_spans(row, params)
+        return _from_spans(row, params, notes)
     tokens, tags = _listed(row.get("tokens"), "tokens"), _listed(row.get("tags"), "tags")
     if len(tokens) != len(tags):
         raise RowError(f"{len(tokens):,} tokens but {len(tags):,} tags")
@@ -215,7 +217,7 @@ def _name_length(tokens: Sequence[str], tags: Sequence[str], at: int) -> int:
     return 2 if run - at > 1 and surname else 1
 
 
-def _from_spans(row: Mapping[str, Any], params: NerParams) -> tuple[str, list[Span]]:
+def _from_spans(row: Mapping[str, Any], params: NerParams, notes: Notes) -> tuple[str, list[Span]]:
     """A text with character spans, as [start, end, type] or as a mapping."""
     text, given = row.get("text"), row.get("spans")
     if not isinstance(text, str):
@@ -223,6 +225,11 @@ def _from_spans(row: Mapping[str, Any], params: NerParams) -> tuple[str, list[Sp
     given = _from_json(given) if isinstance(given, str) else given
     if not isinstance(given, list):
         raise RowError("the list of spans is missing; a row without entities needs an empty one")
+    try:
+        given, unit = placed_spans(given, text)
+    except OffsetError as problem:
+        raise RowError(str(problem)) from problem
+    notes[COUNTED_IN.format(unit)] += len(given) if unit else 0
     return text, _renamed([_span(span, at, text) for at, span in enumerate(given, start=1)], params)
 
 

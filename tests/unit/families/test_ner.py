@@ -437,3 +437,28 @@ def test_each_architecture_learns_tags(tmp_path: Path, architecture: str) -> Non
         found = ours.predict(model, batch, base, types)
     right = [tag_names(types)[i] for i in labels[labels >= 0].tolist()]
     assert [tag for p in found for tag in p["prediction"]] == right
+
+
+EMOJI = "😀👍 Today Alma Weber met Zoë in Lyon 🎉 again."
+
+
+@pytest.mark.parametrize(("unit", "encoding", "size"), [("UTF-16 units", "utf-16-le", 2), ("bytes", "utf-8", 1)])
+def test_offsets_in_other_units_are_found_out_by_the_text_of_the_spans(unit: str, encoding: str, size: int) -> None:
+    def span(own: str, kind: str) -> dict[str, Any]:
+        start = len(EMOJI[: EMOJI.index(own)].encode(encoding)) // size
+        return {"start": start, "end": start + len(own.encode(encoding)) // size, "label": kind, "text": own.upper()}
+
+    names = {"Alma Weber": "PER", "Zoë": "PER", "Lyon": "LOC"}
+    given = [span(own, kind) for own, kind in names.items()]
+    found = checked([{"text": EMOJI, "spans": given}, {"text": EMOJI, "spans": json.dumps(given)}])
+
+    assert found.reasons.tolist() == ["", ""]
+    assert found.notes == {f"spans whose offsets counted {unit}, now characters": 6}
+    for tokens, tags in zip(found.rows["tokens"], found.rows["tags"], strict=True):
+        assert [t for t, tag in zip(tokens, tags, strict=True) if tag != "O"] == ["Alma", "Weber", "Zoë", "Lyon"]
+
+
+def test_offsets_that_lead_nowhere_near_their_text_are_rejected() -> None:
+    span = {"start": 0, "end": 3, "label": "PER", "text": "Alma"}
+    (reason,) = checked([{"text": "Today Alma met Bo.", "spans": [span]}]).reasons
+    assert reason == "span 1, 0 to 3, is 'Tod', not 'Alma', in characters, UTF-16 units or bytes: mend its offsets"
