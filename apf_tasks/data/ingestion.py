@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import re
+import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,10 @@ import pyarrow.parquet as pq
 
 from apf_tasks.artifacts import RawData
 from apf_tasks.cache.fingerprints import fingerprint_files
+from apf_tasks.data.columns import read_column, to_text, unused_columns, wanted_columns
 from apf_tasks.errors import DataError, ParamsError
 from apf_tasks.family import Family, get_family
-from apf_tasks.params.data import DataParams
+from apf_tasks.params.data import DataParams, LabelSource
 from apf_tasks.params.family import FamilyParams
 from apf_tasks.sources.formats.table import Rejected, Table
 from apf_tasks.sources.reading import read_source
@@ -27,8 +30,9 @@ from apf_tasks.sources.reading import read_source
 ROWS, REJECTED = "rows.parquet", "rejected.jsonl"
 FILE, NUMBER, SOURCE_LABEL = "_file", "_number", "_label"
 LEFT_OUT = "left out"
-FILE_COLUMN = "$file"
-"""A column that every source has: the name of the file that a row is from."""
+NLI_LABEL, NO_AGREEMENT = "gold_label", "-"
+"""The label of SNLI (Bowman et al. 2015, arXiv:1508.05326, section 3), MultiNLI; what stands where it is none."""
+WHOLE = re.compile(r"-?\d+\.0+")
 EXTRA = ("id", "group", "time")
 """Columns that any family may have."""
 SHOWN_PLACES = 3
@@ -38,8 +42,8 @@ def ingest(out: Path, data: DataParams, family: FamilyParams) -> RawData:
     """Read, normalise, check and write the rows of `data.source`. Raises DataError when too many cannot be used."""
     kind = get_family(family)
     _check_names(data, kind)
-    rows, rejected, unused = _read(data, kind)
-    total = len(rows) + len(rejected)
+    rows, rejected, left_out, unused = _read(data, kind)
+    total = len(rows) + len(rejected) + len(left_out)
     outcome, notes = _judge(rows, data, kind)
     bad = rows[~outcome.isin(["", LEFT_OUT])]
     places = zip(bad[FILE], bad[NUMBER], outcome[bad.index], strict=True)
@@ -59,7 +63,9 @@ def ingest(out: Path, data: DataParams, family: FamilyParams) -> RawData:
         columns=tuple(table.column_names),
         rejected_rows=len(rejected),
         left_out_rows=total - len(rejected) - len(kept),
-        notes=notes | ({f"columns not used ({', '.join(unused)})": len(unused)} if unused else {}),
+        notes=dict(Counter(one.reason for one in left_out))
+        | notes
+        | ({f"columns not used ({', '.join(unused)})": len(unused)} if unused else {}),
     )
 
 
@@ -78,19 +84,24 @@ def _check_names(data: DataParams, kind: Family) -> None:
             raise ParamsError("data.columns", "only " + ", ".join(known), repr(name), do)
 
 
-def _read(data: DataParams, kind: Family) -> tuple[pd.DataFrame, list[Rejected], list[str]]:
-    """All rows with normalised columns, what could not even be read, and columns to tell that they are not used."""
+def _read(data: DataParams, kind: Family) -> tuple[pd.DataFrame, list[Rejected], list[Rejected], list[str]]:
+    """All rows with normalised columns, what could not even be read, what is no row, and columns to tell that they are
+    not used.
+    """
     parts: list[pd.DataFrame] = []
     unused: dict[str, None] = {}
     rejected: list[Rejected] = []
+    left_out: list[Rejected] = []
     for role, table in read_source(data):
         rejected += table.rejected
+        left_out += table.left_out
         if table.numbers or not table.rejected:
             parts.append(_normalise(table, role, data, kind))
-            unused |= dict.fromkeys(_unused(table, data, kind) if kind.tells_unused else ())
+            unused |= dict.fromkeys(unused_columns(table, data, kind) if kind.tells_unused else ())
     columns = ["row_id", *kind.columns, "role", FILE, NUMBER]
     rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns, dtype=object)
-    return rows.astype(object).where(rows.notna(), None), rejected, list(unused)  # a file may lack what another has
+    rows = rows.astype(object).where(rows.notna(), None)  # a file may lack what another has
+    return rows, rejected, left_out, list(unused)
 
 
 def _normalise(table: Table, role: str, data: DataParams, kind: Family) -> pd.DataFrame:
@@ -98,80 +109,11 @@ def _normalise(table: Table, role: str, data: DataParams, kind: Family) -> pd.Da
     numbers = table.numbers
     found: dict[str, Sequence[Any]] = {"row_id": [f"{table.name}:{number}" for number in numbers]}
     if "id" in data.columns:
-        found["row_id"] = [to_text(value) for value in _column(table, "id", data, kind)]
-    for name in _wanted(table, data, kind):
-        found[name] = [to_text(value) for value in _column(table, name, data, kind)]
+        found["row_id"] = read_column(table, "id", data, kind)
+    for name in wanted_columns(table, data, kind):
+        found[name] = read_column(table, name, data, kind)
     found |= {"role": [role] * len(numbers), FILE: [table.name] * len(numbers), NUMBER: numbers}
     return pd.DataFrame({name: pd.Series(list(values), dtype=object) for name, values in found.items()})
-
-
-def _wanted(table: Table, data: DataParams, kind: Family) -> list[str]:
-    """The columns of the family that are read: those it asks for, and the optional ones that there are."""
-    taken = set(data.columns.values())
-    own = [name for name in kind.optional if name in data.columns or (name in table.columns and name not in taken)]
-    optional = [*own, *(name for name in ("group", "time") if name in data.columns or name in table.columns)]
-    return list(dict.fromkeys((*_asked(table, data, kind), *optional)))
-
-
-def _unused(table: Table, data: DataParams, kind: Family) -> list[str]:
-    """The columns of the source that are not read."""
-    names = [*_wanted(table, data, kind), *(["id"] if "id" in data.columns else [])]
-    read = {data.columns.get(name, name) for name in names}
-    titles = {table.columns[name] if isinstance(name, int) else name for name in read}
-    titles |= {str(name).partition(".")[0] for name in titles}
-    return [name for name in table.columns if name not in titles]
-
-
-def _asked(table: Table, data: DataParams, kind: Family) -> list[str]:
-    """The first of the family's sets of columns that the table has; else the one it has most of."""
-    sets = [list(names) for names in (kind.columns, *kind.alternatives)]
-
-    def there(name: str) -> bool:
-        wanted = data.columns.get(name, name)
-        if isinstance(wanted, int):
-            return 0 <= wanted < len(table.columns)
-        return wanted == FILE_COLUMN or wanted in table.columns or wanted.partition(".")[0] in table.columns
-
-    return max(sets, key=lambda names: (sum(map(there, names)) / len(names), sum(n in data.columns for n in names)))
-
-
-def _column(table: Table, name: str, data: DataParams, kind: Family) -> list[Any]:
-    """The values of the source's column for `name`. Raises DataError that names the columns there are."""
-    wanted = data.columns.get(name, name)
-    if wanted == FILE_COLUMN:
-        return [table.name] * len(table.numbers)
-    if isinstance(wanted, int) and 0 <= wanted < len(table.columns):
-        return table.values(wanted)
-    if str(wanted) in table.columns:
-        if table.columns.count(str(wanted)) > 1:
-            do = f"Write its number instead: data.columns: {{{name}: {table.columns.index(str(wanted))}}}."
-            raise DataError(table.name, f"one column {wanted!r}", "several", do)
-        return table.values(table.columns.index(str(wanted)))
-    outer, dot, inner = str(wanted).partition(".")
-    if dot and outer in table.columns:  # a mapping in a column, as data sets for translation have it
-        found = table.values(table.columns.index(outer))
-        return [value.get(inner) if isinstance(value, dict) else None for value in found]
-    near = difflib.get_close_matches(str(wanted), table.columns, n=1, cutoff=0.5)
-    do = f"Write data.columns: {{{name}: {near[0] if near else 'NAME OR NUMBER'}}}."
-    resolved = {n: what for names in (kind.optional, *kind.alternatives, kind.columns) for n, what in names.items()}
-    expected = f"a column {wanted!r}" + (f" ({resolved[name]})" if name in resolved else "")
-    raise DataError(table.name, expected, "the columns " + (", ".join(table.columns) or "(none)"), do)
-
-
-def to_text(value: Any) -> Any:
-    """A scalar as text, missing as None: 1, 1.0 and "1" are one label, though a gap makes pandas write 1.0.
-
-    Lists and objects stay as they are.
-    """
-    if isinstance(value, str):
-        return value if value.strip() else None
-    if value is None or isinstance(value, (list, dict)):
-        return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return None if math.isnan(value) else str(int(value)) if value.is_integer() else repr(value)
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 
 def _judge(rows: pd.DataFrame, data: DataParams, kind: Family) -> tuple[pd.Series[str], dict[str, int]]:
@@ -179,7 +121,7 @@ def _judge(rows: pd.DataFrame, data: DataParams, kind: Family) -> tuple[pd.Serie
 
     Writes the labels and the family's canonical columns into `rows`.
     """
-    outcome = _apply_labels(rows, data, kind)
+    outcome, notes = _apply_labels(rows, data, kind)
     for name in sorted(data.columns.keys() & {"id", "group", "time"}):
         absent = rows["row_id" if name == "id" else name].isna()
         outcome[absent & (outcome == "")] = f"no {name}"
@@ -192,19 +134,60 @@ def _judge(rows: pd.DataFrame, data: DataParams, kind: Family) -> tuple[pd.Serie
     for name in kind.optional:
         if name in rows and name not in checked.rows:
             del rows[name]
-    return outcome, {what: count for what, count in checked.notes.items() if count}
+    return outcome, {what: count for what, count in (*notes.items(), *checked.notes.items()) if count}
 
 
-def _apply_labels(rows: pd.DataFrame, data: DataParams, kind: Family) -> pd.Series[str]:
-    if kind.label_column not in rows.columns:
-        return pd.Series("", index=rows.index, dtype=object)
-    rows[SOURCE_LABEL] = rows[kind.label_column]
+def _apply_labels(rows: pd.DataFrame, data: DataParams, kind: Family) -> tuple[pd.Series[str], dict[str, int]]:
+    """Write the labels into `rows`. Per row "", LEFT_OUT or why it is rejected; and what was repaired or looks odd."""
+    name = kind.label_column
+    if name is None or name not in rows.columns:
+        return pd.Series("", index=rows.index, dtype=object), {}
+    source = rows[name]
+    same = _numbers_written_twice(source)
+    rows[SOURCE_LABEL] = pd.Series([same.get(_stripped(v), v) for v in source], index=rows.index, dtype=object)
+    notes = {"labels with a decimal point, merged with the same number without one": _count(source, same)}
     scored = [_label(value, data.labels) for value in rows[SOURCE_LABEL]]
-    rows[kind.label_column] = pd.Series([label for label, _ in scored], index=rows.index, dtype=object)
-    return pd.Series([reason for _, reason in scored], index=rows.index, dtype=object)
+    if data.columns.get(name, name) == NLI_LABEL:
+        undecided = [value == NO_AGREEMENT for value in source]
+        scored = [(None, LEFT_OUT) if no else one for no, one in zip(undecided, scored, strict=True)]
+        notes[f"rows on whose label the annotators did not agree ({NO_AGREEMENT!r}), left out"] = sum(undecided)
+    rows[name] = pd.Series([label for label, _ in scored], index=rows.index, dtype=object)
+    for names in look_alikes(rows[name]):
+        merged = f"data.labels: {{{names[0]}: [{', '.join(names)}]}}"
+        what = f"rows whose labels differ only by case, blanks or width ({', '.join(names)}): {merged} merges them"
+        notes[what] = _count(rows[name], dict.fromkeys(names, ""))
+    return pd.Series([reason for _, reason in scored], index=rows.index, dtype=object), notes
 
 
-def _label(value: Any, labels: Mapping[str, tuple[float, float] | str | int]) -> tuple[Any, str]:
+def _stripped(value: Any) -> Any:
+    return value.strip() if isinstance(value, str) else None
+
+
+def _count(values: pd.Series[Any], of: Mapping[str, str]) -> int:
+    return sum(_stripped(value) in of for value in values)
+
+
+def _numbers_written_twice(values: pd.Series[Any]) -> dict[str, str]:
+    """`1.0` -> `1` for the labels that stand there in both forms."""
+    there = {_stripped(value) for value in values}
+    return {
+        text: text.partition(".")[0]
+        for text in there
+        if text and WHOLE.fullmatch(text) and text.partition(".")[0] in there
+    }
+
+
+def look_alikes(labels: Iterable[Any]) -> list[list[str]]:
+    """Groups of labels that differ only by case, white space or the width of their characters, the commonest first."""
+    counts = Counter(label for label in labels if isinstance(label, str))
+    groups: dict[str, list[str]] = {}
+    for label, _ in counts.most_common():
+        plain = " ".join(unicodedata.normalize("NFKC", label).casefold().split())
+        groups.setdefault(plain, []).append(label)
+    return [names for names in groups.values() if len(names) > 1]
+
+
+def _label(value: Any, labels: Mapping[str, LabelSource]) -> tuple[Any, str]:
     """(label, "" or why there is none)."""
     if not isinstance(value, str):
         return value, ""  # missing, or no single label: the family judges it
@@ -212,7 +195,8 @@ def _label(value: Any, labels: Mapping[str, tuple[float, float] | str | int]) ->
     if not labels:
         return text, ""
     for name, wanted in labels.items():
-        if not isinstance(wanted, tuple) and to_text(wanted) == text:
+        given = wanted if isinstance(wanted, list) else [] if isinstance(wanted, tuple) else [wanted]
+        if text in map(to_text, given):
             return name, ""
     ranges = {name: wanted for name, wanted in labels.items() if isinstance(wanted, tuple)}
     if not ranges:

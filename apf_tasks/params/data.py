@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from apf_tasks.params.base import Fraction, Frozen, PositiveInt, Sha256
 
@@ -22,14 +22,33 @@ Format = Literal[
     "jsonl",
     "json",
     "parquet",
+    "xlsx",
     "dataset",
     "conll",
     "word_tag",
+    "fasttext",
+    "trees",
     "squad",
     "parallel",
     "gettext",
     "text",
 ]
+
+
+ColumnSource = str | int | tuple[str | int, ...]
+"""What a column of the family is read from."""
+
+
+def _range_or_values(value: Any) -> Any:
+    """Two numbers are a range; any other list is one of values."""
+    if not isinstance(value, (list, tuple)):
+        return value
+    numbers = [item for item in value if isinstance(item, (int, float)) and not isinstance(item, bool)]
+    return tuple(value) if len(value) == len(numbers) == 2 else [str(item) for item in value]
+
+
+LabelSource = Annotated[tuple[float, float] | list[str] | str | int, BeforeValidator(_range_or_values)]
+"""Which values of the label column a label stands for."""
 
 
 class DataParams(Frozen):
@@ -46,21 +65,27 @@ class DataParams(Frozen):
     """Named configuration of a `hub:` source."""
     format: Format = "auto"
     """How to read the files; `auto` goes by the file name. `conll`: a token and its tag per line, blank lines between
-    sentences; `word_tag`: a sentence per line as `word/tag word/tag`; `squad`: questions on paragraphs; `parallel`:
+    sentences; `word_tag`: a sentence per line as `word/tag word/tag`; `fasttext`: `__label__X` in each line; `trees`: a
+    tree in brackets per line, its root has the label; `squad`: questions on paragraphs; `parallel`:
     line-aligned files, `train.{en,zh}`; `gettext`: .po and .mo."""
     documents: Literal["line", "paragraph", "heading", "file"] | None = None
     """What makes a row of plain text: paragraphs end at blank lines, a heading is ` = Title = `. Empty: `paragraph`.
     Where it is written, .txt files are plain text without `format: text`."""
     header: bool = True
     """Whether the first line of CSV and TSV files names the columns; without it columns are numbered from 0."""
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    """What stands between the cells of CSV files. Empty: a comma, semicolon, tab or bar, by the lines."""
+    sheet: str | int | None = None
+    """Name of the sheet of a workbook (.xlsx), or its number from 0. Empty: the only one that has rows."""
     encoding: str = "auto"
     """Text encoding; `auto` uses UTF-8 (with or without BOM), else detects it, else stops with an error."""
-    columns: dict[str, str | int] = Field(default_factory=dict)
+    columns: dict[str, ColumnSource] = Field(default_factory=dict)
     """The family's column -> its name, or number from 0, in the source; `$file` is the name of the file,
-    `a.b` what a mapping in column a has under b. Also `id`,
-    `group` and `time`."""
-    labels: dict[str, tuple[float, float] | str | int] = Field(default_factory=dict)
-    """Label -> its value in the label column, or a closed range [low, high] of numbers. Rows in none are left out."""
+    `a.b` what a mapping in column a has under b. `"{subject}\\n{body}"` joins columns, without the lines whose cells
+    are empty; a list, `labels: [rude, spam]`, makes labels of columns of 0 and 1. Also `id`, `group` and `time`."""
+    labels: dict[str, LabelSource] = Field(default_factory=dict)
+    """Label -> its value in the label column, a list of values, or a closed range of two numbers, `[low, high]`. Rows
+    in none are left out."""
     max_rejected: Fraction = 0.01
     """Stop when more than this share of the rows is unusable."""
     max_rows: PositiveInt | None = None

@@ -18,6 +18,18 @@ PACKAGE = "apf_tasks.families"
 FOLDER = Path(__file__).parents[1] / "families"
 NAMES = {"classification": "sentiment"}
 """Folder -> the name of its family, where they differ. The folder's name is accepted too."""
+KNOWN_AS = {
+    **dict.fromkeys(("classification", "text-classification", "sentiment-analysis", "nli"), "sentiment"),
+    **dict.fromkeys(("tagging", "token-classification", "sequence-tagging"), "ner"),
+    **dict.fromkeys(("qa", "question-answering", "extractive-qa", "mrc"), "question_answering"),
+    **dict.fromkeys(("chat", "sft", "clm", "causal-lm", "text-generation", "instructions", "pt"), "causal_lm"),
+    **dict.fromkeys(("mlm", "masked-lm", "fill-mask"), "masked_lm"),
+    **dict.fromkeys(("mt", "nmt"), "translation"),
+    **dict.fromkeys(("summary", "summarisation"), "summarization"),
+}
+"""What other tools call the kind of problem -> the name here."""
+OUTPUTS = ("seq2seq", "text2text", "text2text-generation", "text-to-text")
+"""What other tools call all that writes a text for a text."""
 OWN = "docs/families/YOUR_OWN.md says what such a module has."
 
 
@@ -48,6 +60,8 @@ def family_module(name: str) -> ModuleType:
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"Did you mean {near[0]!r}?" if near else "Choose one of them, or name a module of your own."
+        if name.replace("_", "-") in OUTPUTS:
+            hint = "Write `translation` or `summarization`."
         raise ParamsError("family", "one of " + ", ".join(known), repr(name), hint)
     return importlib.import_module(module_name(name))
 
@@ -72,8 +86,8 @@ def family_record(params: FamilyParams) -> Any:
 
 
 def canonical(name: str) -> str:
-    """The name that a family is recorded under: `classification` is written for `sentiment` too."""
-    return NAMES.get(name, name)
+    """The name that a family is recorded under: `classification` and `text-classification` are `sentiment`."""
+    return name if name in family_names() else KNOWN_AS.get(name.strip().lower().replace("_", "-"), name)
 
 
 def module_name(name: str) -> str:

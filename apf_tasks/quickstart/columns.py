@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from apf_tasks.data.ingestion import FILE_COLUMN, to_text
+from apf_tasks.data.columns import FILE_COLUMN, to_text
 from apf_tasks.quickstart.names import language_of, number_in
 from apf_tasks.quickstart.source import is_no_data
 from apf_tasks.sources.formats.table import Table
@@ -40,11 +40,13 @@ class Scale(NamedTuple):
 class Column:
     """One column over all files."""
 
-    name: str | int
+    name: str | int | tuple[str | int, ...]
     """As `data.columns` says it."""
     title: str
     values: list[Any]
     """As ingestion gives them: text, None, or lists and objects."""
+    derived: bool = False
+    """Whether it is made of other columns, or of a part of one."""
 
     @cached_property
     def sample(self) -> list[Any]:
@@ -92,6 +94,11 @@ class Column:
         if self.kind != "number" or len(numbers) < len(self.counts):
             return None
         return Scale(min(numbers), max(numbers), len(set(numbers)), all(n.is_integer() for n in numbers))
+
+    @property
+    def is_flag(self) -> bool:
+        """Whether it says yes or no to something, as 1 and 0."""
+        return not self.derived and set(self.counts) == {"0", "1"} and None not in self.values
 
     @cached_property
     def is_prose(self) -> bool:
@@ -162,6 +169,11 @@ def columns_of(tables: Sequence[tuple[str, Table]], header: bool) -> list[Column
             values += map(to_text, there)
         found.append(Column(name if header else at, name, values))
         found += _nested(found[-1])
+    if len(flags := [column for column in found if column.is_flag]) > 1:
+        titles = [column.title for column in flags]
+        rows = zip(*(column.values for column in flags), strict=True)
+        values = [[title for title, cell in zip(titles, row, strict=True) if cell == "1"] for row in rows]
+        found.append(Column(tuple(column.name for column in flags), ", ".join(titles), values, derived=True))  # type: ignore[misc]
     files = {table.name: len(table.numbers) for _, table in tables}
     if len({role for role, _ in tables}) == 1 and len(files) in FILE_LABELS:
         by_row = [None if is_no_data(name) else name for name, count in files.items() for _ in range(count)]
@@ -176,7 +188,7 @@ def _nested(column: Column) -> list[Column]:
     keys = dict.fromkeys(key for value in column.sample if isinstance(value, dict) for key in value)
     inner = [[to_text(v.get(key)) if isinstance(v, dict) else None for v in column.values] for key in keys]
     names = [f"{column.title}.{key}" for key in keys]
-    return [Column(name, name, values) for name, values in zip(names, inner, strict=True)][:NESTED_KEYS]
+    return [Column(name, name, values, derived=True) for name, values in zip(names, inner, strict=True)][:NESTED_KEYS]
 
 
 def _kind(value: Any) -> str:

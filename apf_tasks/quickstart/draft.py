@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from apf_tasks.data.ingestion import FILE_COLUMN
+from apf_tasks.data.columns import FILE_COLUMN
+from apf_tasks.data.ingestion import look_alikes
 from apf_tasks.errors import DataError
 from apf_tasks.family import get_family
-from apf_tasks.params.family import family_params
+from apf_tasks.params.family import canonical, family_params
 from apf_tasks.quickstart.columns import Column, columns_of, spread
+from apf_tasks.quickstart.evidence import label_by_evidence
 from apf_tasks.quickstart.matching import Guess, Match, match
 from apf_tasks.quickstart.names import spoken
 from apf_tasks.quickstart.settings import (
@@ -53,6 +56,10 @@ class ParamsDraft:
     """Rows of all that could not even be read."""
     unused: tuple[str, ...]
     """Columns of the source that nothing is made of."""
+    other_labels: tuple[str, ...]
+    """Columns that may be the label too, the likeliest first."""
+    left_out: dict[str, int]
+    """What is in the source and no row -> how many of them."""
 
     @property
     def language_name(self) -> str:
@@ -71,10 +78,31 @@ class ParamsDraft:
         return "; ".join(f"{reason}: {count:,}" for reason, count in found.items())
 
     @property
-    def labels(self) -> dict[str, str]:
-        """Label -> file, where the files stand for labels."""
+    def labels(self) -> dict[str, Any]:
+        """Label -> file, where the files stand for labels; -> values, where some of them look alike."""
         column = next((g.source for g in self.found.guesses if g.source.name == FILE_COLUMN), None)
-        return {} if column is None else {Path(name).stem: name for name in column.counts}
+        if column is not None:
+            return {Path(name).stem: name for name in column.counts}
+        groups = {names[0]: names for names in self.look_alikes}
+        others = {name for names in groups.values() for name in names[1:]}
+        named = [] if self.learned is None else list(self.learned.source.counts)
+        return {name: groups.get(name, name) for name in named if name not in others} if groups else {}
+
+    @property
+    def label_counts(self) -> Counter[str]:
+        """Label -> rows, look-alikes merged."""
+        counts = Counter() if self.learned is None else Counter(self.learned.source.counts)
+        for first, *others in self.look_alikes:
+            counts[first] += sum(counts.pop(name) for name in others)
+        return counts
+
+    @property
+    def look_alikes(self) -> list[list[str]]:
+        """Labels that differ only by case, white space or width."""
+        learned = self.learned
+        if learned is None or learned.column != self.found.family.label_column or not learned.source.few:
+            return []
+        return look_alikes(learned.source.counts.elements())
 
     @property
     def train_rows(self) -> int:
@@ -106,6 +134,7 @@ def draft(family: str, source: str, columns: Mapping[str, str] | None = None, en
     Raises ParamsError for an unknown family or column, SourceError and DataError for a source that cannot be read or in
     which a column is not found.
     """
+    family = canonical(family)
     default = family_params(family)(name=family)
     source_info = inspect_source(source, encoding)
     given = dict(columns or {})
@@ -115,20 +144,15 @@ def draft(family: str, source: str, columns: Mapping[str, str] | None = None, en
             raise DataError(source, "rows", "none", "Check where it comes from.")
         found = match(family, there, given, source)
         source_info, there, found = _usable_roles(source_info, there, found, given, source)
+        found, other_labels = label_by_evidence(found, there, given)
     else:
-        there, found = [], Match({}, get_family(default), [])
+        there, found, other_labels = [], Match({}, get_family(default), []), []
     language = language_of_rows(found)
     base = base_for(found.family, language)
     options = options_for(found, language, base)
     rows: Counter[str] = Counter()
     for role, table in source_info.tables:
         rows[str(role)] += len(table.numbers)
-    taken = [guess.source.title for guess in found.guesses]
-    unused = [
-        c.title or repr("")
-        for c in there
-        if c.sample and c.name != FILE_COLUMN and c.title not in taken and "." not in str(c.name)
-    ]
     tried, bad = _try(found, options)
     return ParamsDraft(
         source=source,
@@ -142,8 +166,18 @@ def draft(family: str, source: str, columns: Mapping[str, str] | None = None, en
         tried=tried,
         bad=dict(bad),
         unreadable=sum(len(table.rejected) for _, table in source_info.tables),
-        unused=tuple(title for title in unused if not any(name.startswith(f"{title}.") for name in taken)),
+        unused=_unused(there, found),
+        other_labels=tuple(column.title for column in other_labels),
+        left_out=dict(Counter(one.reason for _, table in source_info.tables for one in table.left_out)),
     )
+
+
+def _unused(there: Sequence[Column], found: Match) -> tuple[str, ...]:
+    """The columns of the source that nothing is made of."""
+    names = [guess.source.name for guess in found.guesses if isinstance(guess.source.name, tuple)]
+    taken = [*(guess.source.title for guess in found.guesses), *(str(title) for name in names for title in name)]
+    own = [c for c in there if c.sample and c.name != FILE_COLUMN and c.title not in taken and not c.derived]
+    return tuple(c.title or repr("") for c in own if not any(name.startswith(f"{c.title}.") for name in taken))
 
 
 def _usable_roles(

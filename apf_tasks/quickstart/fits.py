@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from apf_tasks.data.ingestion import FILE_COLUMN
+from apf_tasks.data.columns import FILE_COLUMN
 from apf_tasks.families.causal_lm.turns import as_messages
 from apf_tasks.family import Family
 from apf_tasks.quickstart.columns import LONG_LABEL, MOST_LABELS, Column, separator_of, spread
@@ -33,6 +33,9 @@ def label(column: Column, family: Family, others: Sequence[Column]) -> Fit:
 def labels(column: Column, family: Family, others: Sequence[Column]) -> Fit:
     """Lists of labels, or several of them in a cell."""
     distinct = column.items
+    if isinstance(column.name, tuple):
+        others = [c for c in others if c.kind == "text" and not c.derived and len(c.few) > 1 and not c.is_prose]
+        return (10 if others else 25), f"columns of 0 and 1, one for each of {len(column.name)} labels"
     if column.kind == "words" and 2 <= len(distinct) <= max(MOST_LABELS, len(column.sample) / 2):
         return 15, f"lists of {len(distinct)} different values"
     separator = separator_of(column) if column.kind == "text" else None

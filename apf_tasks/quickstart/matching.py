@@ -8,7 +8,8 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import ValidationError
 
-from apf_tasks.data.ingestion import EXTRA, FILE_COLUMN
+from apf_tasks.data.columns import FILE_COLUMN
+from apf_tasks.data.ingestion import EXTRA
 from apf_tasks.errors import DataError, ParamsError
 from apf_tasks.family import Family, get_family
 from apf_tasks.params.family import FamilyParams, family_params
@@ -47,6 +48,7 @@ def match(name: str, columns: Sequence[Column], given: Mapping[str, str], where:
 
     Raises DataError when a column is missing, ParamsError when `told` names one that the family does not have.
     """
+    _refuse_preferences(name, columns, given, where)
     variants = list(_variants(name, columns, given))
     fixed = _told(variants, columns, given, where)
     best: tuple[float, Match] | None = None
@@ -68,6 +70,24 @@ def match(name: str, columns: Sequence[Column], given: Mapping[str, str], where:
     if best is not None:
         return best[1]
     raise _not_found(missing, variants[0][1], columns, where)
+
+
+def _refuse_preferences(name: str, columns: Sequence[Column], given: Mapping[str, str], where: str) -> None:
+    """Raises DataError for answers of which some are not wanted: a language model would learn those too."""
+    titles = {plain_name(column.title) for column in columns}
+    pairs = {"chosen", "rejected"} <= titles
+    judged = [c for c in columns if plain_name(c.title) == "label" and {*c.counts} <= {"true", "false"} and c.sample]
+    if name != "causal_lm" or given or not (pairs or judged):
+        return
+    found = (
+        "preferences: chosen and rejected answers (DPO)" if pairs else "preferences: answers judged true or false (KTO)"
+    )
+    do = "Training on preferences is not part of apf. " + (
+        "To learn the chosen answers alone: --column prompt=… --column response=chosen."
+        if pairs
+        else "To learn the good answers alone, keep the rows whose label is true, and say --column messages=…."
+    )
+    raise DataError(where, "answers that are all to be learned", found, do)
 
 
 def _variants(
@@ -162,7 +182,7 @@ def _assign(
         if column not in fixed
         for source in columns
         if not any(source is other for other in fixed.values())
-        and (found := _judge(column, source, family, columns, options))
+        and (found := judge(column, source, family, columns, options))
     ]
     for _, _, found in sorted(candidates, key=lambda candidate: candidate[:2]):
         taken = [guess.source for guess in guesses]
@@ -186,14 +206,14 @@ def _optional(
     for name in (*family.optional, "id"):
         if name in fixed:
             continue
-        scored = [_judge(name, column, family, columns, options) for column in free if column.name != FILE_COLUMN]
+        scored = [judge(name, column, family, columns, options) for column in free if column.name != FILE_COLUMN]
         named = [guess for guess in scored if guess and guess.points >= USUAL / 2]
         if named:
             found.append(max(named, key=lambda guess: guess.points))
     return found
 
 
-def _judge(column: str, source: Column, family: Family, columns: Sequence[Column], options: Any) -> Guess | None:
+def judge(column: str, source: Column, family: Family, columns: Sequence[Column], options: Any) -> Guess | None:
     """How well a column of the source is the family's; None when it is not."""
     if column == "id":
         fit = _own_in_every_row(source)

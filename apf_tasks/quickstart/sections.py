@@ -13,9 +13,6 @@ from apf_tasks.quickstart.page import WIDTH, Literal, comment, counted, entry, f
 from apf_tasks.quickstart.settings import QUANTILE, decoder_room, held_out, kind_of, offline_base, training_for
 from apf_tasks.sources.data import ALL
 
-ROOM = (0.02, 0.05, 0.1, 0.2, 0.4, 0.6)
-"""Values of `data.max_rejected` to choose from; with more bad rows than the last allows, something else is wrong."""
-MARGIN = 1.3
 UNEVEN = 5
 """How many times more rows the most frequent label has than the rarest, for weights to be worth a thought."""
 FEW_OF_A_LABEL = 50
@@ -60,7 +57,7 @@ def _other_targets(draft: ParamsDraft) -> list[str]:
             f"or, if these numbers are a scale: `target: score`, `score_range: [{low}, {high}]`; below, columns "
             f"{{score: {column}}} in place of label. Or two labels out of them: `labels: {ranges}` below columns"
         )
-    counts = learned.source.counts
+    counts = draft.label_counts
     if "class_weights" in fields and learned.column == draft.found.family.label_column and counts:
         often, rare = max(counts.values()), min(counts.values())
         if often >= UNEVEN * rare:
@@ -87,7 +84,7 @@ def _data(draft: ParamsDraft) -> list[str]:
         lines += [*comment(notes.get("source", ""), "  "), "  source:"]
         for role, text in data.source.items():
             lines += entry(str(role), text, f"{draft.rows.get(str(role), 0):,} rows", "    ")
-    for name in ("format", "documents", "header", "encoding"):
+    for name in ("format", "documents", "header", "delimiter", "sheet", "encoding"):
         value = getattr(data, name)
         if value != DataParams.model_fields[name].default:
             lines += entry(name, value, notes.get(name, ""))
@@ -101,8 +98,10 @@ def _data(draft: ParamsDraft) -> list[str]:
     for guess in draft.found.guesses:
         lines += _column(guess, draft)
     if draft.labels:
-        lines += entry("labels", draft.labels, "label: its file")
-    return lines + _room_for_bad_rows(draft)
+        alike = "; ".join(" and ".join(names) for names in draft.look_alikes)
+        why = f"label: its values; merged, because they look alike: {alike}" if alike else "label: its file"
+        lines += entry("labels", draft.labels, why)
+    return lines
 
 
 def _column(guess: Guess, draft: ParamsDraft) -> list[str]:
@@ -112,15 +111,6 @@ def _column(guess: Guess, draft: ParamsDraft) -> list[str]:
     if len(beside) <= WIDTH - 6:
         return [*lines, *comment(beside, "    ")]
     return [*lines, *(line for example in examples[:2] for line in comment(example, "    "))]
-
-
-def _room_for_bad_rows(draft: ParamsDraft) -> list[str]:
-    share = draft.bad_share
-    default = DataParams.model_fields["max_rejected"].default
-    room = next((room for room in ROOM if share * MARGIN <= room), None)
-    if share <= default / MARGIN or room is None:
-        return []
-    return entry("max_rejected", room, f"{share:.1%} of the rows cannot be used ({draft.problems})")
 
 
 def _split(draft: ParamsDraft) -> tuple[str, str, list[str]]:
@@ -133,7 +123,7 @@ def _split(draft: ParamsDraft) -> tuple[str, str, list[str]]:
     lines = [line for role in missing for line in entry(f"{role}_fraction", share)]
     learned = draft.learned
     if learned is not None and learned.column == draft.found.family.label_column:
-        rare = min(learned.source.counts.values())
+        rare = min(draft.label_counts.values())
         if rare < FEW_OF_A_LABEL:
             lines = (
                 entry("method", "stratified", f"every part gets its share of the rarest label ({rare} rows)") + lines

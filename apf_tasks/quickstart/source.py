@@ -14,9 +14,11 @@ from typing import Any, NamedTuple
 from apf_tasks.errors import DataError, SourceError
 from apf_tasks.params.data import SPLIT_NAMES, DataParams
 from apf_tasks.quickstart.names import USUAL, language_named, number_in, plain_name
-from apf_tasks.sources.data import ALL, HUB, PYPI, data_files, is_dataset
+from apf_tasks.sources.data import ALL, HUB, PYPI, data_files, files_below, is_dataset
+from apf_tasks.sources.formats.conll import UNIVERSAL
 from apf_tasks.sources.formats.delimited import read_delimited
 from apf_tasks.sources.formats.detect import format_by_name
+from apf_tasks.sources.formats.labelled_text import MARK, TREE
 from apf_tasks.sources.formats.parallel import sides
 from apf_tasks.sources.formats.plain_text import HEADING
 from apf_tasks.sources.formats.table import Table
@@ -74,10 +76,10 @@ def _settings(source: str, bare: DataParams) -> tuple[dict[str, Any], dict[str, 
     path = Path(source).expanduser()
     if sides(source, bare) or is_dataset(path):
         return {"source": source}, {}
-    files = _members(path) if path.is_dir() else [path] if path.exists() else data_files(bare)[ALL]
+    files = _members(path, bare) if path.is_dir() else [path] if path.exists() else data_files(bare)[ALL]
     together = {"source": "a line of each file belongs together"}
     if path.is_file() and _side(path, bare):
-        for text in _aligned(_members(path.parent), bare):
+        for text in _aligned(_members(path.parent, bare), bare):
             if path.name in (Path(side).name for side in sides(text, bare).values()):
                 return {"source": text}, together
     elif aligned := _aligned(files, bare):
@@ -103,8 +105,11 @@ def is_no_data(name: str) -> bool:
     return _NO_DATA.fullmatch(name.rpartition("/")[2]) is not None
 
 
-def _members(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith((".", "_")))
+def _members(folder: Path, bare: DataParams) -> list[Path]:
+    """The files in a folder; those in the folders below it where none in it is data."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith((".", "_")))
+    below = [] if any(not is_no_data(file.name) for file in files) else files_below(folder)
+    return files if not any(format_by_name(file, bare) for file in below) else below
 
 
 def _data_in(source: str, files: Sequence[Path], bare: DataParams) -> list[Path]:
@@ -190,6 +195,8 @@ _FORMAT_NOTES = {
     "jsonl": "a JSON object per line",
     "json": "one JSON array",
     "word_tag": "words as word/tag",
+    "fasttext": "labels as __label__X in the lines",
+    "trees": "a tree in brackets per line, its root has the label",
     "conll": "a token and its tag per line, a blank line after each sentence",
     "tsv": "tabs between the columns",
     "csv": "commas between the columns",
@@ -200,6 +207,10 @@ _FORMAT_NOTES = {
 def _format(lines: Sequence[str], named: str | None) -> str:
     """The format that the first lines have."""
     full = [line for line in lines if line.strip()]
+    if named is None and any(MARK in line.split(None, 1)[0] or f" {MARK}" in line for line in full):
+        return "fasttext"
+    if named is None and full and sum(TREE.fullmatch(line.strip()) is not None for line in full) >= ALIKE * len(full):
+        return "trees"
     tabs = Counter(line.count("\t") for line in full).most_common(1)
     tabbed = bool(tabs) and tabs[0][0] > 0 and tabs[0][1] >= ALIKE * len(full)
     if named == "csv":
@@ -219,12 +230,18 @@ def _format(lines: Sequence[str], named: str | None) -> str:
 
 def _is_conll(lines: Sequence[str], full: Sequence[str]) -> bool:
     """Columns of a constant number, blank lines between blocks, and tags such as O and B-PER at the ends."""
-    rows = [line.split("\t") if "\t" in line else line.split() for line in full if not line.startswith("-DOCSTART-")]
+    rows = [
+        line.split("\t") if "\t" in line else line.split()
+        for line in full
+        if not line.startswith(("-DOCSTART-", "#\t", "# "))
+    ]
     blank = len(lines) - len(full)
     if len(rows) < 2 or blank < len(rows) / 200:
         return False
     width, count = Counter(map(len, rows)).most_common(1)[0]
     tags = {row[-1] for row in rows if len(row) == width}
+    if width == len(UNIVERSAL) and count >= ALIKE * len(rows) and rows[0][0].startswith("1"):
+        return True
     tagged = "O" in tags or any(re.match(r"[BIES]-", tag) for tag in tags)
     return width >= 2 and count >= ALIKE * len(rows) and tagged and len(tags) <= MOST_TAGS
 
@@ -245,10 +262,14 @@ def has_header(text: str, kind: str) -> bool:
     if not columns or not table.numbers:
         return True
     first = [str(column[0] or "").strip() for column in columns]
+    known = {*USUAL, *(name for names in USUAL.values() for name in names), *SPLIT_NAMES}
+    usual = any(plain_name(name) in known or language_named(name) for name in first)
+    again = [row for row in zip(*(column[1:] for column in columns), strict=True) if list(map(str, row)) == first]
+    if usual and again:  # files put behind each other, each with its header
+        return True
     if any(name and name in map(str, column[1:]) for name, column in zip(first, columns, strict=True)):
         return False
-    known = {*USUAL, *(name for names in USUAL.values() for name in names), *SPLIT_NAMES}
-    if any(plain_name(name) in known or language_named(name) for name in first):
+    if usual:
         return True
     return not any(number_in(name) is not None or len(name) > LONG_NAME for name in first) and len(set(first)) == len(
         first

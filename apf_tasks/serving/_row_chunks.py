@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from apf_tasks.data.ingestion import to_text
+from apf_tasks.data.columns import to_text
 from apf_tasks.errors import DataError
 from apf_tasks.params.data import DataParams
 from apf_tasks.sources.data import missing_path_error
-from apf_tasks.sources.formats.delimited import read_delimited
+from apf_tasks.sources.formats.delimited import find_delimiter, read_delimited
 from apf_tasks.sources.formats.detect import format_of
 from apf_tasks.sources.formats.json_rows import read_json_lines
 from apf_tasks.sources.formats.table import Rejected, Table
@@ -101,7 +101,7 @@ def _is_array(file: Path) -> bool:
 
 def _text_tables(file: Path, kind: str, size: int) -> Iterator[tuple[int, Table]]:
     """Tables of pieces of a text file. In CSV a piece begins with the header and never ends within quotation marks."""
-    header, lines_before = b"", 0
+    header, lines_before, delimiter = b"", 0, None
     with file.open("rb") as source:
         for lines in _pieces(source, kind == "csv", size):
             before = lines_before - header.count(b"\n")
@@ -110,12 +110,14 @@ def _text_tables(file: Path, kind: str, size: int) -> Iterator[tuple[int, Table]
             if kind == "jsonl":
                 table = read_json_lines(text, file.name)
             else:
-                table = read_delimited(text, file.name, kind, header=True)
+                if kind == "csv" and delimiter is None:
+                    delimiter = find_delimiter(text.splitlines(keepends=True))
+                table = read_delimited(text, file.name, kind, True, delimiter)
                 if not header:
                     first = min([*table.numbers, *(r.row for r in table.rejected)], default=len(lines) + 1)
                     header = b"".join(lines[: first - 1])
             known = {rejected.row for rejected in broken}
-            others = [rejected for rejected in table.rejected if rejected.row not in known]
+            others = [r for r in (*table.rejected, *table.left_out) if r.row not in known]
             yield before, Table(table.name, table.columns, table.numbers, [*broken, *others], table.values)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import glob
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -20,7 +21,8 @@ HUB, PYPI = "hub:", "pypi:"
 ALL = "all"
 """The role of rows whose source has no published splits."""
 
-DATASET_FILES = ("dataset_dict.json", "dataset_info.json", "state.json")
+DATASET_MARKS = {"dataset_dict.json": "splits", "state.json": "_data_files"}
+"""A file that `save_to_disk` writes, and the key that it has there; other tools have files of these names too."""
 
 
 class PackageSource(NamedTuple):
@@ -105,10 +107,9 @@ def _in_folder(folder: Path, source: str, data: DataParams) -> list[Path]:
     files = _visible(folder.iterdir())
     if found := files_of_format(files, data):
         return found
-    if data.format in (*AUTO, "gettext"):  # catalogues lie deep: locale/zh_CN/LC_MESSAGES
-        below = files_of_format(_visible(folder.rglob("*")), data)
-        if found := [file for file in below if format_by_name(file, data) == "gettext"]:
-            return found
+    below = [file for file in files_below(folder) if data.format in (*AUTO, format_by_name(file, data))]
+    if found := files_of_format(below, data):  # locale/zh_CN/LC_MESSAGES, data/ of a cloned data set
+        return found
     names = ", ".join(file.name for file in files[:5]) or "nothing"
     do = "Name the file, or a pattern like `folder/*.txt`."
     raise SourceError(f"data.source {source}", "files ending in " + " ".join(FORMATS), names, do)
@@ -118,9 +119,23 @@ def _visible(paths: Iterable[Path]) -> list[Path]:
     return sorted(path for path in paths if path.is_file() and not path.name.startswith((".", "_")))
 
 
+def files_below(folder: Path) -> list[Path]:
+    """The files in a folder and in those below it, without hidden ones."""
+    files = _visible(folder.rglob("*"))
+    return [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
+
+
 def is_dataset(path: Path) -> bool:
     """Whether the folder was written by `save_to_disk` of `datasets`."""
-    return path.is_dir() and any((path / name).is_file() for name in DATASET_FILES)
+    return path.is_dir() and any(key in _keys_in(path / name) for name, key in DATASET_MARKS.items())
+
+
+def _keys_in(path: Path) -> set[str]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return set()
+    return set(found) if isinstance(found, dict) else set()
 
 
 def missing_path_error(where: str, path: Path, kind: type[SourceError] = SourceError) -> SourceError:

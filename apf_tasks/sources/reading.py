@@ -17,13 +17,16 @@ from apf_tasks.sources.formats.conll import read_conll
 from apf_tasks.sources.formats.delimited import read_delimited
 from apf_tasks.sources.formats.detect import format_of
 from apf_tasks.sources.formats.json_rows import read_json, read_jsonl
+from apf_tasks.sources.formats.labelled_text import read_fasttext, read_trees
 from apf_tasks.sources.formats.parallel import read_parallel
 from apf_tasks.sources.formats.plain_text import read_plain_text
 from apf_tasks.sources.formats.table import Table
 from apf_tasks.sources.formats.word_tag import read_word_tag
+from apf_tasks.sources.formats.workbook import read_workbook
 from apf_tasks.sources.text_encoding import read_text
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from datasets import Dataset, DatasetDict
 
 logger = logging.getLogger("apf")
@@ -57,6 +60,8 @@ def read_file(path: Path, name: str, data: DataParams) -> Table:
     kind = format_of(path, data)
     if kind == "parquet":
         return _read_parquet(path, name)
+    if kind == "xlsx":
+        return read_workbook(path, name, data.header, data.sheet)
     _check_memory([path])
     if kind == "gettext":
         from apf_tasks.sources.formats.gettext import read_catalogue
@@ -73,9 +78,11 @@ def read_file(path: Path, name: str, data: DataParams) -> Table:
         "squad": lambda: read_json(text, path, name, kind),
         "conll": lambda: read_conll(text, name),
         "word_tag": lambda: read_word_tag(text, name),
+        "fasttext": lambda: read_fasttext(text, name),
+        "trees": lambda: read_trees(text, name),
         "text": lambda: read_plain_text(text, path, name, data.documents or "paragraph"),
     }
-    return readers.get(kind, lambda: read_delimited(text, name, kind, data.header))()
+    return readers.get(kind, lambda: read_delimited(text, name, kind, data.header, data.delimiter))()
 
 
 def _read_aligned(paths: Mapping[str, Path], name: str, data: DataParams) -> Table:
@@ -108,12 +115,23 @@ def _read_parquet(path: Path, name: str) -> Table:
 
     def values(i: int) -> list[Any]:
         with reading_parquet(path):
-            return list(pq.ParquetFile(path).read(columns=[columns[i]]).column(0).to_pylist())
+            found = pq.ParquetFile(path).read(columns=[columns[i]]).column(0).to_pylist()
+        return [_named(value, features[columns[i]]) for value in found] if columns[i] in features else list(found)
 
     with reading_parquet(path):
         file = pq.ParquetFile(path)
+        features = _features(file.schema_arrow)
     columns = tuple(file.schema_arrow.names)
     return Table(name, columns, list(range(1, file.metadata.num_rows + 1)), [], values)
+
+
+def _features(schema: pa.Schema) -> Mapping[str, Any]:
+    """The features that `datasets` wrote into a file: they have the names of labels that are stored as numbers."""
+    if b"huggingface" not in (schema.metadata or {}):
+        return {}
+    from datasets import Features
+
+    return dict(Features.from_arrow_schema(schema))
 
 
 def _load_from_disk(path: Path) -> Dataset | DatasetDict:

@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 from apf_tasks.errors import DataError
+from apf_tasks.sources.compression import opened, read_bytes
 
 logger = logging.getLogger("apf")
 
@@ -21,7 +22,7 @@ BYTE_ORDER_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-1
 
 def read_text(path: Path, encoding: str) -> str:
     """The text of a file. Raises DataError that names the byte which cannot be read and what to write in the params."""
-    raw = path.read_bytes()
+    raw = read_bytes(path)
     if encoding != "auto":
         return _decode_with(raw, encoding, path)
     for mark, marked in BYTE_ORDER_MARKS:
@@ -40,7 +41,7 @@ def read_text(path: Path, encoding: str) -> str:
 
 def is_utf8_file(path: Path) -> bool:
     """Whether the beginning of a file is UTF-8, but for a few lines. What others are in, only the whole file tells."""
-    with path.open("rb") as file:
+    with opened(path) as file:
         sample = file.read(SAMPLE_BYTES)
     if any(sample.startswith(mark) for mark, marked in BYTE_ORDER_MARKS if marked != "utf-8-sig") or b"\0" in sample:
         return False

@@ -125,7 +125,7 @@ def _text(content: Any) -> tuple[str, str, list[str]]:
     texts, thoughts, others = [], [], []
     for part in content:
         kind = part.get("type", "text") if isinstance(part, dict) else "text"
-        found = part if isinstance(part, str) else isinstance(part, dict) and (part.get("text") or part.get(kind))
+        found = part if isinstance(part, str) else isinstance(part, dict) and _content_of(part, kind)
         if kind in ("reasoning", "thinking") and isinstance(found, str):
             thoughts.append(found)
         elif kind in ("text", "input_text", "output_text", "refusal") and isinstance(found, str):
@@ -133,6 +133,10 @@ def _text(content: Any) -> tuple[str, str, list[str]]:
         elif found or kind not in ("text", "input_text", "output_text"):
             others.append(str(kind))
     return "\n".join(texts), "\n".join(thoughts), others
+
+
+def _content_of(part: dict[str, Any], kind: str) -> Any:
+    return next((part[key] for key in ("text", kind, "value", "content") if part.get(key)), None)
 
 
 def _calls(value: Any) -> Any:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from apf_tasks.errors import DataError
 from apf_tasks.params.data import DataParams
+from apf_tasks.sources.compression import opened
 
+COMPRESSED = (".gz", ".bz2", ".xz", ".zip")
+"""Endings after which a file holds one other file; the ending before it says the format."""
+DESCRIBING = re.compile(r"(dataset_infos?|dataset_dict|state|package(-lock)?|croissant|schema|(.*_)?config)\.json")
+"""Names of JSON files that describe the data beside them."""
 FORMATS = {
     **{".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"},
-    **{".json": "json", ".po": "gettext", ".mo": "gettext"},
+    **{".xlsx": "xlsx", ".xlsm": "xlsx"},
+    **{".json": "json", ".po": "gettext", ".mo": "gettext", ".conllu": "conll"},
     **dict.fromkeys((".conll", ".bio", ".iob", ".iob2", ".bioes", ".iobes"), "conll"),
 }
 AUTO = ("auto", "dataset")
@@ -19,6 +26,9 @@ AUTO = ("auto", "dataset")
 
 def format_by_name(path: Path, data: DataParams) -> str | None:
     """The format that a file's name stands for; `sentences.conll.txt` counts by the ending before `.txt`."""
+    if DESCRIBING.fullmatch(path.name):
+        return None
+    path = path.with_suffix("") if path.suffix.lower() in COMPRESSED else path
     suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
     if suffixes and suffixes[-1] == ".txt":
         named = FORMATS.get(suffixes[0]) if len(suffixes) == 2 else None
@@ -32,7 +42,7 @@ def format_of(path: Path, data: DataParams) -> str:
         return data.format
     if known := format_by_name(path, data):
         return known
-    with path.open("rb") as file:
+    with opened(path) as file:
         if b"\t" in file.readline(1 << 16):
             return "tsv"
     do = "Write data.format, for example csv, tsv, jsonl, conll or text. To read a file inside an archive, use `!/`."

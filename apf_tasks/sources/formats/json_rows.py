@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from apf_tasks.errors import DataError
+from apf_tasks.sources.formats.annotations import plain_row
 from apf_tasks.sources.formats.squad import is_squad, read_squad
 from apf_tasks.sources.formats.table import Rejected, Table, half_a_pair
 
@@ -51,7 +52,12 @@ def _table(name: str, found: Iterable[tuple[int, Any, str, bool]]) -> Table:
     records: list[dict[str, Any]] = []
     numbers: list[int] = []
     rejected: list[Rejected] = []
-    for number, value, problem, escapes in found:
+    left_out: list[Rejected] = []
+    for number, read, problem, escapes in found:
+        value, refused = plain_row(read)
+        if refused:
+            left_out.append(Rejected(name, number, refused))
+            continue
         problem = problem or ("" if isinstance(value, dict) else "not a JSON object")
         if problem := problem or (half_a_pair(value) if escapes else ""):
             rejected.append(Rejected(name, number, problem))
@@ -59,7 +65,7 @@ def _table(name: str, found: Iterable[tuple[int, Any, str, bool]]) -> Table:
         records.append(value)
         numbers.append(number)
     columns = tuple(dict.fromkeys(key for record in records for key in record))
-    return Table(name, columns, numbers, rejected, lambda i: [record.get(columns[i]) for record in records])
+    return Table(name, columns, numbers, rejected, lambda i: [record.get(columns[i]) for record in records], left_out)
 
 
 def _parsed(text: str) -> tuple[Any, str]:

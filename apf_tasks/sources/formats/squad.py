@@ -25,11 +25,15 @@ class Question(NamedTuple):
 
 
 def is_squad(value: Any) -> bool:
-    """Whether a JSON value has the shape: `data` with `paragraphs`, or a list of `context_text` with `qas`."""
-    if isinstance(value, dict):
-        data = value.get("data")
-        return isinstance(data, list) and any(isinstance(e, dict) and "paragraphs" in e for e in data)
-    return isinstance(value, list) and any(isinstance(e, dict) and {"context_text", "qas"} <= e.keys() for e in value)
+    """Whether a JSON value has the shape: a list of paragraphs with `qas`, or of entries with such `paragraphs`; under
+    `data` or by itself.
+    """
+    entries = value.get("data") if isinstance(value, dict) else value
+    return isinstance(entries, list) and any(isinstance(e, dict) and _holds_questions(e) for e in entries)
+
+
+def _holds_questions(entry: dict[str, Any]) -> bool:
+    return "paragraphs" in entry or ("qas" in entry and bool({"context", "context_text"} & entry.keys()))
 
 
 def read_squad(value: Any, path: Path, name: str, escapes: bool) -> Table:
@@ -38,7 +42,7 @@ def read_squad(value: Any, path: Path, name: str, escapes: bool) -> Table:
     `escapes`: whether the file may hold half a surrogate pair. Raises DataError for another shape.
     """
     if not is_squad(value):
-        expected = "an object whose `data` has `paragraphs`, or a list of `context_text` with `qas`"
+        expected = "an object whose `data` has `paragraphs`, or a list of `context` with `qas`"
         found = "an object with " + (", ".join(list(value)[:8]) or "nothing") if isinstance(value, dict) else "neither"
         raise DataError(str(path), expected, found, "For plain rows write data.format: json.")
     columns: dict[str, list[Any]] = {column: [] for column in COLUMNS}
@@ -59,7 +63,7 @@ def _questions(value: Any) -> Iterator[Question]:
     for e, entry in enumerate(value["data"] if isinstance(value, dict) else value, start=1):
         if not isinstance(entry, dict):
             yield Question({}, f"entry {e} is not an object")
-        elif "context_text" in entry:
+        elif "qas" in entry:
             yield from _paragraph(entry, None, f"paragraph {e}")
         elif not isinstance(entry.get("paragraphs"), list):
             yield Question({}, f"entry {e} has no list of paragraphs")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,8 @@ class Table:
     rejected: list[Rejected]
     values: Callable[[int], list[Any]]
     """Number of a column -> its values; read when asked for, as a wide file may have many that nobody wants."""
+    left_out: Sequence[Rejected] = ()
+    """What is in the file and no row: empty lines, the header once more, annotations that were refused."""
 
 
 def table_of(name: str, columns: Mapping[str, list[Any]], numbers: list[int], rejected: list[Rejected]) -> Table:

@@ -40,6 +40,7 @@ def new(
 
 
 FEW_ROWS = 200
+SHOWN_LABELS = 5
 
 
 def print_draft(out: Console, draft: ParamsDraft, path: Path) -> None:
@@ -77,6 +78,11 @@ def _print_facts(out: Console, draft: ParamsDraft) -> None:
     out.print(f"starts from {draft.base.name} ({draft.base.about})", markup=False, highlight=False)
     if note := draft.looked.notes.get("source"):
         out.print(f"source: {note}", markup=False, highlight=False)
+    for what, count in draft.left_out.items():
+        out.print(f"left out: {count:,} × {what}", markup=False, highlight=False)
+    if draft.other_labels:
+        others = ", ".join(draft.other_labels[:SHOWN_LABELS])
+        out.print(f"other columns that may be the label: {others}; --column label=NAME", markup=False, highlight=False)
     if draft.unused:
         out.print(f"not used: {', '.join(draft.unused)}", markup=False, highlight=False)
 
@@ -85,9 +91,14 @@ def _doubts(draft: ParamsDraft) -> list[str]:
     """What a person should look at before running."""
     doubts: list[str] = []
     if draft.bad_share > DataParams.model_fields["max_rejected"].default:
-        doubts.append(f"{draft.bad_share:.0%} of the rows cannot be used: {draft.problems}")
+        most = DataParams.model_fields["max_rejected"].default
+        doubts.append(
+            f"{draft.bad_share:.1%} of the rows cannot be used ({draft.problems}). `apf run` stops above {most:.0%}: "
+            "mend them, or say data.max_rejected."
+        )
     if draft.rows and draft.train_examples < FEW_ROWS:
         doubts.append(f"Only about {draft.train_examples} examples to train on: scores will be uncertain.")
+    doubts += [f"Labels that look alike are merged: {', '.join(names)}." for names in draft.look_alikes]
     if "tag_names" in draft.options:
         doubts.append("The tags are numbers: put their names into family.tag_names.")
     return doubts

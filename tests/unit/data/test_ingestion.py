@@ -13,7 +13,7 @@ from apf_tasks.artifacts import RawData
 from apf_tasks.data.ingestion import ingest
 from apf_tasks.errors import DataError, ParamsError, SourceError
 from apf_tasks.params.data import DataParams
-from apf_tasks.params.family import FamilyParams
+from apf_tasks.params.family import FamilyParams, family_params
 
 
 class Place:
@@ -310,3 +310,56 @@ def test_the_file_name_and_a_mapping_are_columns_too(place: Place) -> None:
     }
     with pytest.raises(DataError, match="empty text: 1"):
         place.ingest(str(place.folder / "*.jsonl"), columns=columns | {"text": "review.zh"}, labels=labels)
+
+
+def test_a_template_joins_columns_and_drops_lines_without_a_cell(place: Place) -> None:
+    source = place.write("a.csv", "subject,body,label\nHello,world,x\n,only body,y\nonly subject,,x\n,,y\n")
+    raw = place.ingest(source, columns={"text": "[{subject}]\n{body}"}, max_rejected=0.5)
+    assert place.rows["text"].tolist() == ["[Hello]\nworld", "only body", "[only subject]"]
+    assert raw.rejected_rows == 1
+    with pytest.raises(DataError, match=r"a column 'topic' .*, found the columns subject, body, label"):
+        place.ingest(source, columns={"text": "{topic}: {body}"})
+
+
+def test_columns_of_0_and_1_become_labels(place: Place) -> None:
+    source = place.write("a.csv", "text,rude,spam\na,1,0\nb,0,0\nc,yes,TRUE\nd,2,0\n")
+    params = DataParams(source=source, columns={"labels": ("rude", "spam")}, max_rejected=0.5)
+    ingest(place.out, params, family_params("sentiment")(name="sentiment", target="labels"))
+    assert [list(labels) for labels in place.rows["labels"]] == [["rude"], [], ["rude", "spam"]]
+    assert [r["row"] for r in place.rejected] == [5]
+
+
+def test_values_of_labels_are_merged_and_two_numbers_are_a_range(place: Place) -> None:
+    source = place.write("a.csv", "text,label\na,Bill\nb,bill\nc,BILL\nd,other\n")
+    raw = place.ingest(source, labels={"Bill": ["Bill", "bill", "BILL"]})
+    assert (place.rows["label"].tolist(), raw.left_out_rows) == (["Bill"] * 3, 1)
+    source = place.write("b.csv", "text,label\na,1\nb,2\nc,3\n")
+    place.ingest(source, labels={"low": [1, 2], "high": ["3", "4"]})
+    assert place.rows["label"].tolist() == ["low", "low", "high"]
+
+
+def test_the_same_number_written_in_two_ways_is_one_label(place: Place) -> None:
+    raw = place.ingest(place.write("a.csv", "text,label\na,0\nb,0.0\nc,1.00\nd,1\ne,2.0\n"))
+    assert place.rows["label"].tolist() == ["0", "0", "1", "1", "2.0"]
+    assert raw.notes == {"labels with a decimal point, merged with the same number without one": 2}
+
+
+def test_labels_that_look_alike_are_told(place: Place) -> None:
+    raw = place.ingest(place.write("a.csv", "text,label\na,Good\nb,good\nc,ｇｏｏｄ\nd,bad\n"))
+    assert place.rows["label"].tolist() == ["Good", "good", "ｇｏｏｄ", "bad"]
+    ((what, count),) = raw.notes.items()
+    assert (count, "data.labels: {Good: [Good, good, ｇｏｏｄ]} merges them" in what) == (3, True)
+
+
+def test_no_agreement_on_a_gold_label_is_no_label(place: Place) -> None:
+    source = place.write("a.csv", "text,gold_label\na,yes\nb,-\nc,no\n")
+    raw = place.ingest(source, columns={"label": "gold_label"})
+    assert (place.rows["label"].tolist(), raw.left_out_rows, raw.rejected_rows) == (["yes", "no"], 1, 0)
+    place.ingest(place.write("b.csv", "text,label\na,+\nb,-\n"))
+    assert place.rows["label"].tolist() == ["+", "-"]
+
+
+def test_all_that_a_source_holds_is_accounted_for(place: Place) -> None:
+    raw = place.ingest(place.write("a.csv", "text,label\na,x\ntext,label\n,\nb,y\n,z\n"), max_rejected=0.5)
+    assert (raw.rows, raw.rejected_rows, raw.left_out_rows) == ({"all": 2}, 1, 2)
+    assert raw.notes == {"the header once more": 1, "an empty line of the table": 1}

@@ -398,22 +398,77 @@ def test_a_column_that_cannot_be_guessed(tmp_path: Path) -> None:
         draft("sentiment", str(file), {"text": "three"})
 
 
-def test_semicolons_are_no_columns(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text(delimited(["text", "label"], TEXTS, LABELS, mark=";"))
-    with pytest.raises(DataError, match="Save it with commas or tabs between the columns"):
-        draft("sentiment", str(tmp_path / "a.csv"))
+@pytest.mark.parametrize("mark", [";", "|", "\t"])
+def test_cells_may_stand_between_other_marks(tmp_path: Path, mark: str) -> None:
+    prices = [f"{i},50" for i in NUMBERS]
+    (tmp_path / "a.csv").write_text(delimited(["text", "label", "price"], TEXTS, LABELS, prices, mark=mark))
+    found = draft("sentiment", str(tmp_path / "a.csv"))
+    assert [guess.source.title for guess in found.found.guesses] == ["text", "label"]
+    assert (found.unused, found.rows) == (("price",), {"all": COUNT})
 
 
-def test_unusable_rows_are_counted_and_allowed_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["classification", "text-classification", "Text_Classification"])
+def test_other_tools_names_of_a_family_are_known(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a.csv").write_text(delimited(["text", "label"], TEXTS, LABELS))
+    assert draft(name, str(tmp_path / "a.csv")).found.family.name == "sentiment"
+    with pytest.raises(ParamsError, match="Write `translation` or `summarization`"):
+        draft("seq2seq", str(tmp_path / "a.csv"))
+
+
+def test_the_label_is_the_column_that_the_text_predicts(tmp_path: Path) -> None:
+    clients, hours = [("ACME", "Globex", "Stark")[i % 3] for i in NUMBERS], [str(i % 4) for i in NUMBERS]
+    header = ["client", "hours", "body", "queue"]
+    (tmp_path / "a.csv").write_text(delimited(header, clients, hours, TEXTS, LABELS))
+    found = draft("sentiment", str(tmp_path / "a.csv"))
+    assert {g.column: g.source.title for g in found.found.guesses} == {"text": "body", "label": "queue"}
+    assert set(found.other_labels) == {"client", "hours"}
+
+
+def test_columns_of_0_and_1_are_several_labels(tmp_path: Path) -> None:
+    flags = {"rude": [i % 3 == 0 for i in NUMBERS], "threat": [i % 5 == 0 for i in NUMBERS]}
+    columns = [TEXTS, *([int(v) for v in values] for values in flags.values())]
+    (tmp_path / "a.csv").write_text(delimited(["comment", *flags], *columns))
+    params = made(tmp_path / "made.yaml", "sentiment", str(tmp_path / "a.csv"))
+    assert (params.data.columns["labels"], params.family.model_dump()["target"]) == (("rude", "threat"), "labels")
+
+
+def test_labels_that_look_alike_are_merged(tmp_path: Path) -> None:
+    labels = [label.upper() if i < 10 else label for i, label in enumerate(LABELS)]
+    (tmp_path / "a.csv").write_text(delimited(["text", "label"], TEXTS, labels))
+    params = made(tmp_path / "made.yaml", "sentiment", str(tmp_path / "a.csv"))
+    merged = {label: [label, label.upper()] for label in sorted(set(LABELS))}
+    assert dict(sorted(params.data.labels.items())) == merged
+
+
+def test_preferences_are_refused_by_their_name(tmp_path: Path) -> None:
+    answers = [{"from": "gpt", "value": text} for text in TEXTS]
+    asked = [[{"from": "human", "value": f"Say {i}"}] for i in NUMBERS]
+    (tmp_path / "dpo.jsonl").write_text(lines(conversations=asked, chosen=answers, rejected=answers))
+    with pytest.raises(DataError, match=r"chosen and rejected answers \(DPO\)"):
+        draft("causal_lm", str(tmp_path / "dpo.jsonl"))
+    (tmp_path / "kto.jsonl").write_text(lines(messages=TALKS, label=[i % 2 == 0 for i in NUMBERS]))
+    with pytest.raises(DataError, match=r"judged true or false \(KTO\)"):
+        draft("causal_lm", str(tmp_path / "kto.jsonl"))
+
+
+def test_no_file_is_written_for_rows_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(lines(text=["", *TEXTS[1:]], label=[None] * 20 + LABELS[20:]))
+    found = draft("sentiment", str(tmp_path / "a.jsonl"))
+    with pytest.raises(DataError, match=r"at least 90% can be used, found 17% .*no label: 19.*label ← label"):
+        write(found, tmp_path / "made.yaml")
+    assert not (tmp_path / "made.yaml").exists()
+
+
+def test_unusable_rows_are_counted_and_not_allowed_for(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     file.write_text(lines(text=["", " ", *TEXTS[2:]], label=LABELS) + "no json\n")
     found = draft("sentiment", str(file))
     assert (found.bad, found.unreadable, found.tried) == ({"empty text": 2}, 1, COUNT)
     write(found, tmp_path / "made.yaml")
-    assert load_params(tmp_path / "made.yaml").data.max_rejected == 0.05  # 3 of 121, with a margin
     (tmp_path / "raw").mkdir()
     params = load_params(tmp_path / "made.yaml")
-    assert ingest(tmp_path / "raw", params.data, params.family).rejected_rows == 3
+    with pytest.raises(DataError, match=r"at most 1.0% unusable rows .*found 3 of 121"):
+        ingest(tmp_path / "raw", params.data, params.family)
 
 
 def test_a_hub_name_is_not_looked_at(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import zipfile
 from pathlib import Path
 
@@ -73,7 +74,20 @@ def test_file_folder_and_pattern(tmp_path: Path) -> None:
 
 def test_a_folder_saved_by_datasets_stands_for_itself(tmp_path: Path) -> None:
     folder = write(tmp_path / "saved", "dataset_info.json", "state.json", "x.parquet")
+    (folder / "state.json").write_text(json.dumps({"_data_files": []}))
     assert data_files(DataParams(source=str(folder))) == {"all": [folder]}
+
+
+def test_files_that_describe_the_data_of_a_folder_are_no_data(tmp_path: Path) -> None:
+    folder = write(tmp_path / "data", "dataset_info.json", "state.json", "config.json", "rows.json")
+    assert data_files(DataParams(source=str(folder))) == {"all": [folder / "rows.json"]}
+
+
+def test_a_cloned_data_set_has_its_files_in_folders(tmp_path: Path) -> None:
+    folder = write(tmp_path / "clone", "README.md", ".gitattributes")
+    for below in ("data", ".git"):
+        write(folder / below, "train.parquet")
+    assert data_files(DataParams(source=str(folder))) == {"all": [folder / "data" / "train.parquet"]}
 
 
 def test_what_is_missing_is_answered_with_the_nearest_name(tmp_path: Path) -> None:
