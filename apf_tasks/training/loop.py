@@ -23,7 +23,7 @@ from apf_tasks.examples import Examples
 from apf_tasks.params.train import TrainParams
 from apf_tasks.runtime.devices import autocast
 from apf_tasks.runtime.sharding import full_tensor
-from apf_tasks.training._dropout import fast_cpu_dropout
+from apf_tasks.training._dropout import dropout_by_row
 from apf_tasks.training._embedding_gradients import sparse_embedding_gradients
 from apf_tasks.training.attention import PaddingFree
 from apf_tasks.training.optim.joined import OptimizerInBackward
@@ -53,6 +53,8 @@ class Step:
     seconds: float
     waited: float
     """Seconds of these until its rows were there."""
+    rank_tokens: tuple[int, int]
+    """Of the rank that had least, and of the one that had most."""
 
 
 def train_steps(
@@ -99,6 +101,7 @@ def train_steps(
             padded_tokens=int(padded),
             seconds=time.perf_counter() - started,
             waited=waited,
+            rank_tokens=ready.rank_tokens,
         )
         started = time.perf_counter()
 
@@ -139,11 +142,12 @@ def _accumulate_gradients(
     whole_only = place.sharded or train.step_in_backward  # their hooks are called with the gradient of a tensor
     rows = sparse_embedding_gradients(place.device.type == "cpu" and not whole_only)
     # weights are cast once, not by every pass
-    with autocast(place.device, place.dtype), fast_cpu_dropout(place.device), rows as used:
+    drops = dropout_by_row(place.device, train.seed, ready.step)
+    with autocast(place.device, place.dtype), drops as draws, rows as used:
         for one in ready.passes:
             here = {name: tensor.to(place.device, non_blocking=True) for name, tensor in one.batch.items()}
-            # dropout is the same whoever computes the pass
-            torch.manual_seed(pass_seed(train.seed, ready.step, one.number))
+            torch.manual_seed(pass_seed(train.seed, ready.step, int(one.rows[0])))  # where a device draws for a pass
+            draws.begin(one.rows, one.lengths, free)
             with free.batch(here, one.lengths) if free else nullcontext():
                 # every target weighs the same, however rows are cut
                 part = network.family.loss(model, here | constants) * (one.weight / ready.targets)
@@ -173,9 +177,9 @@ def _halve_micro_batch(
     return most // 2
 
 
-def pass_seed(seed: int, step: int, number: int) -> int:
-    """Seed of the dropout of one forward pass. A function of where it stands: nothing has to be kept to resume."""
-    return int(np.random.SeedSequence([seed, step, number]).generate_state(1, np.uint64)[0])
+def pass_seed(seed: int, step: int, row: int) -> int:
+    """Seed of the dropout of one forward pass, by its first row: nothing has to be kept to resume."""
+    return int(np.random.SeedSequence([seed, step, row]).generate_state(1, np.uint64)[0])
 
 
 def _clip(model: PreTrainedModel, most: float | None) -> torch.Tensor:

@@ -15,9 +15,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from apf_tasks.artifacts import TrainedModel
+from apf_tasks.artifacts import TokenizedSplit, TrainedModel
 from apf_tasks.cache.store import CHECKPOINT_DIR
 from apf_tasks.errors import InterruptedByUser, ModelError, ParamsError, WorkerDiedError
+from apf_tasks.examples import Examples
 from apf_tasks.params.train import RuntimeParams
 from apf_tasks.runtime._rank import CALLER
 from apf_tasks.runtime.launch import check_caller, run_on_ranks
@@ -71,6 +72,11 @@ def test_four_ranks_train_as_one(folder: Path, tmp_path: Path, alone: dict[str, 
     assert trained.parameters_changed == alone["trained"].parameters
     assert tracker.client().get_run(trained.run_id).info.status == "FINISHED"
     assert len(tracker.client().search_runs(["1"])) == 1, "one run for all ranks"  # the first rank alone tracks
+    least, most = (dict(points(trained.run_id, f"train/{name}_rank_tokens")) for name in ("least", "most"))
+    rows = TokenizedSplit.model_validate_json((folder / "train.json").read_text())
+    longest = Examples.of(rows).sizes.max()
+    assert len(least) == trained.optimizer_steps
+    assert all(0 < least[step] <= most[step] <= least[step] + longest for step in least)
 
 
 @pytest.mark.slow
@@ -137,11 +143,9 @@ def test_what_one_rank_raises_comes_back_while_the_others_wait_for_it() -> None:
         run_on_ranks(RuntimeParams(device="cpu", devices=2), rank_calls.runs_out_of_memory)
 
 
-def test_every_pass_is_shared_out_once() -> None:
+def test_what_is_shared_out_is_shared_out_once_and_in_like_parts() -> None:
     costs = [900, 40, 300, 310, 40, 280]
     shares = [Ranks(index, 2).partition(costs) for index in range(2)]
     assert sorted(shares[0] + shares[1]) == list(range(6))
     assert abs(sum(costs[i] for i in shares[0]) - sum(costs[i] for i in shares[1])) <= 40
-    assert {len(Ranks(index, 4).partition(costs, even=True)) for index in range(4)} == {1, 2}
-    assert [Ranks(index, 2).partition([900, 40, 30, 20], even=True) for index in range(2)] == [[0, 2], [1, 3]]
     assert Ranks(2, 3).partition([5]) == []
