@@ -33,7 +33,7 @@ from apf_tasks.training.attention import PaddingFree, UnsupportedAttentionError,
 from apf_tasks.training.loop import max_tokens_per_forward, train_steps
 from apf_tasks.training.optim.optimizers import check_optimizer
 from apf_tasks.training.state import constants_of, set_up
-from apf_tasks.training.step_loader import split_into_micro_batches
+from apf_tasks.training.step_loader import pass_tokens, split_among_ranks
 
 HEAP_TENSOR = 2**25
 """Bytes up to which glibc may keep a freed tensor's memory in its heap (mallopt(3), M_MMAP_THRESHOLD)."""
@@ -157,15 +157,15 @@ def _on_device(found: Any, runtime: RuntimeParams, device: str, libraries: int, 
 
 
 def largest_step(examples: Examples, params: TrainParams, devices: int = 1, padding_free: bool = False) -> np.ndarray:
-    """The rows of the first two forward passes that one device makes in the step that has most tokens in these two."""
+    """The rows of the first two forward passes of a rank, of that which has most tokens in these two."""
     best, most = np.arange(0), -1
     sizes, at_once = examples.sizes, max_tokens_per_forward(params, "cpu")
     for rows in epoch_order(len(sizes), params.batch_size, params.seed, 0):
-        passes = split_into_micro_batches(sizes[rows], at_once, padding_free)[::devices][:2]
-        here = [sizes[rows[one]] for one in passes]
-        tokens = sum(int(those.sum() if padding_free else len(those) * those.max()) for those in here)
-        if tokens > most:
-            best, most = rows[np.concatenate(passes)], tokens
+        for passes in split_among_ranks(sizes[rows], devices, at_once, padding_free):
+            first = passes[:2]
+            tokens = sum(pass_tokens(sizes[rows[one]], padding_free) for one in first)
+            if tokens > most:
+                best, most = rows[np.concatenate(first)], tokens
     return best
 
 

@@ -6,6 +6,7 @@ process would have found alone. A process that trains alone is a rank of one, an
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,19 +37,9 @@ class Ranks:
         """Whether this is the rank that writes and tracks."""
         return self.index == 0
 
-    def partition(self, costs: Sequence[int], even: bool = False) -> list[int]:
-        """Positions of the forward passes that this rank computes: the costliest first, each to whoever has least.
-
-        (Graham 1969, Bounds on multiprocessing timing anomalies: at most 4/3 of the best cut.) With `even` only their
-        number counts: no two ranks differ by more than one.
-        """
-        shares: list[list[int]] = [[] for _ in range(self.count)]
-        load = [0] * self.count
-        for position in sorted(range(len(costs)), key=lambda i: -costs[i]):
-            rank = load.index(min(load))
-            shares[rank].append(position)
-            load[rank] += 1 if even else costs[position]
-        return sorted(shares[self.index])
+    def partition(self, costs: Sequence[int]) -> list[int]:
+        """The positions that are this rank's."""
+        return partition(costs, self.count)[self.index]
 
     def barrier(self) -> None:
         """Wait until all ranks are here."""
@@ -96,6 +87,21 @@ class Ranks:
 
 
 SINGLE_PROCESS = Ranks()
+
+
+def partition(costs: Sequence[int], count: int) -> list[list[int]]:
+    """Positions for each of so many ranks: the costliest first, each to whoever has least.
+
+    Graham 1969, Bounds on multiprocessing timing anomalies: at most 4/3 of the best cut, and no two ranks differ by
+    more than one position costs.
+    """
+    shares: list[list[int]] = [[] for _ in range(count)]
+    loads = [(0, rank) for rank in range(count)]
+    for position in sorted(range(len(costs)), key=lambda i: -costs[i]):
+        load, rank = heapq.heappop(loads)
+        shares[rank].append(position)
+        heapq.heappush(loads, (load + costs[position], rank))
+    return [sorted(share) for share in shares]
 
 
 @contextmanager

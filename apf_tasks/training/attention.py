@@ -93,6 +93,8 @@ class PaddingFree:
     """Of the stack whose layer is computed."""
     keys: Rows | None = None
     """Of the keys that this layer attends to."""
+    attended: range | None = None
+    """The rows, by their position, whose attention is computed by themselves now."""
     _handles: list[Any] = field(default_factory=list)
 
     @contextmanager
@@ -106,7 +108,7 @@ class PaddingFree:
         try:
             yield
         finally:
-            _active = self.encoder = self.decoder = self.own = self.keys = None
+            _active = self.encoder = self.decoder = self.own = self.keys = self.attended = None
 
     def hook(self, stack: nn.ModuleList, decodes: bool) -> None:
         """Have the layers of a stack compute without padding."""
@@ -246,7 +248,8 @@ def _attention(
     bias = how.get("position_bias")
     if bias is not None and bias.shape[-1] == 1:
         bias = None
-    call = _Call(how.get("dropout", 0.0), how.get("scaling"), causal and keys is own, bias, how.get("sliding_window"))
+    dropout, scaling, window = how.get("dropout", 0.0), how.get("scaling"), how.get("sliding_window")
+    call = _Call(_active, dropout, scaling, causal and keys is own, bias, window)
     compute = _row_by_row if query.device.type == "cpu" else _padded
     return compute(_Attended(query, own), _Attended(key, keys), _Attended(value, keys), call), None
 
@@ -255,6 +258,7 @@ def _attention(
 class _Call:
     """How to attend."""
 
+    free: PaddingFree
     dropout: float
     scaling: float | None
     causal: bool
@@ -309,8 +313,13 @@ def _row_by_row(query: _Attended, key: _Attended, value: _Attended, call: _Call)
     """Neighbours of the same length together: best where rows are sorted by their length."""
     pairs = zip(query.rows.lengths, key.rows.lengths, strict=True)
     counts = [len(list(same)) for _, same in groupby(pairs)]
-    parts = zip(query.of_each(counts), key.of_each(counts), value.of_each(counts), strict=True)
-    return torch.cat([call.attend(q, k, v, None).transpose(1, 2).flatten(0, 1) for q, k, v in parts])[None]
+    found: list[torch.Tensor] = []
+    start = 0
+    for q, k, v in zip(query.of_each(counts), key.of_each(counts), value.of_each(counts), strict=True):
+        call.free.attended = range(start, start := start + len(q))
+        found.append(call.attend(q, k, v, None).transpose(1, 2).flatten(0, 1))
+    call.free.attended = None
+    return torch.cat(found)[None]
 
 
 def _padded(query: _Attended, key: _Attended, value: _Attended, call: _Call) -> torch.Tensor:

@@ -18,12 +18,12 @@ import torch
 from transformers import PreTrainedModel
 
 from apf_tasks.errors import DivergedError, ModelError
-from apf_tasks.evaluation.predictor import Placement, Predictor
+from apf_tasks.evaluation.predictor import Predictor
 from apf_tasks.examples import Examples
 from apf_tasks.params.train import TrainParams
 from apf_tasks.runtime.devices import autocast
 from apf_tasks.runtime.sharding import full_tensor
-from apf_tasks.training._dropout import fast_cpu_dropout
+from apf_tasks.training._dropout import dropout_by_row
 from apf_tasks.training._embedding_gradients import sparse_embedding_gradients
 from apf_tasks.training.attention import PaddingFree
 from apf_tasks.training.optim.joined import OptimizerInBackward
@@ -53,6 +53,8 @@ class Step:
     seconds: float
     waited: float
     """Seconds of these until its rows were there."""
+    rank_tokens: tuple[int, int]
+    """Of the rank that had least, and of the one that had most."""
 
 
 def train_steps(
@@ -79,7 +81,7 @@ def train_steps(
         learning_rate = train.learning_rate * lr_multiplier(train.schedule, ready.step, steps, train.warmup_fraction)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
-        loss, padded = _backward_with_oom_retry(feed, ready, optimizer, constants or {}, free)
+        loss, padded = _gradient_of_step(feed, ready, optimizer, constants or {}, free)
         clipped = (
             optimizer.norm()
             if isinstance(optimizer, OptimizerInBackward)
@@ -99,6 +101,7 @@ def train_steps(
             padded_tokens=int(padded),
             seconds=time.perf_counter() - started,
             waited=waited,
+            rank_tokens=ready.rank_tokens,
         )
         started = time.perf_counter()
 
@@ -110,40 +113,53 @@ def max_tokens_per_forward(train: TrainParams, device: str) -> int:
     return train.micro_batch_tokens or MICRO_BATCH_TOKENS[device]
 
 
-def _backward_with_oom_retry(
+def _gradient_of_step(
     feed: StepLoader,
     ready: StepBatch,
     optimizer: torch.optim.Optimizer,
     constants: Batch,
     free: PaddingFree | None,
 ) -> tuple[float, float]:
-    """The gradient of a step; in smaller passes from here on when it does not fit into memory."""
+    """Give every rank the gradient of the whole step. Returns its loss and its padded tokens.
+
+    In smaller passes from here on, on all ranks, when it does not fit into the memory of one.
+    """
+    network, place = feed.network, feed.network.place
     while True:
+        loss, padded, problem = 0.0, 0.0, ""
         try:
-            return _accumulate_gradients(feed.network, ready, feed.train, constants, free)
+            loss, padded = _accumulate_gradients(network, ready, feed.train, constants, free)
         except torch.OutOfMemoryError as error:
-            feed.most = _halve_micro_batch(
-                feed.most, feed.examples.sizes[ready.rows], feed.train, feed.network.place, error
-            )
-            optimizer.zero_grad(set_to_none=True)
-            ready = feed.resplit(ready)
+            problem = str(error).splitlines()[0]
+            if place.sharded:  # the other ranks wait within a pass
+                raise _too_large(ready.largest, problem) from error
+        loss, padded, failed = place.ranks.all_reduce_sum([loss, padded, bool(problem)])
+        if not failed:
+            if not place.sharded:
+                place.ranks.sum_gradients(network.model)
+            return loss, padded
+        optimizer.zero_grad(set_to_none=True)
+        problem = next(filter(None, place.ranks.gather(problem)))
+        feed.most = _halve_micro_batch(feed.most, ready, int(feed.examples.sizes[ready.rows].max()), problem)
+        ready = feed.resplit(ready)
 
 
 def _accumulate_gradients(
     network: Predictor, ready: StepBatch, train: TrainParams, constants: Batch, free: PaddingFree | None
 ) -> tuple[float, float]:
-    """Add up the gradient of a step, pass by pass. Gives its loss and its padded tokens."""
+    """Add up the gradient of this rank's part of a step, pass by pass. Gives its loss and its padded tokens."""
     model, place = network.model, network.place
     loss, padded = torch.zeros((), device=place.device), 0
     model.train()
     whole_only = place.sharded or train.step_in_backward  # their hooks are called with the gradient of a tensor
     rows = sparse_embedding_gradients(place.device.type == "cpu" and not whole_only)
     # weights are cast once, not by every pass
-    with autocast(place.device, place.dtype), fast_cpu_dropout(place.device), rows as used:
+    drops = dropout_by_row(place.device, train.seed, ready.step)
+    with autocast(place.device, place.dtype), drops as draws, rows as used:
         for one in ready.passes:
             here = {name: tensor.to(place.device, non_blocking=True) for name, tensor in one.batch.items()}
-            # dropout is the same whoever computes the pass
-            torch.manual_seed(pass_seed(train.seed, ready.step, one.number))
+            torch.manual_seed(pass_seed(train.seed, ready.step, int(one.rows[0])))  # where a device draws for a pass
+            draws.begin(one.rows, one.lengths, free)
             with free.batch(here, one.lengths) if free else nullcontext():
                 # every target weighs the same, however rows are cut
                 part = network.family.loss(model, here | constants) * (one.weight / ready.targets)
@@ -154,28 +170,27 @@ def _accumulate_gradients(
                 torch.clear_autocast_cache()  # no rank keeps the weights of the others
             loss += part.detach()
             padded += one.weight * (sum(one.lengths["input_ids"]) if free else here["input_ids"].numel())
-    whole_loss, whole_padded = place.ranks.all_reduce_sum([float(loss), padded])
-    if not place.sharded:
-        place.ranks.sum_gradients(model)
-    return whole_loss, whole_padded
+    return float(loss), padded
 
 
-def _halve_micro_batch(
-    most: int, sizes: np.ndarray, train: TrainParams, place: Placement, error: torch.OutOfMemoryError
-) -> int:
+def _halve_micro_batch(most: int, ready: StepBatch, longest: int, problem: str) -> int:
     """Tokens of a forward pass after one did not fit: half. Raises ModelError when that cannot help."""
-    longest, most = int(sizes.max()), min(most, int(sizes.max()) * len(sizes))
-    if train.step_in_backward or most <= longest or place.ranks.count > 1:
-        found = f"{str(error).splitlines()[0]} (a forward pass of up to {most:,} tokens)"
-        do = "Write runtime.activations=recompute, a smaller model.max_tokens, or train.optimizer.name=adafactor."
-        raise ModelError("training", "a forward and backward pass that fit into memory", found, do) from error
-    logger.warning("           out of memory: from now on at most %s padded tokens per forward pass", most // 2)
-    return most // 2
+    now = min(most, ready.largest)
+    if now <= longest or most == sys.maxsize:
+        raise _too_large(now, problem)
+    logger.warning("           out of memory: from now on at most %s padded tokens per forward pass", now // 2)
+    return now // 2
 
 
-def pass_seed(seed: int, step: int, number: int) -> int:
-    """Seed of the dropout of one forward pass. A function of where it stands: nothing has to be kept to resume."""
-    return int(np.random.SeedSequence([seed, step, number]).generate_state(1, np.uint64)[0])
+def _too_large(most: int, problem: str) -> ModelError:
+    found = f"{problem} (a forward pass of up to {most:,} tokens)"
+    do = "Write runtime.activations=recompute, a smaller model.max_tokens, or train.optimizer.name=adafactor."
+    return ModelError("training", "a forward and backward pass that fit into memory", found, do)
+
+
+def pass_seed(seed: int, step: int, row: int) -> int:
+    """Seed of the dropout of one forward pass, by its first row: nothing has to be kept to resume."""
+    return int(np.random.SeedSequence([seed, step, row]).generate_state(1, np.uint64)[0])
 
 
 def _clip(model: PreTrainedModel, most: float | None) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +30,8 @@ from apf_tasks.training.optim.optimizers import check_optimizer, optimizer_of
 from apf_tasks.training.optim.schedules import evaluation_interval, total_steps
 from apf_tasks.training.padding_free import try_padding_free
 from apf_tasks.training.weights import parameter_digests
+
+logger = logging.getLogger("apf")
 
 _computes_without_padding: dict[str, bool] = {}
 """What was tried in this process."""
@@ -87,6 +90,7 @@ def prepare_training(out: Path, trial: TrainingInputs) -> TrainingState:
     network = load_predictor(model_folder(model), model, trial.family, trial.train.label_names, trial.runtime)
     examples = Examples.of(trial.train)
     check_optimizer(params, trial.runtime, network.place.device.type, network.place.ranks.count)
+    say_idle_ranks(len(examples), params.batch_size, network.place.ranks)
     free, optimizer = set_up(network, examples, params, trial.runtime, partial(_try_once, trial))
     reset_peak_memory(network.place.device)
     progress = load_checkpoint(out, network.model, optimizer)
@@ -102,6 +106,16 @@ def prepare_training(out: Path, trial: TrainingInputs) -> TrainingState:
         validation_rows=read_rows(trial.validation.path / "rows.parquet"),
         progress=progress or TrainerState(initial_digests=parameter_digests(network.model)),
     )
+
+
+def say_idle_ranks(rows: int, batch_size: int, ranks: Ranks) -> None:
+    """Where a step of the training has fewer rows than there are ranks, some of them only wait."""
+    whole, last = min(rows, batch_size), rows % batch_size
+    idle = "some ranks compute nothing: a step has %d row(s), fewer than the %d ranks; raise train.batch_size"
+    if whole < ranks.count:
+        logger.warning("           " + idle, whole, ranks.count)
+    elif 0 < last < ranks.count:
+        logger.warning("           in the last step of an epoch " + idle, last, ranks.count)
 
 
 def set_up(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from apf_tasks.data.batching import collate, cut_by_length, cut_by_tokens, epoch_order
-from apf_tasks.evaluation.predictor import Placement, Predictor
+from apf_tasks.evaluation.predictor import Predictor
 from apf_tasks.examples import Columns, Examples, count_targets, select_columns
 from apf_tasks.params.train import TrainParams
+from apf_tasks.runtime.ranks import partition
 from apf_tasks.training.attention import Lengths
 from apf_tasks.training.optim.schedules import steps_per_epoch
 from apf_tasks.training.padding_free import lengths_of
@@ -25,8 +26,8 @@ CPU = torch.device("cpu")
 class Pass:
     """A forward and backward pass."""
 
-    number: int
-    """Its place in the step."""
+    rows: np.ndarray
+    """Its examples, by their number."""
     weight: int
     """1, or 0 to keep the other ranks company."""
     batch: Batch
@@ -46,6 +47,10 @@ class StepBatch:
     passes: list[Pass]
     most: int
     """Tokens of a forward pass at most."""
+    rank_tokens: tuple[int, int] = (0, 0)
+    """Of the rank that has least, and of the one that has most."""
+    largest: int = 0
+    """Tokens of the largest pass of any rank, padding included where there is some."""
 
 
 @dataclass
@@ -87,30 +92,39 @@ class StepLoader:
 
     def resplit(self, ready: StepBatch) -> StepBatch:
         """The same step in the passes that `most` allows now."""
-        passes = split_into_micro_batches(self.examples.sizes[ready.rows], self.most, self.padding_free)
-        mine = _local_micro_batches(passes, self.network.place)
-        batches = [self._pass(number, weight, ready.columns, passes[number]) for number, weight in mine]
-        return replace(ready, passes=batches, most=self.most)
+        sizes, place = self.examples.sizes[ready.rows], self.network.place
+        parts = split_among_ranks(sizes, place.ranks.count, self.most, self.padding_free)
+        mine = [(one, 1) for one in parts[place.ranks.index]]
+        if place.sharded:  # ranks that share one copy of the model go through it together
+            mine += [(np.zeros(1, np.int64), 0)] * (max(map(len, parts)) - len(mine))
+        tokens = [sum(int(sizes[one].sum()) for one in part) for part in parts]
+        return replace(
+            ready,
+            passes=[self._pass(ready, positions, weight) for positions, weight in mine],
+            most=self.most,
+            rank_tokens=(min(tokens), max(tokens)),
+            largest=max(pass_tokens(sizes[one], self.padding_free) for part in parts for one in part),
+        )
 
-    def _pass(self, number: int, weight: int, columns: Columns, rows: np.ndarray) -> Pass:
+    def _pass(self, ready: StepBatch, positions: np.ndarray, weight: int) -> Pass:
         """The tensors of a pass, in memory from which a CUDA device reads while it computes."""
-        mine = select_columns(columns, rows.tolist())
+        mine = select_columns(ready.columns, positions.tolist())
         batch = collate(mine, self.network.base.pad_id, CPU)
         if self.network.place.device.type == "cuda":
             batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
-        return Pass(number, weight, batch, lengths_of(mine))
+        return Pass(ready.rows[positions], weight, batch, lengths_of(mine))
 
 
-def split_into_micro_batches(sizes: np.ndarray, most: int, padding_free: bool) -> list[np.ndarray]:
-    """The examples of a step, by their positions in it, as forward passes of at most so many tokens."""
-    return cut_by_tokens(sizes, most) if padding_free else cut_by_length(sizes, most)
+def split_among_ranks(sizes: np.ndarray, ranks: int, most: int, padding_free: bool) -> list[list[np.ndarray]]:
+    """The examples of a step, by their positions in it: for each rank its forward passes of at most so many tokens.
 
-
-def _local_micro_batches(passes: Sequence[np.ndarray], place: Placement) -> list[tuple[int, int]]:
-    """The passes of this rank by their number, and what each weighs.
-
-    Ranks that share one copy of the model go through it together, so that all have the same number of passes.
+    The ranks get like shares of the tokens: they differ by at most one row.
     """
-    mine = [(number, 1) for number in place.ranks.partition([len(one) for one in passes], even=place.sharded)]
-    missing = -(-len(passes) // place.ranks.count) - len(mine) if place.sharded else 0
-    return mine + [(0, 0)] * missing
+    cut = cut_by_tokens if padding_free else cut_by_length
+    parts = [np.array(part, np.int64) for part in partition(sizes.tolist(), ranks)]
+    return [[part[one] for one in cut(sizes[part], most)] for part in parts]
+
+
+def pass_tokens(sizes: np.ndarray, padding_free: bool) -> int:
+    """What the layers compute for examples of such sizes together."""
+    return int(sizes.sum() if padding_free else len(sizes) * sizes.max())

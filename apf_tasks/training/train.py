@@ -29,6 +29,7 @@ from apf_tasks.runtime.calls import Contexts
 from apf_tasks.runtime.devices import peak_memory_gib
 from apf_tasks.runtime.launch import check_caller, run_on_ranks
 from apf_tasks.runtime.progress import progress
+from apf_tasks.runtime.ranks import Ranks
 from apf_tasks.runtime.sharding import full_state_dict
 from apf_tasks.runtime.signals import stop_signals
 from apf_tasks.tracking import run_logger
@@ -107,7 +108,7 @@ def run_until(training: TrainingState, run: run_logger.TrialRun, until: int) -> 
         saved = time.monotonic()
         for step in loop:
             _advance(training, step)
-            run.log(step.step, _step_metrics(step))
+            run.log(step.step, _step_metrics(step, training.ranks))
             if step.step % training.evaluate_every == 0 or step.step == training.steps:
                 run.log(step.step, {f"validation/{k}": v for k, v in _validate(training).items()})
             advance(step.step, _progress_text(training))
@@ -270,11 +271,14 @@ def _progress_text(training: TrainingState) -> str:
     return rate if best is None else f"{rate} · best validation {training.trial.metric} {best:.4f}"
 
 
-def _step_metrics(step: Step) -> dict[str, float]:
-    return {
+def _step_metrics(step: Step, ranks: Ranks) -> dict[str, float]:
+    metrics: dict[str, float] = {
         "train/loss": step.loss,
         "train/grad_norm": step.grad_norm,
         "train/learning_rate": step.learning_rate,
         "train/tokens_per_second": step.tokens / step.seconds,
         "train/epoch": step.epoch,
     }
+    if ranks.count > 1:
+        metrics |= zip(("train/least_rank_tokens", "train/most_rank_tokens"), step.rank_tokens, strict=True)
+    return metrics

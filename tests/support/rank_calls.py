@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from apf_tasks.errors import ParamsError
 
@@ -59,6 +59,65 @@ def learns(cases: list[tuple[str, Path]]) -> list[dict[str, Any]]:
         gradients = {n: full_tensor(p.grad).numpy() for n, p in model.named_parameters() if p.grad is not None}
         found.append({"loss": loss.item(), "gradients": gradients, "said": [piece["prediction"] for piece in said]})
     return found
+
+
+class Trajectory(NamedTuple):
+    """A short training, and how its steps are cut."""
+
+    family: str
+    folder: Path
+    dropout: float = 0.0
+    padded: bool = False
+    tokens: int = 200
+    """Of a forward pass at most."""
+    memory: int = 10**6
+    """Tokens of a forward pass for which the last rank has memory."""
+    bf16: bool = False
+
+
+def trajectories(cases: list[Trajectory]) -> list[list[float]]:
+    """The losses of each training, by these ranks together."""
+    return [_losses(case) for case in cases]
+
+
+def _losses(case: Trajectory) -> list[float]:
+    import pandas as pd
+    import torch
+
+    from apf_tasks.evaluation.predictor import Placement, Predictor
+    from apf_tasks.examples import Examples, token_table
+    from apf_tasks.family import get_family
+    from apf_tasks.models.pretrained import load_base
+    from apf_tasks.params.family import family_params
+    from apf_tasks.params.model import ModelParams
+    from apf_tasks.params.train import RuntimeParams, TrainParams
+    from apf_tasks.runtime.ranks import current_ranks
+    from apf_tasks.training.loop import train_steps
+    from apf_tasks.training.optim.optimizers import optimizer_of
+    from apf_tasks.training.padding_free import try_padding_free
+    from tests.support.tiny import review_rows
+
+    names, ranks = ("negative", "positive"), current_ranks()
+    family, params = get_family(family_params(case.family)(name=case.family)), ModelParams(base="here", max_tokens=48)
+    torch.manual_seed(0)
+    base, model = load_base(case.folder, params), family.load_model(case.folder, params, names)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = case.dropout
+
+    def forget(module: torch.nn.Module, given: Any, named: dict[str, Any]) -> None:
+        ids = given[0] if given else named.get("input_ids")
+        if ranks.index == ranks.count - 1 and ids is not None and ids.numel() > case.memory:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    model.base_model.register_forward_pre_hook(forget, with_kwargs=True)
+    place = Placement(torch.device("cpu"), torch.bfloat16 if case.bf16 else torch.float32, ranks)
+    network = Predictor(model, base, family, names, place)
+    examples = Examples(token_table(family.encode(pd.DataFrame(review_rows(44)), base, names)))
+    train = TrainParams(learning_rate=1e-3, batch_size=16, epochs=2, micro_batch_tokens=case.tokens)
+    free = None if case.padded else try_padding_free(network, examples)
+    optimizer = optimizer_of(model, train, RuntimeParams())
+    return [step.loss for step in train_steps(network, optimizer, examples, train, free=free)]
 
 
 def runs_out_of_memory() -> None:

@@ -15,15 +15,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from apf_tasks.artifacts import TrainedModel
+from apf_tasks.artifacts import TokenizedSplit, TrainedModel
 from apf_tasks.cache.store import CHECKPOINT_DIR
 from apf_tasks.errors import InterruptedByUser, ModelError, ParamsError, WorkerDiedError
+from apf_tasks.examples import Examples
 from apf_tasks.params.train import RuntimeParams
 from apf_tasks.runtime._rank import CALLER
 from apf_tasks.runtime.launch import check_caller, run_on_ranks
 from apf_tasks.runtime.ranks import Ranks
 from apf_tasks.tracking import run_logger, tracker
-from tests.integration.training.test_train_stage import PARAMS, points, prepared, started, train, wait_for
+from tests.integration.training.test_train_stage import PARAMS, points, prepared, reached, started, train, wait_for
 from tests.support import rank_calls
 from tests.support.tiny import tiny_model
 
@@ -71,6 +72,60 @@ def test_four_ranks_train_as_one(folder: Path, tmp_path: Path, alone: dict[str, 
     assert trained.parameters_changed == alone["trained"].parameters
     assert tracker.client().get_run(trained.run_id).info.status == "FINISHED"
     assert len(tracker.client().search_runs(["1"])) == 1, "one run for all ranks"  # the first rank alone tracks
+    least, most = (dict(points(trained.run_id, f"train/{name}_rank_tokens")) for name in ("least", "most"))
+    rows = TokenizedSplit.model_validate_json((folder / "train.json").read_text())
+    longest = Examples.of(rows).sizes.max()
+    assert len(least) == trained.optimizer_steps
+    assert all(0 < least[step] <= most[step] <= least[step] + longest for step in least)
+
+
+@pytest.fixture(scope="module")
+def whole_steps(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[rank_calls.Trajectory, list[float]]]:
+    """Trainings of one rank with a pass to a step, and their losses."""
+    bert, gpt2 = (tiny_model(tmp_path_factory.mktemp("tiny") / name, name) for name in ("bert", "gpt2"))
+    cases = [
+        rank_calls.Trajectory(family, folder, dropout, padded, tokens=10**6)
+        for family, folder in (("sentiment", bert), ("causal_lm", gpt2))
+        for dropout in (0.0, 0.1)
+        for padded in (False, True)
+    ]
+    losses = rank_calls.trajectories(cases)
+    assert losses[0] != pytest.approx(losses[2], rel=1e-3), "dropout drops something"
+    return list(zip(cases, losses, strict=True))
+
+
+@pytest.mark.parametrize("ranks", [1, *(pytest.param(count, marks=pytest.mark.slow) for count in (2, 4))])
+def test_any_number_of_ranks_and_any_memory_follow_one_trajectory(
+    ranks: int, whole_steps: list[tuple[rank_calls.Trajectory, list[float]]]
+) -> None:
+    accumulated = [case._replace(tokens=60) for case, _ in whole_steps]
+    halved_on_the_way = [case._replace(memory=50) for case, _ in whole_steps]
+    mixed = [whole_steps[2][0]._replace(tokens=tokens, bf16=True) for tokens in (10**6, 60)]
+    cases = [*accumulated, *halved_on_the_way, *mixed]
+    found = run_on_ranks(RuntimeParams(device="cpu", devices=ranks), rank_calls.trajectories, cases)
+    for case, losses, (_, alone) in zip(cases, found, [*whole_steps, *whole_steps], strict=False):
+        assert losses == pytest.approx(alone, rel=1e-6), case
+    assert found[-1] == pytest.approx(found[-2], rel=2e-3)  # products in bfloat16 are summed in another order
+    assert found[-1] == pytest.approx(whole_steps[2][1], rel=2e-2)
+
+
+@pytest.mark.slow
+def test_a_rank_without_memory_for_one_row_is_an_error_of_all(tmp_path: Path) -> None:
+    case = rank_calls.Trajectory("sentiment", tiny_model(tmp_path / "bert", "bert"), memory=3)
+    with pytest.raises(ModelError, match=r"CUDA out of memory.* Write runtime\.activations=recompute"):
+        run_on_ranks(RuntimeParams(device="cpu", devices=2), rank_calls.trajectories, [case])
+
+
+@pytest.mark.slow
+def test_what_four_ranks_began_one_ends_with_the_same_losses(folder: Path, tmp_path: Path) -> None:
+    few = LONGER.model_copy(update={"epochs": 1, "learning_rate": 1e-4})
+    alone = train(folder, tmp_path / "alone", params=few)
+    begun = reached(folder, tmp_path / "out", few, until=6, devices=4)
+    assert begun.step == 6
+    continued = train(folder, tmp_path / "out", params=few)
+    assert continued.resumed_from_step == 6
+    losses, expected = ([value for _, value in points(one.run_id, "train/loss")] for one in (continued, alone))
+    assert losses == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.slow
@@ -137,11 +192,9 @@ def test_what_one_rank_raises_comes_back_while_the_others_wait_for_it() -> None:
         run_on_ranks(RuntimeParams(device="cpu", devices=2), rank_calls.runs_out_of_memory)
 
 
-def test_every_pass_is_shared_out_once() -> None:
+def test_what_is_shared_out_is_shared_out_once_and_in_like_parts() -> None:
     costs = [900, 40, 300, 310, 40, 280]
     shares = [Ranks(index, 2).partition(costs) for index in range(2)]
     assert sorted(shares[0] + shares[1]) == list(range(6))
     assert abs(sum(costs[i] for i in shares[0]) - sum(costs[i] for i in shares[1])) <= 40
-    assert {len(Ranks(index, 4).partition(costs, even=True)) for index in range(4)} == {1, 2}
-    assert [Ranks(index, 2).partition([900, 40, 30, 20], even=True) for index in range(2)] == [[0, 2], [1, 3]]
     assert Ranks(2, 3).partition([5]) == []

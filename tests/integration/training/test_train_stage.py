@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from apf_tasks.artifacts import Split, TokenizedSplit, TrainedModel
+from apf_tasks.artifacts import Rung, Split, TokenizedSplit, TrainedModel
 from apf_tasks.cache.store import CHECKPOINT_DIR
 from apf_tasks.data.tokenization import tokenize
 from apf_tasks.errors import ModelError
@@ -25,6 +25,7 @@ from apf_tasks.params.family import FamilyParams
 from apf_tasks.params.model import ModelParams
 from apf_tasks.params.train import RuntimeParams, TrainParams
 from apf_tasks.tracking import run_logger, tracker
+from apf_tasks.training.rung import train_rung
 from apf_tasks.training.train import train_model
 from tests.support.tiny import review_rows, tiny_bert
 
@@ -77,10 +78,21 @@ def train(
 ) -> TrainedModel:
     """The plain stage function."""
     out.mkdir(parents=True, exist_ok=True)
+    return train_model(out, inputs(folder, params, checkpoint_minutes=checkpoint_minutes, **runtime))
+
+
+def reached(folder: Path, out: Path, params: TrainParams, until: int, **runtime: Any) -> Rung:
+    """The same to a step, where it is left for whoever goes on."""
+    (out / "rung").mkdir(parents=True, exist_ok=True)
+    return train_rung(out / "rung", out, "by hand", inputs(folder, params, **runtime), until)
+
+
+def inputs(folder: Path, params: TrainParams, **runtime: Any) -> TrainingInputs:
+    """What was prepared under `folder`, to be trained in that way."""
     splits = [TokenizedSplit.model_validate_json((folder / f"{n}.json").read_text()) for n in ("train", "validation")]
     model = ModelParams(base=str(folder / "base"), max_tokens=64)
-    how = RuntimeParams(precision="fp32", checkpoint_minutes=checkpoint_minutes, **runtime)
-    return train_model(out, TrainingInputs(*splits, model, FAMILY, params, how, "accuracy"))
+    how = RuntimeParams(precision="fp32", **runtime)
+    return TrainingInputs(*splits, model, FAMILY, params, how, "accuracy")
 
 
 def started(arguments: Sequence[str]) -> subprocess.Popen[str]:

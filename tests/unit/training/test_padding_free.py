@@ -58,8 +58,9 @@ def network_of(folder: Path, architecture: str, dropout: float = 0.0) -> Predict
     torch.manual_seed(0)
     model = family.load_model(folder, params, ("no", "yes"))
     for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = dropout
+        for where in ("p", "dropout", "attention_dropout"):
+            if isinstance(getattr(module, where, None), float):
+                setattr(module, where, dropout)
     return Predictor(model, load_base(folder, params), family, ("no", "yes"), Placement(CPU, torch.float32))
 
 
@@ -172,22 +173,36 @@ def test_rows_that_meet_outside_of_the_attention_are_found_out(
     assert network.model.config._attn_implementation == "sdpa"
 
 
+def trained(
+    folder: Path, name: str, padded: bool, tokens: int, dropout: float = 0.0
+) -> tuple[PreTrainedModel, list[float]]:
+    """The model after some steps in passes of at most so many tokens, and its losses."""
+    network, params = network_of(folder, name, dropout), TrainParams(batch_size=8, epochs=2, micro_batch_tokens=tokens)
+    rows = pd.DataFrame(review_rows(30)).assign(source=lambda r: r["text"], target=lambda r: r["text"].str[:20])
+    examples = Examples(token_table(network.family.encode(rows, network.base, ("negative", "positive"))))
+    network = replace(network, label_names=("negative", "positive"))
+    free = None if padded else try_padding_free(network, examples)
+    assert (free is None) == padded
+    optimizer = optimizer_of(network.model, params, RuntimeParams())
+    losses = [step.loss for step in train_steps(network, optimizer, examples, params, free=free)]
+    return network.model, losses
+
+
 @pytest.mark.parametrize("name", ["bert", "gpt2"])
 def test_a_training_is_the_same_with_padding_and_without(name: str, tmp_path: Path) -> None:
     folder = tiny_model(tmp_path / name, name)
-
-    def train(padded: bool, tokens: int) -> tuple[PreTrainedModel, list[float]]:
-        network, params = network_of(folder, name), TrainParams(batch_size=8, epochs=2, micro_batch_tokens=tokens)
-        rows = pd.DataFrame(review_rows(30))
-        examples = Examples(token_table(network.family.encode(rows, network.base, ("negative", "positive"))))
-        network = replace(network, label_names=("negative", "positive"))
-        free = None if padded else try_padding_free(network, examples)
-        assert (free is None) == padded
-        optimizer = optimizer_of(network.model, params, RuntimeParams())
-        losses = [step.loss for step in train_steps(network, optimizer, examples, params, free=free)]
-        return network.model, losses
-
-    (one, losses), (other, others) = train(padded=True, tokens=10**6), train(padded=False, tokens=100)
+    (one, losses), (other, others) = trained(folder, name, True, 10**6), trained(folder, name, False, 100)
     assert others == pytest.approx(losses, rel=1e-4)
     for mine, theirs in zip(one.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["bert", "modernbert", "gpt2", "opt", "t5", "bart", "deberta-v2", "gemma2"])
+def test_dropout_does_not_depend_on_the_passes_of_a_step(name: str, tmp_path: Path) -> None:
+    """Of hidden states, attention and heads, in every layout that architectures have."""
+    folder = tiny_model(tmp_path / name, name)
+    _, none = trained(folder, name, True, 10**6)
+    for padded in (True, False)[: 1 if name in ("deberta-v2", "gemma2") else 2]:
+        (_, losses), (_, others) = (trained(folder, name, padded, tokens, dropout=0.3) for tokens in (10**6, 60))
+        assert losses != pytest.approx(none, rel=1e-4), "something is dropped"
+        assert others == pytest.approx(losses, rel=1e-5)

@@ -20,36 +20,56 @@ from apf_tasks.params.model import ModelParams
 from apf_tasks.params.train import TrainParams
 from apf_tasks.runtime.ranks import Ranks
 from apf_tasks.training.loop import max_tokens_per_forward
+from apf_tasks.training.state import say_idle_ranks
 from apf_tasks.training.step_loader import StepLoader
 from tests.support.tiny import tiny_model
 from tests.unit.training.test_loop import NAMES, PLACE, Setting
 
 
-def loaders(network: Predictor, examples: Examples, train: TrainParams, device: str, count: int) -> list[StepLoader]:
+def loaders(
+    network: Predictor, examples: Examples, train: TrainParams, device: str, count: int, padding_free: bool = False
+) -> list[StepLoader]:
     """One for each of so many ranks, with the forward passes of such a device."""
     most = max_tokens_per_forward(train, device)
     places = [replace(network.place, ranks=Ranks(index, count)) for index in range(count)]
-    return [StepLoader(replace(network, place=place), examples, train, False, most) for place in places]
+    return [StepLoader(replace(network, place=place), examples, train, padding_free, most) for place in places]
 
 
-def tokens_of(loader: StepLoader, step: int) -> int:
-    """Padded tokens that this rank computes; passes that only keep others company weigh nothing."""
-    return sum(one.weight * one.batch["input_ids"].numel() for one in loader.ready(step).passes)
-
-
-@pytest.mark.xfail(
-    strict=True, reason="a step that fits into one forward pass is computed by one rank, the others wait"
-)
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_every_rank_computes_a_like_share_of_every_step(tmp_path: Path, device: str) -> None:
-    setting, train = Setting(tmp_path / "tiny"), TrainParams(batch_size=16)
+@pytest.mark.parametrize("padding_free", [False, True])
+@pytest.mark.parametrize(("device", "batch_size"), [("cpu", 16), ("cuda", 16), ("cuda", 32), ("cuda", 9)])
+def test_every_rank_computes_a_like_share_of_every_step(
+    tmp_path: Path, device: str, batch_size: int, padding_free: bool
+) -> None:
+    """Also where a whole step would fit into one forward pass."""
+    setting, train = Setting(tmp_path / "tiny"), TrainParams(batch_size=batch_size)
     examples = setting.examples()
-    steps = len(epoch_order(len(examples), train.batch_size, train.seed, 0))
-    ranks = loaders(setting.network(), examples, train, device, 4)
-    for step in range(steps):
-        shares = [tokens_of(loader, step) for loader in ranks]
-        assert min(shares) > 0
-        assert max(shares) <= 1.5 * sum(shares) / len(shares)
+    order = epoch_order(len(examples), train.batch_size, train.seed, 0)
+    ranks = loaders(setting.network(), examples, train, device, 4, padding_free)
+    for step, rows in enumerate(order):
+        ready = [loader.ready(step) for loader in ranks]
+        computed = [np.concatenate([one.rows for one in mine.passes]) for mine in ready]
+        assert sorted(np.concatenate(computed)) == sorted(rows), "every row once"
+        tokens = [int(examples.sizes[those].sum()) for those in computed]
+        assert max(tokens) - min(tokens) <= examples.sizes[rows].max()
+        assert {mine.rank_tokens for mine in ready} == {(min(tokens), max(tokens))}
+
+
+def test_ranks_that_share_a_model_make_the_same_number_of_passes(tmp_path: Path) -> None:
+    setting, train = Setting(tmp_path / "tiny"), TrainParams(batch_size=6, micro_batch_tokens=16)
+    network = setting.network()
+    network = replace(network, place=replace(network.place, sharded=True))
+    ready = [loader.ready(0) for loader in loaders(network, setting.examples(), train, "cuda", 8)]
+    assert len({len(mine.passes) for mine in ready}) == 1
+    assert sum(one.weight * len(one.rows) for mine in ready for one in mine.passes) == 6
+
+
+def test_fewer_rows_than_ranks_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    say_idle_ranks(rows=100, batch_size=16, ranks=Ranks(0, 4))
+    assert not caplog.records
+    say_idle_ranks(rows=100, batch_size=2, ranks=Ranks(0, 4))
+    assert "a step has 2 row(s), fewer than the 4 ranks" in caplog.text
+    say_idle_ranks(rows=99, batch_size=16, ranks=Ranks(0, 4))
+    assert "in the last step of an epoch some ranks compute nothing: a step has 3 row(s)" in caplog.text
 
 
 BYTES = 64
