@@ -26,12 +26,9 @@ they are only in the test report (`by_answer` in `report.json`), when there are 
 
 ROUGE. English: Porter's stemmer. Chinese: character by character, Latin words and numbers whole. A reference
 in another script, with `language: en`: the words of that script, and character by character where it has no blanks.
-A
-sentence (Lsum) is a
-line, or ends with a full stop, question or exclamation mark.
+A sentence (Lsum) is a line, or ends with a full stop, question or exclamation mark.
 
-Signatures of a translation are those for one reference per row; `tok:char` into
-Japanese, Thai, Lao, Khmer, Burmese.
+Signatures of a translation are those for one reference per row; `tok:char` into Japanese, Thai, Lao, Khmer, Burmese.
 """
 
 SCALES = {

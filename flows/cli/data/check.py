@@ -15,4 +15,6 @@ def check(params: ParamsFile, overrides: Overrides = None) -> None:
         out.print(f"{experiment.name}: fine. Word vectors, {settings.algorithm}, {settings.dimensions} dimensions.")
         return
     count = experiment.search.count
-    out.print(f"{experiment.name}: fine. {experiment.family.name}, {experiment.model.origin}, {count} combination(s).")
+    counted = f"{count} combination{'s' if count != 1 else ''}"
+    said = f"{experiment.name}: fine. {experiment.family.name}, {experiment.model.origin}, {counted}."
+    out.print(said, soft_wrap=True)

@@ -23,6 +23,7 @@ from rich.text import Text
 from apf_tasks.cache.journal import PipelineRun
 from apf_tasks.params.experiment import Params
 from apf_tasks.runtime.progress import ProgressUpdate, listening
+from flows.cli.runs._scores import fits
 
 ROWS = 20
 """Trials shown: more do not fit a screen."""
@@ -100,13 +101,24 @@ ROWS = 20
 """Trials shown; all of them are in the run's search/trials.csv."""
 
 
-def search_table(done: PipelineRun, selection: Mapping[str, Any]) -> Table:
-    """The trials, the chosen one first."""
-    metric, candidates = selection["metric"], selection["candidates"]
-    title = f"Search, {len(done.trials)} trials" if len(done.trials) > 1 else "Selection"
+def search_table(done: PipelineRun, selection: Mapping[str, Any], console: Console) -> Table:
+    """The trials, the chosen one first; on a narrow terminal the interval stands under the score."""
+    wide = _search_table(done, selection, Column("trial"), of_its_own=True)
+    if fits(wide, console):
+        return wide
     words = [word for trial in done.trials for word in trial["label"].split()]
     trials = Column("trial", min_width=min(32, max(map(len, words), default=0)))  # a line of its own for each value
-    table = Table(trials, "steps", f"validation {metric}", "interval", "", title=title, title_justify="left")
+    return _search_table(done, selection, trials)
+
+
+def _search_table(done: PipelineRun, selection: Mapping[str, Any], trials: Column, of_its_own: bool = False) -> Table:
+    """With the interval in a column of its own, or under the score."""
+    candidates = selection["candidates"]
+    title = f"Search, {len(done.trials)} trials" if len(done.trials) > 1 else "Selection"
+    under = "" if of_its_own else "\nand interval"
+    score_column = Column(f"validation\n{selection['metric']}{under}", no_wrap=True)
+    columns: list[Column | str] = [trials, "steps", score_column, *(["interval"] if of_its_own else []), ""]
+    table = Table(*columns, title=title, title_justify="left")
     intervals = {candidate["run_id"]: candidate["interval"] for candidate in candidates}
     chosen = candidates[0]["run_id"]
     ranked = sorted(done.trials, key=lambda trial: chosen not in trial["run_ids"])
@@ -114,9 +126,10 @@ def search_table(done: PipelineRun, selection: Mapping[str, Any]) -> Table:
         low, high = next((intervals[run] for run in trial["run_ids"] if run in intervals), (None, None))
         score = "" if trial["score"] is None else f"{trial['score']:.4f}"
         interval = "" if low is None else f"{low:.4f} – {high:.4f}"
+        scored = [score, interval] if of_its_own else [f"{score}\n{interval}".strip()]
         steps = f"{trial['step']}/{trial['steps']}" if trial["steps"] else ""
         said = outcome(trial, chosen).partition("\n")[0]
-        table.add_row(trial["label"] or "train as written", steps, score, interval, said)
+        table.add_row(trial["label"] or "train as written", steps, *scored, said)
     if len(ranked) > ROWS:
-        table.add_row(f"… {len(ranked) - ROWS} more", "", "", "", "in search/trials.csv")
+        table.add_row(f"… {len(ranked) - ROWS} more", *[""] * (len(columns) - 2), "in search/trials.csv")
     return table

@@ -120,7 +120,8 @@ def print_plan(out: Console, pipeline: PipelineRun, found: Estimated | None, mea
     out.print(table)
     count = Counter(stage_run.status for stage_run in pipeline.stage_runs)
     now = f", {count['ran']} ran now" if count["ran"] else ""
-    out.print(f"{count['reused']} stage(s) reused{now}, {count['runs']} would run.")
+    stages = f"{count['reused']} stage{'s' if count['reused'] != 1 else ''}"
+    out.print(f"{stages} reused{now}, {count['runs']} would run.")
     if found is None:
         return
     for line in (_steps(found.estimate), _time(found, measure), _memory(found), _disk(found.estimate)):

@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from apf_tasks.artifacts import RegisteredModel, TokenizedSplit
 from apf_tasks.cache.journal import PipelineRun, journal
@@ -20,6 +19,7 @@ from apf_tasks.runs.record import test_opened
 from apf_tasks.runs.reused import reuse
 from apf_tasks.tracking.lookup import run_page
 from flows.cli._app import AsJson, Overrides, ParamsFile, out, print_page, run_line
+from flows.cli.runs._scores import score_tables
 from flows.cli.runs._search import search_table
 from flows.cli.runs.word_vectors import vectors
 
@@ -86,19 +86,12 @@ def print_outcome(out: Console, done: PipelineRun) -> None:
     """Candidates, test scores beside the baselines, and what was reused."""
     document = run_document(done)
     selection, test = document["selection"], document["test"]
-    out.print(search_table(done, selection))
+    out.print(search_table(done, selection, out))
     if selection["compared"] > 1:
         said = f"{selection['compared']} trials were compared on the same validation rows: the score of the best one is"
         out.print(f"{said} optimistic there. The test score is the estimate to use.", markup=False)
-    title = f"Test, {test['rows']:,} rows"
-    scores = Table("score", "fine-tuned", "interval", title=title, title_justify="left")
-    for baseline in test["baselines"]:
-        scores.add_column(baseline.replace("_", " "))  # words, so that a narrow terminal can break the line
-    for name, value in test["scores"].items():
-        low, high = test["intervals"][name]
-        others = [f"{baseline[name]:.4f}" for baseline in test["baselines"].values()]
-        scores.add_row(name, f"[bold]{value:.4f}[/]", f"{low:.4f} – {high:.4f}", *others)
-    out.print(scores)
+    for table in score_tables(test, out):
+        out.print(table)
     out.print(f"The fine-tuned model is {test['verdict']}.", markup=False)
     if document["test_opened"] > 1:
         out.print(f"These test rows have scored {document['test_opened']} models by now; each use weakens the next.")
