@@ -1,8 +1,8 @@
 """The stage store: one folder per result under `mlruns/stages/<stage>/<key>/`.
 
-A stage writes into `<key>.partial`; when it is done its files are flushed, `record.json` (inputs, code, file list) and
-`handle.json` are added, and one rename makes the folder appear. So a folder with its final name is complete: a crash
-leaves a `.partial`, never a half result. Deleting a folder is how a result is invalidated.
+A stage writes into `<key>.partial`; when it is done `handle.json` is added, all files are flushed and listed with their
+digests in `record.json` (with inputs and code), and one rename makes the folder appear. So a folder with its final name
+is complete: a crash leaves a `.partial`, never a half result. Deleting a folder is how a result is invalidated.
 """
 
 from __future__ import annotations
@@ -129,12 +129,11 @@ def commit(partial: Path, handle: Artifact, record: Record) -> Artifact:
     """Make a finished `.partial` folder the result: flush, list, add the handle, rename. Returns the final handle."""
     final = partial.with_name(record.key)
     handle = handle.model_copy(update={"path": final})
+    (partial / HANDLE).write_text(handle.model_dump_json())
     made = [p for p in sorted(partial.rglob("*")) if p.is_file() and (partial / CHECKPOINT_DIR) not in p.parents]
     files = {str(p.relative_to(partial)): _flush(p) for p in made}
     (partial / RECORD).write_text(record.model_copy(update={"files": files}).model_dump_json(indent=1))
-    (partial / HANDLE).write_text(handle.model_dump_json())
-    for name in (RECORD, HANDLE):
-        fsync(partial / name)
+    fsync(partial / RECORD)
     fsync(partial)
     if final.exists():  # damaged or without a handle, or load() would have returned it
         shutil.rmtree(final)

@@ -79,7 +79,8 @@ def test_what_is_stored_is_reused_and_complete() -> None:
     assert handle.path == store.stage_folder("write", key), "the folder with its final name"
     record = store.read_record("write", key)
     assert record is not None
-    assert {name: file.bytes for name, file in record.files.items()} == {"text.txt": 3}
+    assert record.files.keys() == {"text.txt", store.HANDLE}
+    assert record.files["text.txt"].bytes == 3
 
 
 def test_a_changed_value_is_named_and_equal_content_stops_the_chain() -> None:
