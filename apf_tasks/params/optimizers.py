@@ -26,6 +26,8 @@ class OptimizerParams(Frozen):
     """Whether it works on a part of a tensor (`runtime.shard`)."""
     by_tensor: ClassVar[bool] = True
     """Whether it may update each tensor by itself (`train.step_in_backward`)."""
+    one_device: ClassVar[str] = ""
+    """Why it is for a training on a single device, if it is."""
 
     @property
     def state_bytes(self) -> float:
@@ -70,10 +72,11 @@ class AdamW8bit(_Adam):
 
 
 class OffloadedAdamW(_Adam):
-    """AdamW with weights and moments in CPU memory, updated there: torchao's, for CUDA. 0 bytes."""
+    """AdamW with its moments in CPU memory, updated there by torch's fused AdamW, for one CUDA device. 0 bytes."""
 
     made_for: ClassVar[tuple[str, ...]] = ("cuda",)
     by_tensor: ClassVar[bool] = False
+    one_device: ClassVar[str] = "each would keep all weights, gradients and moments in the CPU's memory"
 
     name: Literal["adamw_offload"]
     """The optimizer."""

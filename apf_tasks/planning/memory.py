@@ -111,7 +111,7 @@ def predict_step(
     """Peak memory of the heaviest step of these examples. `make` gives the network, on fake tensors."""
     check_optimizer(params, runtime, device_type(device), runtime.ranks)
     libraries = psutil.Process().memory_info().rss if device == "cpu" else CUDA_CONTEXT
-    params, extra = _without_torchao(params)
+    params, extra = _plain_optimizer(params)
     kept = "recompute" if runtime.activations == "offload" else runtime.activations
     most = max_tokens_per_forward(params, device_type(device))
     params = params.model_copy(update={"micro_batch_tokens": most, "epochs": 1})
@@ -186,8 +186,8 @@ def cut_to(examples: Examples, tokens: int) -> Examples:
     return Examples(token_table(cut))
 
 
-def _without_torchao(params: TrainParams) -> tuple[TrainParams, float]:
-    """torchao's optimizers have tensors of their own kind: one without state instead, and the bytes of theirs."""
+def _plain_optimizer(params: TrainParams) -> tuple[TrainParams, float]:
+    """Tensors of torchao's own kind, or in the CPU's memory: an optimizer without state instead, and their bytes."""
     if params.optimizer.name not in ("adamw_8bit", "adamw_offload"):
         return params, 0.0
     plain = SGD(name="sgd", momentum=0)

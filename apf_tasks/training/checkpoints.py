@@ -226,7 +226,7 @@ def _flatten(state: Any, path: StatePath = ()) -> tuple[Any, State]:
     if type(state) in (torch.Tensor, torch.nn.Parameter) or is_dtensor(state):
         return TENSOR, {_name(path): state}
     if isinstance(state, torch.Tensor):
-        return state.detach().clone(), {}
+        return _copy_of_another_kind(state), {}
     if not isinstance(state, (Mapping, list)):
         return state, {}
     keys: list[Any] = list(state) if isinstance(state, Mapping) else list(range(len(state)))
@@ -234,6 +234,14 @@ def _flatten(state: Any, path: StatePath = ()) -> tuple[Any, State]:
     tensors = {name: tensor for _, found in parts.values() for name, tensor in found.items()}
     rest = {key: part for key, (part, _) in parts.items()}
     return (rest if isinstance(state, Mapping) else list(rest.values())), tensors
+
+
+def _copy_of_another_kind(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy in the CPU's memory of a tensor that is made of others. Not each of these kinds can be cloned."""
+    names, how = tensor.__tensor_flatten__()  # type: ignore[attr-defined]
+    inner = {name: getattr(tensor, name).to("cpu", copy=True) for name in names}
+    made: torch.Tensor = type(tensor).__tensor_unflatten__(inner, how, tensor.shape, tensor.stride())  # type: ignore[attr-defined]
+    return made
 
 
 def _unflatten(rest: Any, tensor: Callable[[StatePath], torch.Tensor], path: StatePath = ()) -> Any:

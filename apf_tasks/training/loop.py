@@ -26,6 +26,7 @@ from apf_tasks.runtime.sharding import full_tensor
 from apf_tasks.training._dropout import dropout_by_row
 from apf_tasks.training._embedding_gradients import sparse_embedding_gradients
 from apf_tasks.training.attention import PaddingFree
+from apf_tasks.training.optim.from_params import set_learning_rate
 from apf_tasks.training.optim.joined import OptimizerInBackward
 from apf_tasks.training.optim.schedules import lr_multiplier, steps_per_epoch, total_steps
 from apf_tasks.training.step_loader import Batch, StepBatch, StepLoader
@@ -79,8 +80,7 @@ def train_steps(
     for ready in feed.steps(start, steps):
         waited = time.perf_counter() - started
         learning_rate = train.learning_rate * lr_multiplier(train.schedule, ready.step, steps, train.warmup_fraction)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate
+        set_learning_rate(optimizer, learning_rate)
         loss, padded = _gradient_of_step(feed, ready, optimizer, constants or {}, free)
         clipped = (
             optimizer.norm()

@@ -8,7 +8,10 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
+
 from apf_tasks.errors import ParamsError
+from apf_tasks.params.train import TrainParams
 
 
 def dies() -> None:
@@ -25,7 +28,6 @@ def raises() -> None:
 
 def learns(cases: list[tuple[str, Path]]) -> list[dict[str, Any]]:
     """Loss, gradients and predictions of each family and model, which ranks divide among them."""
-    import pandas as pd
     import torch
 
     from apf_tasks.data.batching import collate
@@ -130,3 +132,27 @@ def runs_out_of_memory() -> None:
         found = "CUDA out of memory. Tried to allocate 2.00 GiB"
         raise ModelError("training", "a pass that fits into memory", found, "Write runtime.activations=recompute.")
     ranks.all_reduce_sum([1.0])
+
+
+def steps(folder: Path, params: TrainParams, count: int) -> list[float]:
+    """Losses of the first steps of a training, on as many ranks as there are."""
+    import torch
+
+    from apf_tasks.evaluation.predictor import load_predictor
+    from apf_tasks.examples import Examples, token_table
+    from apf_tasks.params.family import FamilyParams
+    from apf_tasks.params.model import ModelParams
+    from apf_tasks.params.train import RuntimeParams
+    from apf_tasks.training.loop import train_steps
+    from apf_tasks.training.optim.optimizers import optimizer_of
+    from tests.support.tiny import review_rows
+
+    names = ("negative", "positive")
+    torch.manual_seed(1)
+    model, runtime = ModelParams(base=str(folder), max_tokens=64), RuntimeParams(device="cpu", precision="fp32")
+    network = load_predictor(folder, model, FamilyParams(name="sentiment"), names, runtime)
+    rows = pd.DataFrame(review_rows(40))
+    examples = Examples(token_table(network.family.encode(rows, network.base, names)))
+    with torch.compiler.set_stance("force_eager"):
+        loop = train_steps(network, optimizer_of(network.model, params, runtime), examples, params)
+        return [next(loop).loss for _ in range(count)]

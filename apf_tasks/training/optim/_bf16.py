@@ -59,9 +59,10 @@ class StochasticRoundingOptimizer(torch.optim.Optimizer):
         self.param_groups[0]["rounded_steps"] = number + 1
 
     def _moments(self) -> list[str]:
-        """What is kept for each number of the tensor."""
-        kept = self._inner.state[self._stand_in].items()
-        return [name for name, value in kept if torch.is_tensor(value) and value.shape == self.weight.shape]
+        """What is kept for each number of the tensor, but for torchao's tensors of 8 bits."""
+        kept = {name: v for name, v in self._inner.state[self._stand_in].items() if torch.is_tensor(v)}
+        ours = {name: value for name, value in kept.items() if not hasattr(value, "__tensor_flatten__")}
+        return [name for name, value in ours.items() if value.shape == self.weight.shape]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Of the tensor."""

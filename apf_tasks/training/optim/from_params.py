@@ -13,6 +13,15 @@ from apf_tasks.training.optim.joined import OptimizersContainer
 Groups = list[dict[str, Any]]
 
 
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Of all parameter groups. Where it is a tensor it stays the same one: torchao compiles its steps over it."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(learning_rate)
+        else:
+            group["lr"] = learning_rate
+
+
 def decay_groups(model: torch.nn.Module, weight_decay: float) -> Groups:
     """Two parameter groups: matrices (decayed) and everything of fewer dimensions (biases, norms: not decayed)."""
     parameters = list(model.parameters())
@@ -53,12 +62,10 @@ def _(options: AdamW8bit, groups: Groups, learning_rate: float) -> torch.optim.O
 
 @from_param_groups.register
 def _(options: OffloadedAdamW, groups: Groups, learning_rate: float) -> torch.optim.Optimizer:
-    from torchao.optim import CPUOffloadOptimizer
+    from apf_tasks.training.optim._offloaded import OffloadedOptimizer  # which needs this module
 
-    betas = (options.beta1, options.beta2)
-    inner = {"lr": learning_rate, "betas": betas, "eps": options.epsilon, "fused": True}
-    made: torch.optim.Optimizer = CPUOffloadOptimizer(groups, torch.optim.AdamW, **inner)
-    return made
+    plain = AdamW(**options.model_dump(exclude={"name"}))
+    return OffloadedOptimizer(groups, lambda group: from_param_groups(plain, group, learning_rate))
 
 
 @from_param_groups.register

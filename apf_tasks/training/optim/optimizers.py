@@ -26,6 +26,9 @@ def check_optimizer(params: TrainParams, runtime: RuntimeParams, device: str, de
         raise UnsuitableParamsError(where, f"an optimizer for {device}", found, do)
     if runtime.shard and not chosen.shards:
         raise UnsuitableParamsError(where, "one that supports sharded tensors, for runtime.shard", chosen.name, do)
+    if devices > 1 and chosen.one_device:
+        found = f"{chosen.name} on {devices}: {chosen.one_device}"
+        raise UnsuitableParamsError(where, "an optimizer for several devices", found, "Write adamw and runtime.shard.")
     if runtime.activations == "offload" and device != "cuda":
         raise ParamsError("runtime.activations", "`offload` with a CUDA device", device, "Write recompute.")
     if params.step_in_backward and devices > 1:

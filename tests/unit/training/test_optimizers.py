@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from apf_tasks.errors import DivergedError, ParamsError
 from apf_tasks.params.file import load_params
-from apf_tasks.params.optimizers import SGD, Adafactor, AdamW, Muon
+from apf_tasks.params.optimizers import SGD, Adafactor, AdamW, Muon, OffloadedAdamW
 from apf_tasks.params.train import RuntimeParams, TrainParams
 from apf_tasks.training.activation_checkpointing import apply_activation_checkpointing
 from apf_tasks.training.loop import train_steps
@@ -24,6 +24,7 @@ from tests.support.paths import PROJECT
 from tests.unit.training.test_loop import Setting, weights
 
 HERE: list[dict[str, Any]] = [{"name": "adamw"}, {"name": "adafactor"}, {"name": "sgd"}, {"name": "sgd", "momentum": 0}]
+OFFLOADED = OffloadedAdamW(name="adamw_offload")
 OPTIMIZERS = [AdamW(), Adafactor(name="adafactor"), SGD(name="sgd"), Muon(name="muon")]
 
 
@@ -92,7 +93,21 @@ def test_muon_turns_the_matrices_of_the_layers_by_their_directions(setting: Sett
             torch.testing.assert_close(parameter, others[name])
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda optimizer: optimizer.name)
+@pytest.mark.parametrize("passes", [10_000, 64])
+def test_adamw_in_the_memory_of_the_cpu_is_adamw(setting: Setting, passes: int) -> None:
+    """Also where a gradient is clipped, and the sum of several passes."""
+    found = []
+    for options in (AdamW(), OFFLOADED):
+        network, params = setting.network(), TrainParams(batch_size=8, max_grad_norm=0.1, micro_batch_tokens=passes)
+        optimizer = build(options, network.model, 1e-3, 0.01)
+        losses = [step.loss for step in train_steps(network, optimizer, setting.examples(), params)]
+        found.append((losses, weights(network.model)))
+    (plain, ours), (offloaded, theirs) = found
+    assert plain == offloaded
+    torch.testing.assert_close(theirs, ours, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("optimizer", [*OPTIMIZERS, OFFLOADED], ids=lambda optimizer: optimizer.name)
 def test_it_trains_every_tensor_and_resumes_with_the_same_bits(setting: Setting, optimizer: Any) -> None:
     params = TrainParams(learning_rate=1e-3, epochs=2, batch_size=8, optimizer=optimizer)
 
@@ -184,6 +199,8 @@ def test_what_does_not_go_together_is_said() -> None:
     for name in ("adamw_8bit", "adamw_offload", "muon"):
         with pytest.raises(ParamsError, match=rf"an optimizer for cpu, found {name}, which is for cuda"):
             check_optimizer(TrainParams(optimizer={"name": name}), RuntimeParams(), "cpu", 1)  # type: ignore[arg-type]
+    with pytest.raises(ParamsError, match="adamw_offload on 2: each would keep all weights, gradients and moments in"):
+        check_optimizer(TrainParams(optimizer=OFFLOADED), RuntimeParams(devices=2), "cuda", 2)
     with pytest.raises(ParamsError, match="sharded tensors"):
         check_optimizer(TrainParams(optimizer={"name": "adafactor"}), RuntimeParams(shard=True), "cpu", 1)  # type: ignore[arg-type]
     with pytest.raises(ParamsError, match="offload` with a CUDA device"):
