@@ -27,6 +27,8 @@ from tests.campaign.mutations import MUTATIONS
 from tests.campaign.serve_faults import Answer, Request, wrong
 from tests.campaign.servers_away import Proxy
 from tests.campaign.stored_damage import WAYS, damage
+from tests.faults.run import read_faults
+from tests.support.paths import PROJECT
 
 
 def test_what_went_wrong_is_counted_and_told() -> None:
@@ -231,3 +233,12 @@ def test_answers_that_do_not_suit_a_request_are_noticed() -> None:
     assert wrong(none, Answer(200, b"{}", 0.1)) == "200 for what is no row"
     assert wrong(none, Answer(400, b"Traceback", 0.1)) == "a stack trace in the answer"
     assert wrong(row, Answer(0, b"refused", 0.1)).startswith("no answer")
+
+
+def test_the_planted_faults_fit_the_tree() -> None:
+    """`python -m tests.faults.run` plants them; a fault whose text or test is gone would catch nothing."""
+    for fault in read_faults():
+        assert (PROJECT / fault.file).read_text().count(fault.text) == 1, f"once in {fault.file}: {fault.text}"
+        for name in fault.tests:
+            file, _, test = name.partition("[")[0].partition("::")
+            assert f"def {test.rpartition('::')[2]}(" in (PROJECT / file).read_text(), f"a test {name}"
