@@ -241,4 +241,4 @@ def test_the_planted_faults_fit_the_tree() -> None:
         assert (PROJECT / fault.file).read_text().count(fault.text) == 1, f"once in {fault.file}: {fault.text}"
         for name in fault.tests:
             file, _, test = name.partition("[")[0].partition("::")
-            assert f"def {test.rpartition('::')[2]}(" in (PROJECT / file).read_text(), f"a test {name}"
+            assert not test or f"def {test.rpartition('::')[2]}(" in (PROJECT / file).read_text(), f"a test {name}"
