@@ -16,6 +16,7 @@ import urllib.request
 from apf_tasks.cache import store
 from apf_tasks.serving._processes import START_SECONDS
 from apf_tasks.tracking import tracker
+from apf_tasks.tracking.databases import sqlite_address
 from flows.orchestration._interrupts import resend_lost_sigint
 from flows.orchestration._temporary_server import HOST, TemporaryServer
 
@@ -31,7 +32,7 @@ def apply_defaults() -> None:
     defaults = {
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": str(START_SECONDS),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database}",
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": sqlite_address(database, "sqlite+aiosqlite"),
         "PREFECT_LOGGING_EXTRA_LOGGERS": "apf",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # plain functions log too
         "DO_NOT_TRACK": "1",
