@@ -233,16 +233,19 @@ def _append(move: Promotion) -> None:
 def _read(name: str) -> list[Promotion]:
     """The lines of the log; a torn line is the trace of a kill before anything was moved, and counts as none."""
     file = log_file(name)
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    lines = file.read_bytes().splitlines() if file.is_file() else []
     moves = []
     for number, line in enumerate(lines, 1):
         try:
-            moves.append(Promotion.model_validate(json.loads(line)))
+            read = json.loads(line.decode(errors="replace"))
+            line.decode()
+            moves.append(Promotion.model_validate(read))
         except json.JSONDecodeError:
             continue
-        except ValidationError as error:
+        except (ValidationError, UnicodeDecodeError) as error:
             do = "Remove the line, or move the file: then a new history is started."
-            raise RegistryError(f"{file}:{number}", "a line of the promotion log", line[:80], do) from error
+            found = line[:80].decode(errors="backslashreplace")
+            raise RegistryError(f"{file}:{number}", "a line of the promotion log", found, do) from error
     return moves
 
 

@@ -16,11 +16,11 @@ from urllib.error import HTTPError
 from urllib.parse import quote, unquote, urlencode, urlsplit
 from urllib.request import urlopen
 
+from apf_tasks.tracking.databases import sqlite_file
 from apf_tasks.tracking.tracker import registry_uri, tracking_uri
 
 SECONDS = 5.0
 """How long an answer is waited for before the client is asked."""
-SQLITE = "sqlite:///"
 DELETED = "Deleted_Internal"
 """The stage that MLflow gives to the row of a deleted version."""
 LOCATION = "select coalesce(storage_location, source), current_stage from model_versions where name = ? and version = ?"
@@ -44,8 +44,8 @@ def run_page(run_id: str) -> str:
     """
     uri = tracking_uri()
     try:
-        if uri.startswith(SQLITE):
-            return f"#/experiments/{_in_database(uri, EXPERIMENT, run_id)[0]}/runs/{run_id}"
+        if (database := sqlite_file(uri)) is not None:
+            return f"#/experiments/{_in_database(database, EXPERIMENT, run_id)[0]}/runs/{run_id}"
         run = _ask(uri, "mlflow/runs/get", {"run_id": run_id})["run"]
         return f"{uri.rstrip('/')}/#/experiments/{run['info']['experiment_id']}/runs/{run_id}"
     except (OSError, ValueError, KeyError, TypeError, sqlite3.Error):
@@ -55,8 +55,8 @@ def run_page(run_id: str) -> str:
 def _location(name: str, version: int) -> str:
     """Where the files of a version are; "" when there is no such version. Raises where that cannot be said."""
     uri = registry_uri()
-    if uri.startswith(SQLITE):
-        found = _in_database(uri, LOCATION, name, version)
+    if (database := sqlite_file(uri)) is not None:
+        found = _in_database(database, LOCATION, name, version)
         return "" if found is None or found[1] == DELETED else str(found[0])
     if not uri.startswith(("http://", "https://")):
         raise ValueError(uri)
@@ -69,10 +69,9 @@ def _location(name: str, version: int) -> str:
     return str(answer["artifact_uri"])
 
 
-def _in_database(uri: str, question: str, *asked: Any) -> Any:
+def _in_database(database: Path, question: str, *asked: Any) -> Any:
     """The first row of the answer; None where there is none."""
-    database = f"file:{quote(uri.removeprefix(SQLITE))}?mode=ro"
-    with closing(sqlite3.connect(database, uri=True, timeout=SECONDS)) as connection:
+    with closing(sqlite3.connect(f"file:{quote(str(database))}?mode=ro", uri=True, timeout=SECONDS)) as connection:
         return connection.execute(question, asked).fetchone()
 
 

@@ -21,6 +21,7 @@ from urllib.request import urlopen
 from apf_tasks.cache import store
 from apf_tasks.cache.workspace import current_workspace
 from apf_tasks.errors import RegistryError
+from apf_tasks.tracking.databases import sqlite_address, sqlite_file
 from apf_tasks.user_cache import put_empty_database
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ _fluent = threading.RLock()
 
 def tracking_uri() -> str:
     """Where MLflow records."""
-    return current_workspace().tracking_uri or f"sqlite:///{store.root() / 'mlflow.db'}"
+    return current_workspace().tracking_uri or sqlite_address(store.root() / "mlflow.db")
 
 
 def registry_uri() -> str:
@@ -82,14 +83,14 @@ def client() -> MlflowClient:
 def _make_database(uri: str) -> None:
     """The first question, at which MLflow makes or migrates its database; our own is a copy of an empty one."""
     own = store.root() / "mlflow.db"
-    if uri == f"sqlite:///{own}":
+    if uri == sqlite_address(own):
         put_mlflow_database(own)
     _ask(uri, registry_uri())
 
 
 def put_mlflow_database(database: Path) -> None:
     """An empty database of MLflow's, where there is none."""
-    put_empty_database("mlflow", database, lambda made: _ask(f"sqlite:///{made}", f"sqlite:///{made}"), EMPTY)
+    put_empty_database("mlflow", database, lambda made: _ask(*[sqlite_address(made)] * 2), EMPTY)
 
 
 def _ask(uri: str, registry: str) -> None:
@@ -259,7 +260,7 @@ def experiment_id(name: str) -> str:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if (found := tracker.get_experiment_by_name(name)) is not None:
             return str(found.experiment_id)
-        local = tracking_uri().startswith("sqlite:")
+        local = sqlite_file(tracking_uri()) is not None
         location = (store.root() / "artifacts" / name).as_uri() if local else None
         kind = {"mlflow.experimentKind": "custom_model_development"}  # opens the UI on training runs
         return str(tracker.create_experiment(name, artifact_location=location, tags=kind))

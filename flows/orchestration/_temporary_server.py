@@ -22,13 +22,13 @@ from pathlib import Path
 from apf_tasks.cache import store
 from apf_tasks.errors import ApfError
 from apf_tasks.serving._processes import START_SECONDS
+from apf_tasks.tracking.databases import sqlite_address, sqlite_file
 from apf_tasks.user_cache import put_empty_database
 
 HOST = "127.0.0.1"
 STOP_SECONDS = 10
 """How long a server may take to end."""
 DATABASE_URL = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
-SQLITE = "sqlite+aiosqlite:///"
 SETTINGS = {
     "PREFECT_UI_ENABLED": "false",
     # a catalogue for the UI, which takes seconds to write; saving a block registers its kind
@@ -84,9 +84,8 @@ class TemporaryServer:
 def serve(listener: socket.socket) -> None:
     """Be the server, in this process."""
     threading.Thread(target=_end_with_stdin, daemon=True).start()
-    url = os.environ.get(DATABASE_URL, "")
-    if url.startswith(SQLITE):
-        put_prefect_database(Path(url.removeprefix(SQLITE)))
+    if (database := sqlite_file(os.environ.get(DATABASE_URL, ""))) is not None:
+        put_prefect_database(database)
     import uvicorn
     from prefect.server.api.server import create_app
 
@@ -100,7 +99,7 @@ def put_prefect_database(database: Path) -> None:
 
 
 def _migrate(database: Path) -> None:
-    environment = os.environ | {DATABASE_URL: f"{SQLITE}{database}"}
+    environment = os.environ | {DATABASE_URL: sqlite_address(database, "sqlite+aiosqlite")}
     subprocess.run([sys.executable, "-P", "-c", MIGRATE], env=environment, stdin=subprocess.DEVNULL, check=True)
 
 

@@ -12,10 +12,13 @@ import logging
 import os
 import sys
 import urllib.request
+from importlib.util import find_spec
 
 from apf_tasks.cache import store
+from apf_tasks.errors import ApfError
 from apf_tasks.serving._processes import START_SECONDS
 from apf_tasks.tracking import tracker
+from apf_tasks.tracking.databases import sqlite_address
 from flows.orchestration._interrupts import resend_lost_sigint
 from flows.orchestration._temporary_server import HOST, TemporaryServer
 
@@ -31,7 +34,7 @@ def apply_defaults() -> None:
     defaults = {
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": str(START_SECONDS),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database}",
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": sqlite_address(database, "sqlite+aiosqlite"),
         "PREFECT_LOGGING_EXTRA_LOGGERS": "apf",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # plain functions log too
         "DO_NOT_TRACK": "1",
@@ -55,6 +58,18 @@ def _speak_directly() -> None:
     elif HOST not in hosts:
         hosts.append(HOST)
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(hosts)
+    if "*" not in hosts:
+        _check_socks()
+
+
+def _check_socks() -> None:
+    """Raises ApfError for a SOCKS proxy without socksio: httpx then makes no client, whatever NO_PROXY names."""
+    proxies = urllib.request.getproxies()
+    socks = [name for name in ("http", "https", "all") if proxies.get(name, "").lower().startswith("socks")]
+    if socks and find_spec("socksio") is None:
+        where, expected = f"{socks[0].upper()}_PROXY", "the package socksio, which a SOCKS proxy needs"
+        do = 'Install it (`pip install "httpx[socks]"`), unset the variable, or set NO_PROXY=* to use no proxy at all.'
+        raise ApfError(where, expected, "that it is not installed", do)
 
 
 def running_server() -> str | None:

@@ -155,6 +155,18 @@ def test_a_torn_line_is_no_move() -> None:
 
 
 @pytest.mark.usefixtures("versions")
+def test_foreign_bytes_in_the_log_are_named_unless_a_kill_has_left_them() -> None:
+    with log_file(NAME).open("ab") as log:
+        log.write('{"id": "abc", "why": "好'.encode()[:-1])  # cut within a character
+    promote(NAME, 2, "better\u2028so far", 1)
+    assert [move.version for move in history(NAME).moves] == [1, 2]
+    file = log_file(NAME)
+    file.write_bytes(file.read_bytes().replace(b"the first version", b"the first \xff"))
+    with pytest.raises(RegistryError, match=r"jsonl:1: expected a line of the promotion log"):
+        history(NAME)
+
+
+@pytest.mark.usefixtures("versions")
 def test_a_champion_moved_by_hand_voids_what_was_cut_short(mlruns: Path) -> None:
     killed(1, mlruns)
     tracker.client().set_registered_model_alias(NAME, "champion", "3")

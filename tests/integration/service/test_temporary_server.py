@@ -11,6 +11,7 @@ import sys
 import threading
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.request import proxy_bypass
 
@@ -108,6 +109,19 @@ def test_hosts_that_are_to_be_asked_directly_still_are(
     apply_defaults()
     assert os.environ["no_proxy"] == os.environ["NO_PROXY"] == then
     assert all(proxy_bypass(host) for host in then.replace("*", "any.example").split(","))
+
+
+@pytest.mark.skipif(find_spec("socksio") is not None, reason="socksio is installed: SOCKS proxies are spoken to")
+def test_a_socks_proxy_that_nothing_can_speak_to_is_an_error_before_anything_starts(
+    settings: pytest.MonkeyPatch,
+) -> None:
+    settings.setenv("ALL_PROXY", "socks5://user:secret@127.0.0.1:7890")
+    with pytest.raises(ApfError, match=r"ALL_PROXY: expected the package socksio") as raised:
+        apply_defaults()
+    assert "secret" not in str(raised.value)
+    for name in ("no_proxy", "NO_PROXY"):
+        settings.setenv(name, "*")
+    apply_defaults()
 
 
 @pytest.mark.usefixtures("settings")
