@@ -105,7 +105,7 @@ def validate(written: dict[str, Any], where: str) -> Params:
         params = Params.model_validate(written)
     except ValidationError as error:
         problems = [problem_line(dict(e)) for e in error.errors()]
-        found = f"{len(problems)} problem(s)\n{_listed(problems)}\n"
+        found = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}\n{_listed(problems)}\n"
         raise ParamsError(where, "valid params", found, "docs/PARAMS.md lists every key.") from None
     check_search(params, where)
     return params
@@ -197,8 +197,12 @@ def problem_line(error: dict[str, Any]) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "optimizer":
         message = f"{message}, found {error['input']['name']!r}"
-    shown = "" if isinstance(error["input"], dict) else f", found {_short(repr(error['input']))}"
-    return f"  {name}: {message[:1].lower()}{_short(message[1:], 2 * LONGEST)}{shown}"
+    if error["type"] in ("model_type", "dict_type"):  # pydantic would name a class
+        message = "expected a section with keys of its own"
+    told = isinstance(error["input"], dict) or ", found " in message
+    shown = "" if told else f", found {_short(repr(error['input']))}"
+    message, _, advice = message.partition(". ") if message.endswith((".", "?")) else (message, "", "")
+    return f"  {name}: {message[:1].lower()}{_short(message[1:], 2 * LONGEST)}{shown}" + (advice and f". {advice}")
 
 
 def _is_union_branch(part: str) -> bool:
@@ -265,7 +269,7 @@ def validate_word_vectors(written: dict[str, Any], where: str) -> WordVectorPara
         return WordVectorParams.model_validate(written)
     except ValidationError as error:
         problems = [_word_vector_problem(dict(e)) for e in error.errors()]
-        found = f"{len(problems)} problem(s)\n{_listed(problems)}\n"
+        found = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}\n{_listed(problems)}\n"
         raise ParamsError(where, "valid params for word vectors", found, "docs/PARAMS.md lists every key.") from None
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -115,7 +116,8 @@ def _replay(uri: str, report: EvaluationReport, family: FamilyParams, precision:
             expected, found = (side[column].astype(float) for side in (rows, answers))
             alike &= np.isclose(expected, found, rtol=tolerance, atol=tolerance, equal_nan=True)
         else:
-            alike &= np.equal(rows[column].tolist(), answers[column].tolist())
+            pairs = zip(rows[column].tolist(), answers[column].tolist(), strict=True)
+            alike &= [same_answer(expected, found, tolerance) for expected, found in pairs]
     turned = TURNED_FRACTION["text" if functions.generates else "labels", precision]
     if alike.sum() < (1 - turned) * len(rows):
         at = int(np.argmin(alike))
@@ -127,6 +129,29 @@ def _replay(uri: str, report: EvaluationReport, family: FamilyParams, precision:
             NOT_REGISTERED,
         )
     return int(alike.sum())
+
+
+def same_answer(expected: Any, found: Any, tolerance: float) -> bool:
+    """Whether two texts are the same, but for rounding of fractions where both are JSON (probabilities by label)."""
+    if expected == found:
+        return True
+    try:
+        documents = json.loads(expected), json.loads(found)
+    except (TypeError, ValueError):
+        return False
+    return isinstance(documents[0], dict | list) and _close(*documents, tolerance)
+
+
+def _close(expected: Any, found: Any, tolerance: float) -> bool:
+    if isinstance(expected, float) and isinstance(found, float):
+        return bool(np.isclose(expected, found, rtol=tolerance, atol=tolerance))
+    if isinstance(expected, dict) and isinstance(found, dict):
+        return expected.keys() == found.keys() and all(_close(v, found[k], tolerance) for k, v in expected.items())
+    if isinstance(expected, list) and isinstance(found, list):
+        return len(expected) == len(found) and all(
+            _close(*pair, tolerance) for pair in zip(expected, found, strict=True)
+        )
+    return bool(expected == found)
 
 
 def model_card(selection: Selection, report: EvaluationReport, name: str) -> str:

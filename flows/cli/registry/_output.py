@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from apf_tasks.artifacts import DriftReport
 from apf_tasks.promotion.gate import GateResult
@@ -168,4 +168,5 @@ def _version(number: int | None) -> str:
 
 
 def _table(*columns: str, title: str = "") -> Table:
-    return Table(*columns, title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    folded = [Column(name, overflow="fold") for name in columns]  # a name that is cut cannot be copied
+    return Table(*folded, title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from apf_tasks.family import get_family
 from apf_tasks.params.word_vectors import WordVectorParams
@@ -65,7 +65,8 @@ def print_compared(out: Console, compared: RunComparison) -> None:
 
 
 def _table(*columns: str, title: str = "") -> Table:
-    return Table(*columns, title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    folded = [Column(name, overflow="fold") for name in columns]  # a name that is cut cannot be copied
+    return Table(*folded, title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False)
 
 
 def _print_runs(out: Console, compared: RunComparison) -> None:

@@ -53,7 +53,7 @@ def test_all_problems_at_once_with_the_nearest_key(written: Path) -> None:
     with pytest.raises(ParamsError) as caught:
         load_params(written, overrides)
     text = str(caught.value)
-    assert "5 problem(s)" in text
+    assert "5 problems" in text
     assert "train.learnin_rate: unknown key. Did you mean 'learning_rate'?" in text
     assert "train.learning_rate: input should be greater than or equal to 0, found -1" in text
     assert "tran: unknown key. Did you mean 'train'?" in text
@@ -67,6 +67,8 @@ def test_all_problems_at_once_with_the_nearest_key(written: Path) -> None:
     [
         ("data.source=3", "data.source: "),
         ("train.batch_size=many", "train.batch_size: input should be a valid integer"),
+        ("train=5", "1 problem\n  train: expected a section with keys of its own, found 5"),
+        ("family=nosuch", "translation, found 'nosuch'. Choose one of them, or name a module of your own."),
         ("data.labels={a: [2, 1]}", "the range of 'a' runs from 2.0 down to 1.0"),
         ("data.labels={a: [0, 2], b: [2, 3]}", "the ranges of 'a' and 'b' overlap at 2.0"),
         ("model.base=pypi:x==1/y", "a pypi: base needs `sha256`"),

@@ -401,7 +401,7 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
     with pytest.raises(ParamsError) as raised:
         load_experiment(write_params(tmp_path / "bad.yaml", text))
     said = str(raised.value)
-    assert "5 problem(s)" in said
+    assert "5 problems" in said
     assert "data: word vectors do not use labels" in said
     assert "vectors.epoch: unknown key. Did you mean 'epochs'?" in said
     assert "vectors.window: input should be greater than 0, found 0" in said
