@@ -85,8 +85,12 @@ Assumed, each of it in [benchmarks/scale.py](../benchmarks/scale.py):
 - Weights, gradients and AdamW's moments are float32, as in this project: 16 bytes per parameter. Adafactor with
   `train.step_in_backward` keeps the weights and little else; a step is then one forward pass. Matrix products are in
   bfloat16, for which autocast holds a copy of the weights: 2 bytes.
-- `runtime.shard` divides everything but that copy by the number of GPUs, and holds the copy of two layers at a time.
-  Without it every GPU holds everything. `step_in_backward` works on a single GPU only.
+- `runtime.shard` divides weights, gradients and moments by the number of GPUs. In a pass it gathers two layers at a
+  time in bfloat16, with the gradient of one before and after its reduction (10 bytes per weight of a layer in all),
+  and embeddings and head in float32, with their gradient (8 bytes) and a bfloat16 copy of the head. Before it is
+  divided, every GPU holds the whole model in float32 once, and so does every process in the CPU's memory: where that
+  is more than the training takes, it counts. Without `shard` every GPU holds everything. `step_in_backward` works on
+  a single GPU only.
 - `runtime.activations: recompute`: the input of every layer is kept (2 bytes per token and unit); one layer at a time
   needs 34 bytes per token and unit (Korthikanti et al. 2022, arXiv:2205.05198, section 4.1, without the attention
   matrix). Logits are computed in 64 MiB pieces, together with the gradient of the head, 2 bytes per weight. A pass has
@@ -95,8 +99,9 @@ Assumed, each of it in [benchmarks/scale.py](../benchmarks/scale.py):
   layers are recomputed, plus those of attention. 40 % of the data sheet's 989 TFLOP/s are assumed: large models
   with long rows reach this, small ones do not.
 - 300 GB/s between the GPUs of a node, 45 GB/s per GPU between nodes. Gradients are summed once per step: 8 bytes per
-  parameter. Sharded, weights are gathered twice in every pass and gradients scattered once: 12 bytes per parameter and
-  pass. Communication overlaps with computation: the longer of the two counts.
+  parameter. Sharded, layers are gathered twice in every pass (2 bytes each time), embeddings and head once (4), and
+  gradients scattered once (4): 8 bytes per parameter and pass. Communication overlaps with computation: the longer of
+  the two counts.
 - 6 GB of each GPU are not available: context, NCCL, workspaces, fragmentation.
 
 | model | parameters | GPUs | optimizer | how | GB per GPU | fits | s per step | of it waiting | tokens/s |
@@ -107,10 +112,12 @@ Assumed, each of it in [benchmarks/scale.py](../benchmarks/scale.py):
 def memory(shape: Shape, machine: Machine, way: str, gpus: int, shard: bool) -> float:
     """Bytes on each GPU at the peak."""
     kept = WAYS[way] * shape.parameters / (gpus if shard else 1)
-    copy = 2 * (2 * shape.in_layers / shape.layers + shape.vocabulary * shape.hidden if shard else shape.parameters)
+    table, outside = shape.vocabulary * shape.hidden, shape.parameters - shape.in_layers
+    gathered = 10 * shape.in_layers / shape.layers + 8 * outside + 2 * table
     activations = (2 * shape.layers + 34) * FEW * LENGTH * shape.hidden
-    head = 2**26 + 2 * shape.vocabulary * shape.hidden
-    return kept + copy + activations + head + machine.reserved
+    head = 2**26 + 2 * table
+    needed = kept + (gathered if shard else 2 * shape.parameters) + activations + head
+    return max(needed, 4 * shape.parameters) + machine.reserved  # loaded whole, then divided
 
 
 def seconds(shape: Shape, machine: Machine, gpus: int, shard: bool) -> tuple[float, float]:
@@ -120,7 +127,7 @@ def seconds(shape: Shape, machine: Machine, gpus: int, shard: bool) -> tuple[flo
     if gpus == 1:
         return computing, 0.0
     speed = machine.inside if gpus <= machine.in_node else machine.between
-    moved = (12 * BATCH / FEW / gpus if shard else 8) * shape.parameters * (gpus - 1) / gpus
+    moved = 8 * (BATCH / FEW / gpus if shard else 1) * shape.parameters * (gpus - 1) / gpus
     return computing, moved / speed
 
 

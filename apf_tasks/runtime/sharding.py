@@ -8,8 +8,9 @@ ranks at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -18,23 +19,47 @@ from transformers import PreTrainedModel
 from apf_tasks.runtime.ranks import Ranks
 
 T = TypeVar("T")
+DIVIDED = "FSDP"
+"""What `fully_shard` puts before the name of a module's class."""
+_gathered: WeakKeyDictionary[PreTrainedModel, torch.dtype] = WeakKeyDictionary()
+"""Divided models, and the type in which their layers compute products."""
 
 
-def shard(model: PreTrainedModel, ranks: Ranks, device: torch.device) -> None:
+def shard(model: PreTrainedModel, ranks: Ranks, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
     """Divide `model` in place: each layer by itself, then what is left. For all ranks at once.
 
-    Gradients are summed over the ranks, as `Ranks.sum_gradients` does, not averaged.
+    The matrices of layers are gathered in `dtype`, so that autocast has nothing to copy; all else as it is used without
+    `shard`, in float32. Gradients are summed over the ranks in float32, as `Ranks.sum_gradients` does, not averaged.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard  # a second to import, which trainings of one rank do without
 
-    mesh = init_device_mesh(device.type, (ranks.count,))
-    parts = [*layers(model), model]
+    _gathered[model] = dtype
+    mesh, parts = init_device_mesh(device.type, (ranks.count,)), [*layers(model), model]
     for part in parts:
-        fully_shard(part, mesh=mesh)
+        fully_shard(part, mesh=mesh, mp_policy=_policy(part, torch.float32 if part is model else dtype))
     for part in parts:
         part.set_gradient_divide_factor(1.0)  # type: ignore[operator]
         part.set_force_sum_reduction_for_comms(True)  # type: ignore[operator]  # gloo knows no other
+
+
+def _policy(part: nn.Module, dtype: torch.dtype) -> Any:
+    """How weights are gathered and gradients are reduced."""
+    from torch.distributed.fsdp import MixedPrecisionPolicy
+
+    if dtype == torch.float32:
+        return MixedPrecisionPolicy()
+    looked_up = {id(p) for module in part.modules() if isinstance(module, nn.Embedding) for p in module.parameters()}
+    options: dict[str, Any] = {}
+    if "param_dtype_override_fn" in MixedPrecisionPolicy.__dataclass_fields__:  # torch 2.15; before, all of a layer
+        options["param_dtype_override_fn"] = lambda p: p.dtype if p.dim() < 2 or id(p) in looked_up else dtype
+    return MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False, **options)
+
+
+def as_gathered(model: PreTrainedModel) -> AbstractContextManager[Any]:
+    """Within the block products are of the type in which `model` gathers its layers; float32 for one that is whole."""
+    dtype = _gathered.get(model, torch.float32)
+    return torch.autocast(model.device.type, dtype=dtype, enabled=dtype != torch.float32)
 
 
 def as_forward(model: PreTrainedModel, function: Callable[[], T]) -> T:
@@ -80,7 +105,7 @@ def layers(model: PreTrainedModel) -> list[nn.Module]:
     head, so they stay with what is left.)"""
     kinds = set(model._no_split_modules or [])
     rows = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-    return [layer for row in rows for layer in row if type(layer).__name__ in kinds]
+    return [layer for row in rows for layer in row if type(layer).__name__.removeprefix(DIVIDED) in kinds]
 
 
 def full_tensor(tensor: torch.Tensor) -> torch.Tensor:

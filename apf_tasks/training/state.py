@@ -136,7 +136,7 @@ def set_up(
             if tensor.is_floating_point():
                 tensor.data = tensor.data.to(torch.bfloat16)
     if network.place.sharded:
-        shard(network.model, network.place.ranks, network.place.device)
+        shard(network.model, network.place.ranks, network.place.device, network.place.dtype)
     apply_activation_checkpointing(network.model, runtime.activations)
     return free, optimizer_of(network.model, params, runtime)
 

@@ -65,7 +65,7 @@ def held(folder: Path, out: Path) -> list[dict[str, float]]:
     whole = sum(p.nbytes for p in model.parameters())
     rows = layers(model)
     here |= {"part": whole / ranks.count, "layer": max(sum(p.nbytes for p in layer.parameters()) for layer in rows)}
-    shard(model, ranks, network.place.device)
+    shard(model, ranks, network.place.device, network.place.dtype)
     here["kept"] = kept_weights(model, rows)
     for name, work in (
         ("save_best", lambda: save_best(out, model, 1)),

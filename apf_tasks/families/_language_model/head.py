@@ -165,14 +165,14 @@ def _agrees(model: PreTrainedModel, head: Head) -> bool:
     """Whether body and head, one after the other, give the logits of the whole model for a few tokens."""
     import torch
 
-    from apf_tasks.runtime.sharding import as_forward
+    from apf_tasks.runtime.sharding import as_forward, as_gathered
 
     ids = torch.arange(4, device=model.device)[None, :]
     inputs = {"input_ids": ids} | ({"decoder_input_ids": ids} if model.config.is_encoder_decoder else {})
     training = model.training
     model.train(False)
     try:
-        with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
+        with torch.no_grad(), as_gathered(model):
             wanted = model(**inputs).logits
             found = as_forward(model, lambda: head(_body(model, inputs)))
         return found.shape == wanted.shape and torch.allclose(found, wanted, rtol=1e-4, atol=1e-5)
