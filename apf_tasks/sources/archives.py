@@ -26,6 +26,9 @@ from apf_tasks.cache.fingerprints import fingerprint_files
 from apf_tasks.errors import SourceError
 
 MAX_UNPACKED_BYTES = 20 * 2**30
+MAX_RATIO, ANY_RATIO_BYTES = 100, 2**28
+"""How many times its own size an archive may unpack to; up to so many bytes it may whatever its size. Text packs to a
+third or a tenth."""
 LEVEL = "!/"
 CONTENT, FINGERPRINT = "content", "fingerprint"
 BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
@@ -44,6 +47,18 @@ class ExtractionBudget:
     """How much may still be unpacked."""
 
     left_bytes: int
+    found: str
+    """What an archive with more than that has."""
+
+    @classmethod
+    def of(cls, archive: Path) -> ExtractionBudget:
+        """By size, and by ratio."""
+        size = archive.stat().st_size
+        most = max(ANY_RATIO_BYTES, MAX_RATIO * size)
+        if most < MAX_UNPACKED_BYTES:
+            found = f"more than {most / 2**20:,.0f} MiB in {size / 2**20:,.1f}, over {MAX_RATIO} times its size"
+            return cls(most, found)
+        return cls(MAX_UNPACKED_BYTES, f"more than {MAX_UNPACKED_BYTES / 2**30:.0f} GiB in it")
 
 
 def extract(archive: Path, inside: str, to: Path) -> Path:
@@ -85,7 +100,7 @@ def _extract_then_rename(archive: Path, levels: list[str], place: Path, result: 
         made = Path(temporary) / "made"
         target = made / result
         target.parent.mkdir(parents=True)
-        room = ExtractionBudget(MAX_UNPACKED_BYTES)
+        room = ExtractionBudget.of(archive)
         current = archive
         for depth, level in enumerate(levels[:-1]):
             inner = Path(temporary) / f"level-{depth}"
@@ -209,6 +224,6 @@ def _copy(entry: Entry, path: Path, room: ExtractionBudget, where: str) -> None:
         while chunk := source.read(io.DEFAULT_BUFFER_SIZE * 16):
             room.left_bytes -= len(chunk)
             if room.left_bytes < 0:
-                found = f"more than {MAX_UNPACKED_BYTES / 2**30:.0f} GiB in it"
-                raise SourceError(where, "an archive of reasonable size", found, "Name a smaller folder inside it.")
+                do = "Name a smaller folder inside it, or unpack it yourself if you trust it."
+                raise SourceError(where, "an archive of reasonable size", room.found, do)
             out.write(chunk)

@@ -82,6 +82,16 @@ def test_more_than_the_cap_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.M
     assert not [path for path in (tmp_path / "to").rglob("*") if path.is_file()]
 
 
+def test_a_small_archive_does_not_become_a_large_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "ANY_RATIO_BYTES", 10**5)
+    archive = tmp_path / "bomb.zip"
+    archive.write_bytes(make_zip({"zeros": bytes(10**6), "few": bytes(10**5)}))
+    with pytest.raises(SourceError, match=r"over 100 times its size"):
+        extract(archive, "zeros", tmp_path / "to")
+    assert not [path for path in (tmp_path / "to").rglob("*") if path.is_file()]
+    assert extract(archive, "few", tmp_path / "to").stat().st_size == 10**5
+
+
 def test_what_is_not_there_is_answered_with_the_nearest_names(tmp_path: Path) -> None:
     archive = tmp_path / "p-1.tar.gz"
     archive.write_bytes(tar({"p-1/data/movie_reviews.txt": b"", "p-1/setup.py": b""}))
