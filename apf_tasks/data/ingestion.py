@@ -41,10 +41,10 @@ SHOWN_PLACES = 3
 def ingest(out: Path, data: DataParams, family: FamilyParams) -> RawData:
     """Read, normalise, check and write the rows of `data.source`. Raises DataError when too many cannot be used."""
     kind = get_family(family)
-    _check_names(data, kind)
+    check_names(data, kind)
     rows, rejected, left_out, unused = _read(data, kind)
     total = len(rows) + len(rejected) + len(left_out)
-    outcome, notes = _judge(rows, data, kind)
+    outcome, notes = judge_rows(rows, data, kind)
     bad = rows[~outcome.isin(["", LEFT_OUT])]
     places = zip(bad[FILE], bad[NUMBER], outcome[bad.index], strict=True)
     rejected += [Rejected(str(file), int(number), str(reason)) for file, number, reason in places]
@@ -74,7 +74,7 @@ def _shown_source(data: DataParams) -> str:
     return source if isinstance(source, str) else ", ".join(f"{role}: {text}" for role, text in source.items())
 
 
-def _check_names(data: DataParams, kind: Family) -> None:
+def check_names(data: DataParams, kind: Family) -> None:
     """A column that nobody asks for is a slip of the pen."""
     known = [*dict.fromkeys((*kind.columns, *(n for s in kind.alternatives for n in s), *kind.optional)), *EXTRA]
     for name in data.columns:
@@ -96,7 +96,7 @@ def _read(data: DataParams, kind: Family) -> tuple[pd.DataFrame, list[Rejected],
         rejected += table.rejected
         left_out += table.left_out
         if table.numbers or not table.rejected:
-            parts.append(_normalise(table, role, data, kind))
+            parts.append(normalise(table, role, data, kind))
             unused |= dict.fromkeys(unused_columns(table, data, kind) if kind.tells_unused else ())
     columns = ["row_id", *kind.columns, "role", FILE, NUMBER]
     rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns, dtype=object)
@@ -104,7 +104,7 @@ def _read(data: DataParams, kind: Family) -> tuple[pd.DataFrame, list[Rejected],
     return rows, rejected, left_out, list(unused)
 
 
-def _normalise(table: Table, role: str, data: DataParams, kind: Family) -> pd.DataFrame:
+def normalise(table: Table, role: str, data: DataParams, kind: Family) -> pd.DataFrame:
     """The columns that the family asks for, and `group` and `time` where there are any, as plain Python values."""
     numbers = table.numbers
     found: dict[str, Sequence[Any]] = {"row_id": [f"{table.name}:{number}" for number in numbers]}
@@ -116,7 +116,7 @@ def _normalise(table: Table, role: str, data: DataParams, kind: Family) -> pd.Da
     return pd.DataFrame({name: pd.Series(list(values), dtype=object) for name, values in found.items()})
 
 
-def _judge(rows: pd.DataFrame, data: DataParams, kind: Family) -> tuple[pd.Series[str], dict[str, int]]:
+def judge_rows(rows: pd.DataFrame, data: DataParams, kind: Family) -> tuple[pd.Series[str], dict[str, int]]:
     """Per row "" when it is kept, LEFT_OUT, or the reason why it is rejected; and what was repaired, how often.
 
     Writes the labels and the family's canonical columns into `rows`.
