@@ -143,7 +143,7 @@ def _apply_labels(rows: pd.DataFrame, data: DataParams, kind: Family) -> tuple[p
     if name is None or name not in rows.columns:
         return pd.Series("", index=rows.index, dtype=object), {}
     source = rows[name]
-    same = _numbers_written_twice(source)
+    same = numbers_written_twice(source)
     rows[SOURCE_LABEL] = pd.Series([same.get(_stripped(v), v) for v in source], index=rows.index, dtype=object)
     notes = {"labels with a decimal point, merged with the same number without one": _count(source, same)}
     scored = [_label(value, data.labels) for value in rows[SOURCE_LABEL]]
@@ -167,7 +167,7 @@ def _count(values: pd.Series[Any], of: Mapping[str, str]) -> int:
     return sum(_stripped(value) in of for value in values)
 
 
-def _numbers_written_twice(values: pd.Series[Any]) -> dict[str, str]:
+def numbers_written_twice(values: Iterable[Any]) -> dict[str, str]:
     """`1.0` -> `1` for the labels that stand there in both forms."""
     there = {_stripped(value) for value in values}
     return {

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from apf_tasks.data.columns import FILE_COLUMN
-from apf_tasks.data.ingestion import look_alikes
+from apf_tasks.data.ingestion import NLI_LABEL, NO_AGREEMENT, look_alikes, numbers_written_twice
 from apf_tasks.errors import DataError
 from apf_tasks.family import get_family
 from apf_tasks.params.family import canonical, family_params
@@ -145,6 +145,7 @@ def draft(family: str, source: str, columns: Mapping[str, str] | None = None, en
         found = match(family, there, given, source)
         source_info, there, found = _usable_roles(source_info, there, found, given, source)
         found, other_labels = label_by_evidence(found, there, given)
+        found = _labels_as_ingested(found)
     else:
         there, found, other_labels = [], Match({}, get_family(default), []), []
     language = language_of_rows(found)
@@ -170,6 +171,23 @@ def draft(family: str, source: str, columns: Mapping[str, str] | None = None, en
         other_labels=tuple(column.title for column in other_labels),
         left_out=dict(Counter(one.reason for _, table in source_info.tables for one in table.left_out)),
     )
+
+
+def _labels_as_ingested(found: Match) -> Match:
+    """The label as ingestion reads it: the same number in one form, no `-` of annotators who did not agree."""
+    at = next((i for i, guess in enumerate(found.guesses) if guess.column == found.family.label_column), None)
+    if at is None or found.guesses[at].source.kind not in ("text", "number"):
+        return found
+    source = found.guesses[at].source
+    same: dict[str, Any] = dict(numbers_written_twice(source.values))
+    if source.title == NLI_LABEL:
+        same[NO_AGREEMENT] = None
+    if not same:
+        return found
+    read = replace(source, values=[same.get(str(value).strip(), value) for value in source.values])
+    why = found.guesses[at].why.replace(f"{len(source.counts)} different", f"{len(read.counts)} different")
+    changed = found.guesses[at]._replace(source=read, why=why)
+    return found._replace(guesses=[*found.guesses[:at], changed, *found.guesses[at + 1 :]])
 
 
 def _unused(there: Sequence[Column], found: Match) -> tuple[str, ...]:
@@ -216,7 +234,10 @@ def _try(found: Match, options: Mapping[str, Option]) -> tuple[int, Counter[str]
     given = {name: option.value for name, option in options.items()}
     family = get_family(params.model_validate({"name": found.family.name, **given}))
     wanted = [guess for guess in found.guesses if guess.column != "id"]
-    rows = spread(list(zip(*(guess.source.values for guess in wanted), strict=True)))
+    rows = list(zip(*(guess.source.values for guess in wanted), strict=True))
+    if NLI_LABEL in (titles := [guess.source.title for guess in wanted]):  # those are left out, not rejected
+        rows = [row for row in rows if row[titles.index(NLI_LABEL)] is not None]
+    rows = spread(rows)
     table = pd.DataFrame(
         {guess.column: pd.Series([row[i] for row in rows], dtype=object) for i, guess in enumerate(wanted)}
     )

@@ -440,6 +440,16 @@ def test_labels_that_look_alike_are_merged(tmp_path: Path) -> None:
     assert dict(sorted(params.data.labels.items())) == merged
 
 
+def test_labels_are_counted_as_ingestion_reads_them(tmp_path: Path) -> None:
+    gold = ["-" if i % 3 == 0 else label for i, label in enumerate(LABELS)]
+    (tmp_path / "nli.jsonl").write_text(lines(sentence1=TEXTS, sentence2=TEXTS[::-1], gold_label=gold))
+    found = draft("sentiment", str(tmp_path / "nli.jsonl"))
+    assert (set(found.label_counts), found.bad) == (set(LABELS), {})
+    numbers = [("0", "1", "0.0", "1.0")[i % 4] for i in NUMBERS]
+    (tmp_path / "a.csv").write_text(delimited(["text", "label"], TEXTS, numbers))
+    assert draft("sentiment", str(tmp_path / "a.csv")).label_counts == {"0": COUNT // 2, "1": COUNT // 2}
+
+
 def test_preferences_are_refused_by_their_name(tmp_path: Path) -> None:
     answers = [{"from": "gpt", "value": text} for text in TEXTS]
     asked = [[{"from": "human", "value": f"Say {i}"}] for i in NUMBERS]
